@@ -1,0 +1,93 @@
+"""The one type that every stage shares: a batch of few-shot episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Episode(NamedTuple):
+    """A batch of T few-shot episodes (tasks) of the same size.
+
+    Letters: T episodes, N ways, S support pictures of an episode (N*K when balanced), Q query pictures of an episode
+    in all, and ``*`` the shape of one input: ``[C, H, W]`` for a picture, ``[D]`` for a feature vector.
+
+    A NamedTuple, because Lightning moves those between devices as they are and leaves the plain int alone.
+    """
+
+    support: Tensor
+    """[T, S, *] labelled inputs."""
+    support_labels: Tensor
+    """[T, S] int64 in 0..N-1, numbered inside the episode."""
+    query: Tensor
+    """[T, Q, *] unlabelled inputs."""
+    query_labels: Tensor | None
+    """[T, Q] int64 in 0..N-1, or None where they are not known (prediction)."""
+    n_way: int
+    """N, the number of classes of every episode of the batch."""
+    numbers: Tensor | None = None
+    """[T] int64, which episodes of the split these are."""
+    support_index: Tensor | None = None
+    """[T, S] int64, which pictures of the split the support holds."""
+    query_index: Tensor | None = None
+    """[T, Q] int64, which pictures of the split the query holds."""
+
+    @property
+    def n_tasks(self) -> int:
+        """T, the number of episodes in the batch."""
+        return self.support.shape[0]
+
+    @property
+    def holds_features(self) -> bool:
+        """Whether the inputs are feature vectors [T, *, D] rather than pictures [T, *, C, H, W]."""
+        return self.support.ndim == 3
+
+    def check(self) -> Episode:
+        """Return the episode itself; raise ValueError where shapes or labels do not fit together."""
+        tasks, size = self.support_labels.shape
+        if self.support.shape[:2] != (tasks, size):
+            raise ValueError(
+                f"support is {list(self.support.shape)} but support_labels is {list(self.support_labels.shape)}; "
+                "both start with [T, S]"
+            )
+        if self.query.shape[0] != tasks or self.query.shape[2:] != self.support.shape[2:]:
+            raise ValueError(
+                f"query is {list(self.query.shape)} but support is {list(self.support.shape)}; "
+                "they differ in their second dimension only"
+            )
+        if self.query_labels is not None and self.query_labels.shape != self.query.shape[:2]:
+            raise ValueError(
+                f"query_labels is {list(self.query_labels.shape)} but query is {list(self.query.shape)}; "
+                "both start with [T, Q]"
+            )
+        present = torch.zeros(tasks, self.n_way, dtype=torch.bool, device=self.support_labels.device)
+        if size and (int(self.support_labels.min()) < 0 or int(self.support_labels.max()) >= self.n_way):
+            raise ValueError(
+                f"support_labels run from {int(self.support_labels.min())} to {int(self.support_labels.max())}; "
+                f"with n_way={self.n_way} they lie in 0..{self.n_way - 1}"
+            )
+        present.scatter_(1, self.support_labels, True)
+        if not bool(present.all()):
+            task, label = (~present).nonzero()[0].tolist()
+            raise ValueError(f"episode {task} of the batch has no support picture of class {label} (n_way={self.n_way})")
+        return self
+
+
+def stack_episodes(episodes: Sequence[Episode]) -> Episode:
+    """One batch out of several: the episodes of every element, joined along T.
+
+    Raises ValueError where they differ in the number of ways.
+    """
+    ways = {episode.n_way for episode in episodes}
+    if len(ways) != 1:
+        raise ValueError(f"episodes of {sorted(ways)} ways cannot share a batch; sample them with one n_way")
+
+    def join(name: str) -> Tensor | None:
+        parts = [getattr(episode, name) for episode in episodes]
+        return None if any(part is None for part in parts) else torch.cat(parts)
+
+    tensors = {name: join(name) for name in Episode._fields if name != "n_way"}
+    return Episode(n_way=ways.pop(), **tensors)  # type: ignore[arg-type]
