@@ -1,0 +1,1 @@
+"""Pure tensor functions with a leading task axis T."""

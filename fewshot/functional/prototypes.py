@@ -1,0 +1,51 @@
+"""Class means and the logits that compare queries with them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def normalized(vectors: Tensor) -> Tensor:
+    """The vectors scaled to length one along their last dimension; a zero vector stays zero.
+
+    Args:
+        vectors: [..., D].
+    """
+    return F.normalize(vectors, dim=-1)
+
+
+def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Mean feature of every class of every task, [T, N, D].
+
+    Args:
+        features: [T, S, D].
+        labels: [T, S] int64 in 0..N-1.
+        n_way: N. A class without any feature gets a zero vector.
+    """
+    members = F.one_hot(labels, n_way).to(features.dtype)  # [T, S, N]
+    counts = members.sum(dim=1).clamp_min(1)  # [T, N]
+    return torch.bmm(members.transpose(1, 2), features) / counts.unsqueeze(-1)
+
+
+def cosine_similarities(query: Tensor, weights: Tensor) -> Tensor:
+    """Cosine of the angle between every query and every class weight, [T, Q, N], in -1..1.
+
+    Args:
+        query: [T, Q, D].
+        weights: [T, N, D].
+    """
+    return torch.bmm(normalized(query), normalized(weights).transpose(1, 2))
+
+
+def squared_distances(query: Tensor, prototypes: Tensor) -> Tensor:
+    """Squared Euclidean distance between every query and every prototype, [T, Q, N].
+
+    Args:
+        query: [T, Q, D].
+        prototypes: [T, N, D].
+    """
+    products = torch.bmm(query, prototypes.transpose(1, 2))  # [T, Q, N]
+    lengths = query.square().sum(-1, keepdim=True) + prototypes.square().sum(-1).unsqueeze(1)
+    return (lengths - 2 * products).clamp_min(0)

@@ -1,0 +1,111 @@
+"""What a few-shot method is: features of a task in, logits of its queries out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot.construction import Recorded
+from fewshot.episode import Episode
+
+
+class Refinement(NamedTuple):
+    """What a method makes of a batch of tasks, step by step."""
+
+    logits: Tensor
+    """[K+1, T, Q, N], before the first step and after each of the K steps; K = 0 for methods that take no steps."""
+    gradients: Tensor | None = None
+    """[K, T, Q, N], what stood in for the gradient of the loss with respect to the logits at each step, if anything."""
+    losses: dict[str, Tensor] = {}  # noqa: RUF012  (a NamedTuple's default; never written to)
+    """Extra loss terms by name, one number each, already weighted; added to the cross-entropy in training."""
+
+
+class Method(Recorded, nn.Module, ABC):
+    """Base of all methods. To add one, write `classify` in a file of your own and name the class in a config.
+
+    A method works on features and on a whole batch of tasks at once: what it gives for T tasks is what it gives for each
+    of them alone. Nothing is left on self between calls. Parameters whose shape depends on the feature size D are made
+    in `build`.
+    """
+
+    n_way: int | None = None
+    """The only number of ways this instance serves, or None where it serves any."""
+    n_steps: int = 0
+    """K, refinement steps in training."""
+    relabels: bool = True
+    """Whether renumbering the classes of a task permutes the columns of its logits and changes nothing else."""
+
+    def build(self, n_features: int) -> None:  # noqa: B027  (most methods have nothing to do here)
+        """Make the parameters whose shape depends on D; called once, before training, by FewShotModule.
+
+        Args:
+            n_features: D, the width of the features that `classify` will receive.
+        """
+
+    @property
+    def evaluation_steps(self) -> int:
+        """K in evaluation mode."""
+        return self.n_steps
+
+    @abstractmethod
+    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """Logits of the queries, [T, Q, N].
+
+        Args:
+            support: [T, S, D] features.
+            support_labels: [T, S] int64 in 0..N-1.
+            query: [T, Q, D] features.
+            n_way: N.
+        """
+
+    def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
+        """Logits before and after every refinement step; the last ones are what `classify` returns.
+
+        Args: as in `classify`.
+        """
+        return Refinement(self.classify(support, support_labels, query, n_way).unsqueeze(0))
+
+    def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
+        """Named terms whose sum is the training loss: the queries' cross-entropy after the last step, and the extras.
+
+        Args:
+            refinement: what `refine` returned.
+            query_labels: [T, Q] int64.
+        """
+        logits = refinement.logits[-1]
+        cross_entropy = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
+        return {"cross_entropy": cross_entropy, **refinement.losses}
+
+    def forward(self, backbone: nn.Module, episode: Episode) -> Refinement:
+        """Encode the episode and refine; a method that needs the backbone's weights overrides this.
+
+        Args:
+            backbone: pictures [B, C, H, W] to features [B, D]; not called where the episode holds features already.
+            episode: T tasks.
+        """
+        support, query = encoded(backbone, episode)
+        return self.refine(support, episode.support_labels, query, episode.n_way)
+
+
+def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
+    """Features of support [T, S, D] and query [T, Q, D], all pictures of all tasks in one pass through the backbone.
+
+    Args:
+        backbone: pictures [B, C, H, W] to features [B, D].
+        episode: T tasks; one that holds features already is passed through.
+    """
+    if episode.holds_features:
+        return episode.support, episode.query
+    tasks, n_support = episode.support_labels.shape
+    pictures = torch.cat([episode.support, episode.query], dim=1)  # [T, S+Q, C, H, W]
+    features = backbone(pictures.flatten(0, 1)).unflatten(0, (tasks, -1))  # [T, S+Q, D]
+    return features[:, :n_support], features[:, n_support:]
+
+
+def in_full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it came in half precision; float32 and float64 stay as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,30 @@
+"""Prototypical networks.
+
+Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017, arXiv 1703.05175.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.functional.prototypes import class_means, squared_distances
+from fewshot.methods.base import Method, in_full_precision
+
+
+class ProtoNet(Method):
+    """Each query's squared Euclidean distance to the class means of the support (eq. 1 and 2 of the paper).
+
+    Args:
+        temperature: multiplies the negative squared distances; 1 as in the paper.
+        learn_temperature: whether the temperature is trained, from the value given (not in the paper).
+    """
+
+    def __init__(self, temperature: float = 1.0, learn_temperature: bool = False) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learn_temperature)
+
+    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        with torch.autocast(device_type=query.device.type, enabled=False):
+            support, query = in_full_precision(support), in_full_precision(query)
+            return -self.temperature * squared_distances(query, class_means(support, support_labels, n_way))

@@ -1,0 +1,368 @@
+"""Synthetic information bottleneck (SIB): an initialiser from the support, a learned gradient from the queries.
+
+Hu, Moreno, Xiao, Shen, Obozinski, Lawrence, Damianou: Empirical Bayes Transductive Meta-Learning with Synthetic
+Gradients, ICLR 2020, arXiv 2004.12696. The symbols below are the paper's: theta are the class weights of one task,
+lambda is the initialiser, xi the query-gradient network, eta the step size, K the number of steps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.construction import Recorded
+from fewshot.functional.descent import cosine_logits, cosine_weight_gradient, logit_gradient
+from fewshot.functional.gaussian import gaussian_kl, gaussian_kl_gradient
+from fewshot.functional.prototypes import class_means, normalized
+from fewshot.methods.base import Method, Refinement, in_full_precision
+
+
+class Initializer(Recorded, nn.Module, ABC):
+    """lambda: turns a support set into the class weights that refinement starts from."""
+
+    def build(self, n_features: int) -> None:  # noqa: B027
+        """Make the parameters whose shape depends on the feature size D = n_features."""
+
+    @abstractmethod
+    def forward(self, support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
+        """theta0 [T, N, D] from features [T, S, D] of length one and labels [T, S]."""
+
+
+class ScaledClassMeans(Initializer):
+    """The published initialiser: class means of the normalised support features times a learned vector (section 4.1).
+
+    Args:
+        n_features: D; None leaves it to `build`. The learned vector starts at one.
+    """
+
+    def __init__(self, n_features: int | None = None) -> None:
+        super().__init__()
+        self.weight: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
+        if n_features is not None:
+            self.build(n_features)
+
+    def build(self, n_features: int) -> None:
+        if not isinstance(self.weight, nn.UninitializedParameter):
+            if self.weight.numel() != n_features:
+                raise ValueError(
+                    f"the initialiser was made for n_features={self.weight.numel()} but the backbone gives "
+                    f"{n_features}; leave n_features out to take the backbone's"
+                )
+            return
+        self.weight = nn.Parameter(torch.ones(n_features))
+
+    def forward(self, support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
+        return class_means(support, support_labels, n_way) * self.weight
+
+
+class QueryGradient(Recorded, nn.Module, ABC):
+    """xi: infers from the logits of a task's queries the gradient that their labels would have given."""
+
+    n_way: int | None = None
+    """The only number of ways this network serves, or None where it serves any."""
+    relabels: bool = True
+    """Whether renumbering the classes permutes the columns of the result."""
+
+    @abstractmethod
+    def forward(self, logits: Tensor) -> Tensor:
+        """Stand-in for the gradient of each query's loss with respect to its logits, [T, Q, N] from [T, Q, N]."""
+
+
+class QueryNorm(nn.Module):
+    """Normalisation over the queries of each episode, in training and at test, with a learned scale and shift.
+
+    This is what BatchNorm in training mode does in the original program, which sees one episode a batch. Statistics
+    pooled over several episodes, or running ones, destroy the method. Biased variance, eps 1e-5.
+    """
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_channels))
+        self.bias = nn.Parameter(torch.zeros(n_channels))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[T, Q, H] to [T, Q, H]."""
+        variance, mean = torch.var_mean(hidden, dim=1, correction=0, keepdim=True)  # [T, 1, H]
+        return (hidden - mean) * (torch.rsqrt(variance + 1e-5) * self.weight) + self.bias
+
+
+class MLPGradient(QueryGradient):
+    """The published query-gradient network: a three-layer perceptron on each query's logits, 8N wide (section 4.1).
+
+    It serves one number of ways and is not equivariant to relabelling. Its statistics are over the queries of an
+    episode: with a single query every hidden unit is normalised to a constant that says nothing about the query, so the
+    gradient is then zero, the prediction that of the initialiser, and a warning says so.
+
+    Args:
+        n_way: N, the number of classes.
+        expansion: hidden width as a multiple of N.
+    """
+
+    relabels = False
+
+    def __init__(self, n_way: int = 5, expansion: int = 8) -> None:
+        super().__init__()
+        self.n_way: int = n_way
+        width = expansion * n_way
+        self.layers = nn.Sequential(
+            nn.Linear(n_way, width),
+            nn.ReLU(),
+            QueryNorm(width),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            QueryNorm(width),
+            nn.Linear(width, n_way),
+        )
+
+    def forward(self, logits: Tensor) -> Tensor:
+        _, n_query, n_way = logits.shape
+        if n_way != self.n_way:
+            raise ValueError(
+                f"this MLPGradient was made for n_way={self.n_way} but the episode has {n_way} ways; train one with "
+                f"n_way={n_way}, or use EquivariantGradient, which serves any number"
+            )
+        if n_query < 2:
+            warnings.warn(
+                f"MLPGradient normalises over the queries of an episode and got {n_query}; nothing is refined",
+                stacklevel=2,
+            )
+            return torch.zeros_like(logits)
+        return self.layers(logits)
+
+
+class EquivariantGradient(QueryGradient):
+    """A query-gradient network for any number of ways: one small network shared by all (query, class) entries.
+
+    Every entry sees its logit (less the query's mean), its probability, the probability's logarithm, the class's mean
+    probability over the queries and the query's entropy; a second layer adds the means of the hidden units over the
+    queries and over the classes. Permuting queries or classes therefore permutes the result, and no statistic becomes
+    undefined with few queries. Not in the paper, whose network fixes N.
+
+    Args:
+        width: hidden units per entry.
+    """
+
+    N_INPUTS = 5
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.entry = nn.Linear(self.N_INPUTS, width)
+        self.hidden = nn.Linear(width, width)
+        self.over_queries = nn.Linear(width, width, bias=False)
+        self.over_classes = nn.Linear(width, width, bias=False)
+        self.readout = nn.Linear(width, 1)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        n_way = logits.shape[-1]
+        log_probabilities = logits.log_softmax(-1)  # [T, Q, N]
+        probabilities = log_probabilities.exp()
+        entropy = -(probabilities * log_probabilities).sum(-1, keepdim=True)  # [T, Q, 1]
+        marginal = probabilities.mean(1, keepdim=True)  # [T, 1, N]
+        entries = torch.stack(
+            [
+                logits - logits.mean(-1, keepdim=True),
+                probabilities * n_way,
+                log_probabilities,
+                (marginal * n_way).expand_as(logits),
+                entropy.expand_as(logits),
+            ],
+            dim=-1,
+        )  # [T, Q, N, 5]
+        first = self.entry(entries).relu()  # [T, Q, N, H]
+        context = self.over_queries(first.mean(1, keepdim=True)) + self.over_classes(first.mean(2, keepdim=True))
+        second = (self.hidden(first) + context).relu()
+        return self.readout(second).squeeze(-1)  # [T, Q, N]
+
+
+class GaussianPosterior(Recorded, nn.Module):
+    """A diagonal Gaussian over the class weights with a learned Gaussian prior (section 3 of the paper).
+
+    The mean starts where the initialiser puts it, the standard deviation at a learned value per feature; the prior is
+    one learned Gaussian for all classes. Refinement and training descend the same bound, per task
+
+        sum_i cross-entropy_i + kl_weight * KL(q || prior),
+
+    divided by the number of queries in the training loss. Training draws one weight sample per step and task (the
+    reparametrised estimate, eq. 9); evaluation uses the mean, so that it is deterministic.
+
+    Args:
+        n_features: D; None leaves it to `build`.
+        kl_weight: factor of the KL term, in 0..; 1 is the paper's bound, less than 1 a tempered one.
+        initial_std: standard deviation q starts with; the class weights themselves have length about one.
+        prior_std: standard deviation the prior starts with; None takes 1/sqrt(D), the size of an entry of a unit vector.
+    """
+
+    def __init__(
+        self,
+        n_features: int | None = None,
+        kl_weight: float = 1.0,
+        initial_std: float = 0.01,
+        prior_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+        self.initial_std = initial_std
+        self.prior_std = prior_std
+        self.log_std: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
+        self.prior_mean: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
+        self.prior_log_std: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
+        if n_features is not None:
+            self.build(n_features)
+
+    def build(self, n_features: int) -> None:
+        """Make the learned standard deviation and prior, D = n_features values each."""
+        if not isinstance(self.log_std, nn.UninitializedParameter):
+            return
+        prior_std = n_features**-0.5 if self.prior_std is None else self.prior_std
+        self.log_std = nn.Parameter(torch.full((n_features,), self.initial_std).log())
+        self.prior_mean = nn.Parameter(torch.zeros(n_features))
+        self.prior_log_std = nn.Parameter(torch.full((n_features,), prior_std).log())
+
+    def noise(self, mean: Tensor) -> Tensor:
+        """Standard normal noise shaped like the mean [T, N, D] in training, zeros in evaluation mode."""
+        return torch.randn_like(mean) if self.training else torch.zeros_like(mean)
+
+    def step(
+        self, mean: Tensor, log_std: Tensor, noise: Tensor, *, weight_gradient: Tensor, step_size: float
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log_std [T, N, D] moved down the gradient of the bound.
+
+        Args:
+            mean, log_std: where they are now, [T, N, D].
+            noise: the noise behind the sampled weights mean + exp(log_std) noise, [T, N, D].
+            weight_gradient: gradient of the summed loss at those weights, [T, N, D].
+            step_size: eta.
+        """
+        kl_mean, kl_log_std = gaussian_kl_gradient(mean, log_std, self.prior_mean, self.prior_log_std)
+        mean_gradient = weight_gradient + self.kl_weight * kl_mean
+        log_std_gradient = weight_gradient * noise * log_std.exp() + self.kl_weight * kl_log_std
+        return mean - step_size * mean_gradient, log_std - step_size * log_std_gradient
+
+    def divergence(self, mean: Tensor, log_std: Tensor) -> Tensor:
+        """KL of q from the prior per task, [T], in nats, not weighted."""
+        return gaussian_kl(mean, log_std, self.prior_mean, self.prior_log_std)
+
+
+class SIB(Method):
+    """Class weights initialised from the support and moved K times down a gradient inferred from the queries.
+
+    Features are L2-normalised, logits are s (b + cos(f, theta)) with learned s and b, and a step is (eq. 12 with a
+    Dirac posterior, where the KL term is weight decay of the optimiser)
+
+        theta <- theta - eta * sum_i xi(logits_i) . dlogits_i / dtheta,
+
+    in closed form, batched over tasks and differentiable as it stands. The inner mathematics runs in float32 (or
+    float64 where the features are) also under mixed precision.
+
+    Args:
+        initializer: lambda; None takes the published ScaledClassMeans.
+        gradient: xi; None takes the published MLPGradient for 5 ways.
+        n_steps: K in training; 0 is the initialiser alone.
+        step_size: eta, applied to the gradient that `reduction` names.
+        reduction: "sum" adds the gradient over the queries (published), "mean" averages it, so that the step does not
+            grow with the number of queries.
+        test_steps: K in evaluation mode; None takes n_steps.
+        scale: what s starts at; it multiplies cosine and bias.
+        bias: what b starts at.
+        matching_weight: weight of an auxiliary training loss that pulls xi towards the true gradient, the mean squared
+            difference over all steps; 0 (published) leaves it out.
+        posterior: None is the published Dirac; a GaussianPosterior learns the weights' spread and prior too.
+    """
+
+    def __init__(
+        self,
+        initializer: Initializer | None = None,
+        gradient: QueryGradient | None = None,
+        n_steps: int = 3,
+        step_size: float = 1e-3,
+        reduction: Literal["sum", "mean"] = "sum",
+        test_steps: int | None = None,
+        scale: float = 10.0,
+        bias: float = 0.0,
+        matching_weight: float = 0.0,
+        posterior: GaussianPosterior | None = None,
+    ) -> None:
+        super().__init__()
+        for name, steps in (("n_steps", n_steps), ("test_steps", test_steps)):
+            if steps is not None and steps < 0:
+                raise ValueError(f"{name}={steps} is negative; 0 is the initialiser alone")
+        if reduction not in ("sum", "mean"):
+            raise ValueError(f"reduction={reduction!r} is not known; choose 'sum' or 'mean'")
+        self.initializer = ScaledClassMeans() if initializer is None else initializer
+        self.gradient = MLPGradient() if gradient is None else gradient
+        self.posterior = posterior
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.bias = nn.Parameter(torch.tensor(float(bias)))
+        self.n_steps: int = n_steps
+        self.test_steps = test_steps
+        self.step_size = step_size
+        self.reduction = reduction
+        self.matching_weight = matching_weight
+        self.n_way: int | None = self.gradient.n_way
+        self.relabels: bool = self.gradient.relabels
+
+    def build(self, n_features: int) -> None:
+        self.initializer.build(n_features)
+        if self.posterior is not None:
+            self.posterior.build(n_features)
+
+    @property
+    def evaluation_steps(self) -> int:
+        return self.n_steps if self.test_steps is None else self.test_steps
+
+    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        return self.refine(support, support_labels, query, n_way).logits[-1]
+
+    def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
+        with torch.autocast(device_type=query.device.type, enabled=False):
+            support, query = normalized(in_full_precision(support)), normalized(in_full_precision(query))
+            start = self.initializer(support, support_labels, n_way)  # [T, N, D]
+            if self.posterior is None:
+                return self._descend(start, query)
+            return self._descend_gaussian(start, query, self.posterior)
+
+    def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
+        terms = super().loss(refinement, query_labels)
+        if self.matching_weight and refinement.gradients is not None:
+            target = logit_gradient(refinement.logits[:-1], query_labels)  # [K, T, Q, N]
+            terms["matching"] = self.matching_weight * (refinement.gradients - target).square().mean()
+        return terms
+
+    def _descend(self, weights: Tensor, query: Tensor) -> Refinement:
+        logits, gradients = [self._logits(query, weights)], []
+        for _ in range(self._steps):
+            gradients.append(self.gradient(logits[-1]))
+            weights = weights - self._eta(query) * cosine_weight_gradient(weights, query, gradients[-1], self.scale)
+            logits.append(self._logits(query, weights))
+        return Refinement(torch.stack(logits), torch.stack(gradients) if gradients else None)
+
+    def _descend_gaussian(self, mean: Tensor, query: Tensor, posterior: GaussianPosterior) -> Refinement:
+        log_std = posterior.log_std.expand_as(mean)  # [T, N, D]
+        logits, gradients = [], []
+        for _ in range(self._steps):
+            noise = posterior.noise(mean)
+            weights = mean + log_std.exp() * noise
+            logits.append(self._logits(query, weights))
+            gradients.append(self.gradient(logits[-1]))
+            descent = cosine_weight_gradient(weights, query, gradients[-1], self.scale)
+            mean, log_std = posterior.step(
+                mean, log_std, noise, weight_gradient=descent, step_size=self._eta(query)
+            )
+        logits.append(self._logits(query, mean + log_std.exp() * posterior.noise(mean)))
+        divergence = posterior.kl_weight * posterior.divergence(mean, log_std).mean() / max(query.shape[1], 1)
+        return Refinement(torch.stack(logits), torch.stack(gradients) if gradients else None, {"kl": divergence})
+
+    def _logits(self, query: Tensor, weights: Tensor) -> Tensor:
+        return cosine_logits(query, weights, self.scale, self.bias)
+
+    def _eta(self, query: Tensor) -> float:
+        """Step size that applies to the gradient summed over the queries."""
+        return self.step_size if self.reduction == "sum" else self.step_size / max(query.shape[1], 1)
+
+    @property
+    def _steps(self) -> int:
+        return self.n_steps if self.training else self.evaluation_steps
