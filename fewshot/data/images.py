@@ -1,0 +1,333 @@
+"""The pictures of one split as square uint8 arrays: decoded once and memory-mapped when small, on demand when large."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from fewshot.data.transforms import Preprocessing
+
+MAX_CACHED_BYTES = 2 * 1024**3
+CACHE_FORMAT = 1  # raised whenever decoding changes, so that arrays written before are not read any more
+PICTURES_AT_A_TIME = 64
+SECONDS_BEFORE_PROGRESS = 3.0
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class Pictures(Protocol):
+    """Where pictures come from: files, or arrays of a data set that comes as one archive."""
+
+    names: Sequence[str]
+    """"<class>/<picture>" for each."""
+
+    def open(self, number: int) -> Image.Image:
+        """Picture `number`, decoded, of any size and mode."""
+
+    def stamp(self) -> Iterable[str]:
+        """Lines that change whenever a picture does, cheap to have: file names, sizes and times of change."""
+
+
+class PictureFiles:
+    """Pictures that are files of their own.
+
+    Args:
+        paths: one file each, `.../<class>/<picture>`.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = [str(path) for path in paths]
+        self.names: Sequence[str] = ["/".join(path.rsplit(os.sep, 2)[-2:]) for path in self.paths]
+
+    def open(self, number: int) -> Image.Image:
+        """The decoded picture. Raises ValueError with its path when it cannot be read."""
+        return open_picture(self.paths[number])
+
+    def stamp(self) -> Iterator[str]:
+        """Path, size in bytes and time of change of each file."""
+        for path in self.paths:
+            status = os.stat(path)
+            yield f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
+
+
+class Images:
+    """The pictures of one split: square, one size, uint8.
+
+    Args:
+        array: uint8 [n, C, S, S], or None when pictures are decoded as they are read.
+        labels: int64 [n] in 0..len(class_names)-1.
+        class_names: one per class, in the order of labels.
+        names: [n] "<class>/<picture>", says where each picture comes from.
+        pictures: the source, needed where array is None.
+        preprocessing: how pictures are resized, needed where array is None.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray | None,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        names: Sequence[str],
+        *,
+        pictures: Pictures | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.class_names = list(class_names)
+        self.names = names
+        assert array is not None or (pictures is not None and preprocessing is not None)
+        assert array is None or (array.dtype == np.uint8 and array.ndim == 4 and array.shape[2] == array.shape[3])
+        assert len(self.labels) == len(names) == (len(names) if array is None else len(array))
+        self._file = str(array.filename) if isinstance(array, np.memmap) and array.filename else None
+        self._array = None if array is None else array.view(np.ndarray)  # a memmap's own indexing is slow
+        self._pictures = pictures
+        self._preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        """How many pictures."""
+        return len(self.labels)
+
+    def read(self, index: np.ndarray) -> Tensor:
+        """Pictures of the given numbers, uint8 [B, C, S, S], for index int [B]. The result is a copy."""
+        index = np.asarray(index)
+        if self._array is not None:
+            return torch.from_numpy(self._array[index])
+        assert self._pictures is not None and self._preprocessing is not None
+        size, channels = self._preprocessing.stored_size, self._preprocessing.channels
+        result = np.empty((len(index), channels, size, size), dtype=np.uint8)
+        for row, number in enumerate(index):
+            result[row] = square_picture(self._pictures.open(int(number)), self._preprocessing)
+        return torch.from_numpy(result)
+
+    @property
+    def memory_mapped(self) -> bool:
+        """Whether pictures were decoded once and lie in a file, rather than in memory or undecoded."""
+        return self._file is not None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 of the pictures and labels.
+
+        Of the pixels where they are held as an array; of file names, sizes and times of change where they are decoded
+        on demand.
+        """
+        digest = hashlib.sha256()
+        if self._array is not None:
+            digest.update(repr(self._array.shape).encode())
+            for start in range(0, len(self._array), 4096):
+                digest.update(np.ascontiguousarray(self._array[start : start + 4096]))
+        else:
+            assert self._pictures is not None
+            digest.update(repr(self._preprocessing).encode())
+            for line in self._pictures.stamp():
+                digest.update(line.encode())
+        digest.update(np.ascontiguousarray(self.labels))
+        digest.update("\n".join(self.class_names).encode())
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves a memory-mapped array out: worker processes map the file again instead of receiving a copy."""
+        state = self.__dict__.copy()
+        if self._file is not None:
+            state["_array"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Maps the file again."""
+        self.__dict__.update(state)
+        if self._file is not None:
+            self._array = np.load(self._file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+
+
+def load_images(
+    pictures: Pictures,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    *,
+    key: str,
+    max_cached_bytes: int = MAX_CACHED_BYTES,
+) -> Images:
+    """Images read from pictures: decoded once into a memory-mapped file, or on demand when that would be too large.
+
+    Args:
+        pictures: where they come from.
+        labels: [n].
+        class_names: one per class.
+        preprocessing: stored_size, channels and interpolation are used.
+        key: begins the file's name, such as "cifar_fs-train".
+        max_cached_bytes: above so many bytes pictures are decoded each time they are read.
+
+    Raises:
+        ValueError: a picture that cannot be read, by its path (when it is decoded).
+    """
+    size, channels = preprocessing.stored_size, preprocessing.channels
+    shape = (len(labels), channels, size, size)
+    if int(np.prod(shape, dtype=np.int64)) > max_cached_bytes:
+        return Images(None, labels, class_names, pictures.names, pictures=pictures, preprocessing=preprocessing)
+    described = {"key": key, "shape": shape, "interpolation": preprocessing.interpolation}
+    path = cache_path(key, described, pictures.stamp())
+    array = load_cached(path, shape)
+    if array is None:
+        array = write_cached(path, shape, _decoded(pictures, preprocessing, what=key))
+    return Images(array, labels, class_names, pictures.names)
+
+
+def cache_dir() -> Path:
+    """The folder of decoded pictures: $FEWSHOT_CACHE, else ~/.cache/fewshot. Everything in it may be deleted."""
+    chosen = os.environ.get("FEWSHOT_CACHE")
+    return Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "fewshot"
+
+
+def cache_path(name: str, described: Mapping[str, object], stamp: Iterable[str] = ()) -> Path:
+    """Where an array of this description lies in the cache, made or not: another description, another file."""
+    digest = hashlib.sha256(json.dumps({"format": CACHE_FORMAT, **described}, sort_keys=True).encode())
+    for line in stamp:
+        digest.update(b"\n" + line.encode("utf-8", "surrogateescape"))
+    return cache_dir() / f"{name}-{digest.hexdigest()[:20]}.npy"
+
+
+def load_cached(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
+    """The uint8 array of that file, memory-mapped and read-only, or None when there is no whole one of that shape."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> np.memmap:
+    """Writes the parts, which follow one another along the first axis, and returns them memory-mapped, read-only.
+
+    The file is written aside and then renamed, so that another process sees all of it or nothing.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npy")
+    except OSError as error:
+        raise ValueError(
+            f"cannot write decoded pictures to {path.parent} ({error}); set FEWSHOT_CACHE to a folder that can be written"
+        ) from error
+    os.close(handle)
+    try:
+        array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
+        row = 0
+        for part in parts:
+            array[row : row + len(part)] = part
+            row += len(part)
+        assert row == shape[0]
+        array.flush()
+        del array
+        os.replace(aside, path)
+    finally:
+        if os.path.exists(aside):
+            os.unlink(aside)
+    loaded = load_cached(path, shape)
+    assert loaded is not None
+    return loaded
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """The decoded picture, upright as its EXIF entry says, first frame of an animation.
+
+    Raises:
+        ValueError: it cannot be read; names the path.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except Exception as error:  # decoders raise many kinds, from SyntaxError to struct.error
+        raise ValueError(f"cannot read picture {path} ({error}); replace or remove it") from error
+
+
+def square_picture(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """uint8 [C, S, S] with S = stored_size: the shorter edge resized to S, the middle kept.
+
+    Transparent parts become white. 16-bit grey is brought to 8 bits.
+    """
+    picture = _plain(picture).convert("L" if preprocessing.channels == 1 else "RGB")
+    size = preprocessing.stored_size
+    if picture.size != (size, size):
+        width, height = picture.size
+        short = min(width, height)
+        left, top = (width - short) / 2, (height - short) / 2
+        picture = picture.resize(
+            (size, size), _RESAMPLING[preprocessing.interpolation], box=(left, top, left + short, top + short)
+        )
+    pixels = np.asarray(picture)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """Without transparency and with 8 bits a channel."""
+    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would cut every value above 255
+        return Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(paper, picture)
+    return picture
+
+
+def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> Iterator[np.ndarray]:
+    """Parts of [n, C, S, S] in order, decoded by threads (Pillow lets go of the interpreter lock)."""
+    total = len(pictures.names)
+
+    def part(start: int) -> np.ndarray:
+        numbers = range(start, min(start + PICTURES_AT_A_TIME, total))
+        return np.stack([square_picture(pictures.open(number), preprocessing) for number in numbers])
+
+    progress = _Progress(what, total)
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        starts = range(0, total, PICTURES_AT_A_TIME)
+        # In rounds, so that the results of a large set do not pile up before they are written.
+        for first in range(0, len(starts), 4 * threads):
+            for array in pool.map(part, starts[first : first + 4 * threads]):
+                yield array
+                progress.advance(len(array))
+    progress.close()
+
+
+class _Progress:
+    """A line on the error stream that appears only when decoding takes longer than a few seconds."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.next_line = time.monotonic() + SECONDS_BEFORE_PROGRESS
+        self.shown = False
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        if time.monotonic() >= self.next_line:
+            self.next_line = time.monotonic() + SECONDS_BEFORE_PROGRESS
+            self._print("\r" if sys.stderr.isatty() else "\n")
+
+    def close(self) -> None:
+        if self.shown:
+            self._print("\n")
+
+    def _print(self, end: str) -> None:
+        self.shown = True
+        line = f"decoding {self.what} once: {self.done} of {self.total} pictures"
+        print(line, end=end, file=sys.stderr, flush=True)
