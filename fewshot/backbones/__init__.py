@@ -15,6 +15,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from fewshot.backbones.conv4 import Conv4
+from fewshot.backbones.resnet12 import ResNet12
 from fewshot.backbones.weights import (
     load_backbone_weights,
     read_checkpoint,
@@ -22,8 +23,9 @@ from fewshot.backbones.weights import (
     state_dict_of,
     timm_config_beside,
 )
+from fewshot.backbones.wrn28_10 import WideResNet
 
-__all__ = ["Conv4", "create_backbone", "resolve_weights"]
+__all__ = ["Conv4", "ResNet12", "WideResNet", "create_backbone", "resolve_weights"]
 
 
 def create_backbone(

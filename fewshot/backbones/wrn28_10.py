@@ -1,0 +1,141 @@
+"""WRN-28-10: the wide residual network of the SIB paper and of much of the few-shot literature.
+
+Zagoruyko, Komodakis: Wide Residual Networks, BMVC 2016, arXiv 1605.07146 (table 1, blocks B(3,3) in pre-activation
+order). Used by Hu et al., ICLR 2020, arXiv 2004.12696 with 32 px and 80 px pictures, whose strides differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+SMALL_IMAGES = 40
+"""Up to this side, in pixels, the first group keeps the resolution."""
+
+
+class _Block(nn.Module):
+    """Batch norm, ReLU, 3x3 convolution, twice, beside a shortcut: [B, C, H, W] -> [B, C', H', W']."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = None
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        activated = self.relu(self.bn1(images))
+        # where the shape changes the shortcut starts after the activation, as in the authors' code
+        shortcut = images if self.shortcut is None else self.shortcut(activated)
+        return shortcut + self.conv2(self.relu(self.bn2(self.conv1(activated))))
+
+
+class WideResNet(nn.Module):
+    """Three groups of pre-activation blocks, `width` times as wide as a ResNet's; the last map is averaged.
+
+    Takes [B, in_chans, H, W] of any size and gives [B, 64 * width]: 640 for WRN-28-10. The values follow a ReLU.
+
+    Args:
+        depth: 6 n + 4 for n blocks in each group.
+        width: factor on the channels 16, 32, 64.
+        small_images: True: strides 1, 2, 2 (32 px); False: strides 2, 2, 2 (80 or 84 px). None: True where
+            `img_size` is at most 40.
+        num_classes: 0 for features; otherwise a linear layer gives [B, num_classes].
+        in_chans: channels of the pictures.
+        img_size: usual side of the pictures in pixels; it decides nothing but the strides.
+    """
+
+    def __init__(
+        self,
+        depth: int = 28,
+        width: int = 10,
+        *,
+        small_images: bool | None = None,
+        num_classes: int = 0,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 80,
+    ) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"a wide ResNet of depth {depth} does not exist; depths are 10, 16, 22, 28, 34, ...")
+        side = img_size[0] if isinstance(img_size, tuple) else img_size
+        self.small_images = side <= SMALL_IMAGES if small_images is None else small_images
+        self.num_classes = num_classes
+        self.num_features = 64 * width
+        blocks = (depth - 4) // 6
+        first, second, third = 16 * width, 32 * width, 64 * width
+        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
+        self.block1 = self._group(16, first, blocks, stride=1 if self.small_images else 2)
+        self.block2 = self._group(first, second, blocks, stride=2)
+        self.block3 = self._group(second, third, blocks, stride=2)
+        self.bn1 = nn.BatchNorm2d(third)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(third, num_classes) if num_classes else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @staticmethod
+    def _group(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:
+        first = _Block(in_channels, out_channels, stride)
+        return nn.Sequential(first, *(_Block(out_channels, out_channels, 1) for _ in range(blocks - 1)))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The map before averaging, [B, D, H', W']."""
+        return self.relu(self.bn1(self.block3(self.block2(self.block1(self.conv1(images))))))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """The averaged map [B, D], or with a classifier its output [B, num_classes] unless `pre_logits`."""
+        features = features.mean((2, 3))  # [B, D]
+        return features if pre_logits else self.fc(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, D]."""
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer, as timm asks for it."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last layer by a fresh one; 0 removes it."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module | None = None) -> dict[str, Any]:
+    """`state_dict` with the names of the original SIB program turned into ours; others stay. (timm's name for this.)"""
+    return {
+        re.sub(r"^(block\d\.)layer\.", r"\1", key).replace("convShortcut", "shortcut"): value
+        for key, value in state_dict.items()
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "wrn28_10": {
+            "url": "",
+            "num_classes": 0,
+            "input_size": (3, 80, 80),
+            "pool_size": (10, 10),
+            "first_conv": "conv1",
+            "classifier": "fc",
+        }
+    }
+)
+
+
+@register_model
+def wrn28_10(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-28-10; for `timm.create_model("wrn28_10", in_chans=, img_size=, num_classes=, small_images=)`."""
+    if pretrained:
+        raise ValueError("wrn28_10 has no published weights; use pretrained=False, with weights=<file> of your own")
+    return build_model_with_cfg(WideResNet, "wrn28_10", pretrained=False, **kwargs)
