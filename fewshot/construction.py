@@ -7,6 +7,8 @@ import functools
 import inspect
 from typing import Any
 
+from pytorch_lightning import LightningModule
+
 
 class Recorded:
     """Base of classes that remember the arguments they were constructed with.
@@ -48,9 +50,11 @@ def construction(value: Any, name: str = "value") -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: construction(getattr(value, field.name), f"{name}.{field.name}") for field in fields}
-    if isinstance(value, functools.partial) and not value.args:
+    if isinstance(value, functools.partial) and len(value.args) <= 1:
+        # jsonargparse gives partial(its instantiator, the class, keywords), a person partial(the class, keywords)
+        target = value.args[0] if value.args else value.func
         arguments = {key: construction(item, f"{name}.{key}") for key, item in value.keywords.items()}
-        return {"class_path": import_path(value.func), "init_args": arguments}
+        return {"class_path": import_path(target), "init_args": arguments}
     if isinstance(value, type):
         return {"class_path": import_path(value)}
     raise ValueError(
@@ -62,3 +66,18 @@ def construction(value: Any, name: str = "value") -> Any:
 def import_path(target: Any) -> str:
     """Dotted path under which a class or function is imported."""
     return f"{target.__module__}.{target.__qualname__}"
+
+
+def record_hyperparameters(module: LightningModule, arguments: dict[str, Any]) -> None:
+    """Save a LightningModule's constructor arguments as plain data, from which load_from_checkpoint builds it again.
+
+    Args:
+        module: where `save_hyperparameters` is called; its class is recorded too.
+        arguments: the constructor's arguments by name.
+
+    Raises:
+        ValueError: an argument that is no plain data and cannot be described by it.
+    """
+    plain = {name: construction(value, name) for name, value in arguments.items()}
+    instantiator = "pytorch_lightning.cli.instantiate_module"
+    module.save_hyperparameters({"_class_path": import_path(type(module)), "_instantiator": instantiator, **plain})

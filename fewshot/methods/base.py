@@ -36,6 +36,8 @@ class Method(Recorded, nn.Module, ABC):
     """The only number of ways this instance serves, or None where it serves any."""
     n_steps: int = 0
     """K, refinement steps in training."""
+    on_features: bool = True
+    """Whether `classify` on features is all there is to it; False for a method that needs the backbone's weights."""
     relabels: bool = True
     """Whether renumbering the classes of a task permutes the columns of its logits and changes nothing else."""
 

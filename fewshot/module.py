@@ -1,0 +1,262 @@
+"""FewShotModule: meta-trains and evaluates any method on episodes. It knows Method and no paper."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from fewshot.backbones.config import BackboneConfig, drop_initial_weights
+from fewshot.construction import record_hyperparameters
+from fewshot.episode import Episode
+from fewshot.functional.descent import logit_gradient
+from fewshot.methods.base import Method, Refinement, encoded
+from fewshot.methods.nearest_mean import NearestClassMean
+from fewshot.metrics import AccuracyInterval, EpisodeAccuracy
+
+
+class FewShotModule(LightningModule):
+    """A method on a backbone, trained and evaluated on episodes.
+
+    Logged: train/loss with its terms, train/accuracy, and for methods with refinement steps the norm of the synthetic
+    gradient and its cosine with the true one; under val/ and test/ loss, accuracy, accuracy_ci95, accuracy_step_<k> for
+    k = 0..K, and accuracy_nearest_mean, the yardstick on the same features. Accuracies are fractions of one.
+
+    Args:
+        method: features of a task to logits, see fewshot.methods.
+        backbone: pictures to features.
+        freeze_backbone: keep the backbone in evaluation mode, without gradient and with its statistics untouched. Its
+            features are then computed once for every picture rather than once for every episode.
+        optimizer: of the trained parameters; None takes the paper's SGD (learning rate 1e-3, Nesterov momentum 0.9,
+            weight decay 5e-4).
+        lr_scheduler: of the optimiser; None keeps the rate fixed, as in the paper.
+        lr_interval: whether the scheduler moves every optimiser step or every epoch.
+        initial_loss_weight: weight of the cross-entropy before refinement beside the one after it. 0 (published) trains
+            for the last step alone; where the backbone is trained too, more than 0 keeps the initialiser good.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        backbone: BackboneConfig = BackboneConfig(),  # noqa: B008  (frozen)
+        freeze_backbone: bool = True,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "epoch",
+        initial_loss_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        record_hyperparameters(self, arguments)
+        self.method = method
+        self.backbone_config = backbone
+        self.backbone = backbone.create()
+        self.method.build(self.backbone.num_features)
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+            self.backbone.eval()
+        self.optimizer = optimizer or functools.partial(
+            torch.optim.SGD, lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+        self.lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.initial_loss_weight = initial_loss_weight
+        self.yardstick = NearestClassMean()
+        self.accuracies = nn.ModuleDict(
+            {
+                f"{split}_{name}": EpisodeAccuracy()
+                for split in ("val", "test")
+                for name in (*(str(step) for step in range(self.method.evaluation_steps + 1)), "nearest_mean")
+            }
+        )
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def forward(self, episode: Episode) -> Refinement:
+        """Logits of the queries before and after every refinement step."""
+        return self.method(self.backbone, episode)
+
+    def train(self, mode: bool = True) -> FewShotModule:
+        """Set training mode; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_backbone:
+            self.backbone.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Tell the data module what the backbone receives, and let it store the features of a frozen one."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "adapt"):
+            hand_over_preprocessing(self.backbone, self.backbone_config, datamodule)
+        if self.freeze_backbone and self.method.on_features and hasattr(datamodule, "use_features"):
+            datamodule.use_features(self.encode, self.backbone_key)
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Features [B, D] in float32 of pictures [B, C, H, W], by the backbone in evaluation mode on its own device."""
+        training = self.backbone.training
+        self.backbone.eval()
+        features = self.backbone(pictures.to(self.device, memory_format=torch.channels_last))
+        self.backbone.train(training)
+        return features.float()
+
+    def backbone_key(self) -> str:
+        """SHA-256 of the backbone's architecture and of every one of its weights."""
+        digest = hashlib.sha256(f"{self.backbone_config.name} {self.backbone_config.image_size}".encode())
+        for name, tensor in self.backbone.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser of everything that is trained, with its scheduler if one was given."""
+        return configured_optimizer(self, self.optimizer, self.lr_scheduler, interval=self.lr_interval)
+
+    def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
+        """Loss of a batch of episodes."""
+        labels = labels_of(episode)
+        refinement = self(episode)
+        terms = self.method.loss(refinement, labels)
+        if self.initial_loss_weight:
+            initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten())
+            terms = {**terms, "initial": self.initial_loss_weight * initial}
+        loss = torch.stack(list(terms.values())).sum()
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self._log_training(loss, terms, refinement, labels)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._reset("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._reset("test")
+
+    def validation_step(self, episode: Episode, batch_idx: int) -> None:
+        self._evaluate(episode, "val")
+
+    def test_step(self, episode: Episode, batch_idx: int) -> None:
+        self._evaluate(episode, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracies("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_accuracies("test")
+
+    def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor | None]:
+        """Probabilities [T, Q, N] of the queries before and after refinement, beside the episode's own numbers."""
+        refinement = self(episode)
+        return {
+            "numbers": episode.numbers,
+            "support_index": episode.support_index,
+            "support_labels": episode.support_labels,
+            "query_index": episode.query_index,
+            "query_labels": episode.query_labels,
+            "before": refinement.logits[0].softmax(-1),
+            "after": refinement.logits[-1].softmax(-1),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out where the backbone's first weights came from: the checkpoint holds the weights themselves."""
+        drop_initial_weights(checkpoint)
+        checkpoint["preprocessing"] = self.backbone.preprocessing
+
+    def _evaluate(self, episode: Episode, split: str) -> None:
+        labels = labels_of(episode)
+        if self.method.on_features:
+            support, query = encoded(self.backbone, episode)
+            episode = episode._replace(support=support, query=query)
+            nearest = self.yardstick.classify(support, episode.support_labels, query, episode.n_way)
+            self.accuracies[f"{split}_nearest_mean"].update(nearest, labels)
+        refinement = self(episode)
+        for step, logits in enumerate(refinement.logits):
+            self.accuracies[f"{split}_{step}"].update(logits, labels)
+        loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=episode.n_tasks)
+
+    def _reset(self, split: str) -> None:
+        for name, metric in self.accuracies.items():
+            if name.startswith(f"{split}_"):
+                metric.reset()  # type: ignore[operator]
+
+    def _log_accuracies(self, split: str) -> None:
+        steps = [self._accuracy(f"{split}_{step}") for step in range(self.method.evaluation_steps + 1)]
+        nearest = self._accuracy(f"{split}_nearest_mean")
+        results = {
+            "accuracy": steps[-1].accuracy,
+            "ci95": steps[-1].ci95,
+            "n_episodes": steps[-1].n_episodes,
+            "accuracy_per_step": [step.accuracy for step in steps],
+            "ci95_per_step": [step.ci95 for step in steps],
+        }
+        logged = {f"{split}/accuracy": steps[-1].accuracy, f"{split}/accuracy_ci95": steps[-1].ci95}
+        logged |= {f"{split}/accuracy_step_{k}": step.accuracy for k, step in enumerate(steps)}
+        if nearest.n_episodes:
+            logged[f"{split}/accuracy_nearest_mean"] = nearest.accuracy
+            results |= {"accuracy_nearest_mean": nearest.accuracy, "ci95_nearest_mean": nearest.ci95}
+        self.results[split] = results
+        self.log(f"{split}/accuracy", logged.pop(f"{split}/accuracy"), prog_bar=True)
+        self.log_dict(logged)  # every rank has computed the same values over all ranks
+
+    def _accuracy(self, name: str) -> AccuracyInterval:
+        return self.accuracies[name].compute()  # type: ignore[operator]
+
+    def _log_training(
+        self, loss: Tensor, terms: dict[str, Tensor], refinement: Refinement, labels: Tensor
+    ) -> None:
+        accuracy = (refinement.logits[-1].detach().argmax(-1) == labels).float().mean()
+        values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
+        if len(terms) > 1:
+            values |= {f"train/{name}": value.detach() for name, value in terms.items()}
+        if refinement.gradients is not None:
+            synthetic = refinement.gradients.detach().flatten(2)  # [K, T, Q*N]
+            true = logit_gradient(refinement.logits[:-1].detach(), labels).flatten(2)
+            values["train/gradient_norm"] = synthetic.norm(dim=-1).mean()
+            values["train/gradient_cosine"] = F.cosine_similarity(synthetic, true, dim=-1).mean()
+        self.log("train/loss", values.pop("train/loss"), prog_bar=True, batch_size=labels.shape[0])
+        self.log_dict(values, batch_size=labels.shape[0])
+
+
+def labels_of(episode: Episode) -> Tensor:
+    """Query labels [T, Q]; ValueError where they are not known."""
+    if episode.query_labels is None:
+        raise ValueError("these episodes have no query labels; they can be predicted, not trained on or tested")
+    return episode.query_labels
+
+
+def hand_over_preprocessing(backbone: nn.Module, config: BackboneConfig, datamodule: Any) -> None:
+    """Tell a data module how many channels, what size and which normalisation the backbone wants."""
+    datamodule.adapt(
+        channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=config.image_size
+    )
+
+
+def configured_optimizer(
+    module: LightningModule,
+    optimizer: OptimizerCallable,
+    lr_scheduler: LRSchedulerCallable | None,
+    *,
+    interval: str,
+) -> Any:
+    """What `configure_optimizers` returns: the optimiser of the parameters that are trained, and its scheduler.
+
+    Raises:
+        ValueError: nothing is trained.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(
+            "nothing to train: the method has no trained parameters and the backbone is frozen; "
+            "use `test` instead of `fit`, or set freeze_backbone=false"
+        )
+    built = optimizer(parameters)
+    if lr_scheduler is None:
+        return built
+    scheduler = {"scheduler": lr_scheduler(built), "interval": interval, "monitor": "val/accuracy"}
+    return {"optimizer": built, "lr_scheduler": scheduler}

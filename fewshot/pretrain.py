@@ -1,0 +1,175 @@
+"""PretrainModule: whole-class training of a backbone, watched by few-shot episodes."""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_right
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from fewshot.backbones.config import BackboneConfig, drop_initial_weights
+from fewshot.construction import record_hyperparameters
+from fewshot.episode import Episode
+from fewshot.functional.prototypes import normalized
+from fewshot.methods.base import encoded
+from fewshot.methods.nearest_mean import NearestClassMean
+from fewshot.metrics import EpisodeAccuracy
+from fewshot.module import configured_optimizer, hand_over_preprocessing, labels_of
+
+
+class CosineClassifier(nn.Module):
+    """Logits s cos(f, w_c) of whole-class training, with learned weights w and a learned scale s.
+
+    Gidaris, Komodakis: Dynamic Few-Shot Visual Learning without Forgetting, CVPR 2018, arXiv 1804.09458 (section 3.2).
+
+    Args:
+        n_features: D.
+        n_classes: number of classes.
+        scale: what s starts at; it multiplies the cosine.
+    """
+
+    def __init__(self, n_features: int, n_classes: int, scale: float = 10.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_classes, n_features) * (2.0 / n_features) ** 0.5)
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D] to [B, n_classes]."""
+        return self.scale * normalized(features) @ normalized(self.weight).t()
+
+
+class PretrainModule(LightningModule):
+    """A backbone trained to tell all training classes apart; its checkpoint is what FewShotModule starts from.
+
+    Validation and test are few-shot episodes classified by nearest class mean on the features. Logged: train/loss,
+    train/accuracy (over the classes), val/accuracy, val/accuracy_ci95 and the same under test/.
+
+    Args:
+        n_classes: number of training classes.
+        backbone: pictures to features.
+        scale: what the classifier's learned scale starts at.
+        label_smoothing: share of the target spread over all classes; the paper uses none.
+        optimizer: None takes the paper's SGD (learning rate 0.1, Nesterov momentum 0.9, weight decay 5e-4).
+        lr_scheduler: None keeps the rate fixed; the paper's is WarmupMultiStepLR.
+        lr_interval: whether the scheduler moves every optimiser step or every epoch.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        backbone: BackboneConfig = BackboneConfig(),  # noqa: B008  (frozen)
+        scale: float = 10.0,
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "step",
+    ) -> None:
+        super().__init__()
+        record_hyperparameters(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
+        self.backbone_config = backbone
+        self.backbone = backbone.create()
+        self.classifier = CosineClassifier(self.backbone.num_features, n_classes, scale)
+        self.n_classes = n_classes
+        self.label_smoothing = label_smoothing
+        self.optimizer = optimizer or functools.partial(
+            torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+        self.lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.nearest_mean = NearestClassMean()
+        self.accuracies = nn.ModuleDict({"val": EpisodeAccuracy(), "test": EpisodeAccuracy()})
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Features [B, D] of pictures [B, C, H, W]."""
+        return self.backbone(pictures.contiguous(memory_format=torch.channels_last))
+
+    def setup(self, stage: str) -> None:
+        """Tell the data module what the backbone receives; check its number of classes."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "adapt"):
+            hand_over_preprocessing(self.backbone, self.backbone_config, datamodule)
+        if stage == "fit" and datamodule is not None and datamodule.n_classes != self.n_classes:
+            raise ValueError(
+                f"n_classes={self.n_classes} but the train split has {datamodule.n_classes} classes; "
+                f"set model.n_classes to {datamodule.n_classes}"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser of backbone and classifier, with its scheduler if one was given."""
+        return configured_optimizer(self, self.optimizer, self.lr_scheduler, interval=self.lr_interval)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of a batch of pictures [B, C, H, W] with class labels [B]."""
+        pictures, labels = batch
+        logits = self.classifier(self(pictures))
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self.log("train/loss", loss.detach(), prog_bar=True)
+            self.log("train/accuracy", (logits.detach().argmax(-1) == labels).float().mean(), prog_bar=True)
+        return loss
+
+    def validation_step(self, episode: Episode, batch_idx: int) -> None:
+        self._evaluate(episode, "val")
+
+    def test_step(self, episode: Episode, batch_idx: int) -> None:
+        self._evaluate(episode, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracy("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_accuracy("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out where the backbone's first weights came from: the checkpoint holds the weights themselves."""
+        drop_initial_weights(checkpoint)
+        checkpoint["preprocessing"] = self.backbone.preprocessing
+
+    def _evaluate(self, episode: Episode, split: str) -> None:
+        support, query = encoded(self, episode)
+        logits = self.nearest_mean.classify(support, episode.support_labels, query, episode.n_way)
+        self.accuracies[split].update(logits, labels_of(episode))  # type: ignore[operator]
+
+    def _log_accuracy(self, split: str) -> None:
+        metric = self.accuracies[split]
+        value = metric.compute()  # type: ignore[operator]
+        metric.reset()  # type: ignore[operator]
+        self.results[split] = {
+            "accuracy": value.accuracy,
+            "ci95": value.ci95,
+            "n_episodes": value.n_episodes,
+            "accuracy_per_step": [value.accuracy],
+        }
+        self.log(f"{split}/accuracy", value.accuracy, prog_bar=True)
+        self.log(f"{split}/accuracy_ci95", value.ci95)
+
+
+class WarmupMultiStepLR(torch.optim.lr_scheduler.LambdaLR):
+    """The paper's schedule: a linear rise to the optimiser's rate, then a factor at each milestone.
+
+    Args:
+        optimizer: whose rate is set.
+        warmup_steps: optimiser steps until the full rate is reached (published: 6,000).
+        milestones: optimiser steps at which the rate is multiplied by gamma (published: after 50 of 60 epochs).
+        gamma: that factor (published: 0.1).
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        warmup_steps: int = 6000,
+        milestones: list[int] | None = None,
+        gamma: float = 0.1,
+    ) -> None:
+        ordered = sorted(milestones or [])
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / max(warmup_steps, 1)) * gamma ** bisect_right(ordered, step)
+
+        super().__init__(optimizer, factor)
