@@ -1,0 +1,90 @@
+"""What every test starts from: fixed seeds, few threads, no network and no folder of the user's."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+SETS = ("cifar_fs", "omniglot", "tiny_imagenet_fs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point whatever caches or reports at a temporary folder, which goes when the session ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fewshot-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.update(
+        FEWSHOT_CACHE=str(folder / "cache"),
+        WANDB_MODE="offline",
+        WANDB_SILENT="true",
+        WANDB_DIR=str(folder),
+        WANDB_CACHE_DIR=str(folder / "wandb-cache"),
+        WANDB_CONFIG_DIR=str(folder / "wandb-config"),
+        WANDB_DATA_DIR=str(folder / "wandb-data"),
+        HF_HUB_OFFLINE="1",
+    )
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked gpu where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Every test starts from the same random state, whichever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections to other machines; this one's own addresses and sockets of other families stay open."""
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(address[0]):
+            pytest.fail(f"a test asks for the network: {address[0]}:{address[1]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", socket.gethostname())
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real images, <root>/<set>/<split>/<class>/<picture>; skips where there is none.
+
+    Takes the environment variable FEWSHOT_DATA. Set to a folder that is not there, it fails: a mistyped path must not
+    pass for a machine without images.
+    """
+    value = os.environ.get("FEWSHOT_DATA")
+    if not value:
+        pytest.skip("needs real images: set FEWSHOT_DATA to a folder that holds " + ", ".join(SETS))
+    root = Path(value).expanduser().resolve()
+    missing = [name for name in SETS if not (root / name).is_dir()]
+    if missing:
+        pytest.fail(f"FEWSHOT_DATA is {root}, which lacks {', '.join(missing)}; unset it to skip real images")
+    return root
