@@ -1,0 +1,458 @@
+"""The loaders: EpisodicDataModule for episodes, ClassDataModule for plain batches watched by episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fewshot.data.episodes import EpisodeDataset, PictureDataset, PictureKeys
+from fewshot.data.features import Encoder, Features, stored_features
+from fewshot.data.images import Images
+from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, check_sizes
+from fewshot.data.sets.base import DataSet, Split
+from fewshot.data.transforms import Preprocessing
+from fewshot.episode import Episode
+
+Batch = TypeVar("Batch")
+
+
+class EpisodicDataModule(LightningDataModule):
+    """Few-shot episodes for training, validation, testing and prediction (the test split's episodes).
+
+    Episode i of a split is a function of (seed, split, epoch, i): neither the method nor batch size, workers or devices
+    change it. Training draws new episodes every epoch; validation and test episodes stay.
+
+    Args:
+        dataset: the pictures, a class of fewshot.data.sets or one of your own.
+        n_way: N, classes of an episode.
+        n_shot: K, labelled pictures of a class.
+        n_query: queries of a class.
+        tasks_per_batch: T, episodes of a batch on each device; the last batch of an epoch may be smaller.
+        num_workers: processes that prepare pictures on each device; 0 prepares them in the main process. Stored
+            features are always read in the main process.
+        train_episodes: episodes of a training epoch, all devices together.
+        val_episodes: episodes of a validation.
+        test_episodes: episodes of a test, and of a prediction.
+        seed: 0 or more; what all episodes and augmentations are drawn from.
+        dirichlet: null for n_query queries of every class; a number above 0 for n_way * n_query queries whose class
+            proportions are drawn from a Dirichlet distribution of this concentration (Veilleux et al. 2021 take 2).
+        train_n_way: N of training episodes where it differs; null takes n_way.
+        train_n_shot: K of training episodes where it differs; null takes n_shot.
+        train_n_query: queries of a class in training episodes where it differs; null takes n_query.
+        image_size: side of the pictures in pixels; null takes the backbone's, else the data set's.
+        store_features: whether a frozen backbone encodes every picture once rather than once for every episode.
+        augmented_views: stored features of each training picture under so many random augmentations, one of which is
+            picked whenever the picture comes up; 0 stores the features of the picture as it is.
+
+    Raises:
+        ValueError: a size that is not positive; when a loader is asked for also: more ways than classes, a class
+            with too few pictures, an empty split, classes shared between splits.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        n_way: int = 5,
+        n_shot: int = 1,
+        n_query: int = 15,
+        tasks_per_batch: int = 8,
+        num_workers: int = 0,
+        train_episodes: int = 1000,
+        val_episodes: int = 600,
+        test_episodes: int = 2000,
+        seed: int = 0,
+        dirichlet: float | None = None,
+        train_n_way: int | None = None,
+        train_n_shot: int | None = None,
+        train_n_query: int | None = None,
+        image_size: int | None = None,
+        store_features: bool = True,
+        augmented_views: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
+        self.train_n_way = n_way if train_n_way is None else train_n_way
+        self.train_n_shot = n_shot if train_n_shot is None else train_n_shot
+        self.train_n_query = n_query if train_n_query is None else train_n_query
+        self.tasks_per_batch, self.num_workers = tasks_per_batch, num_workers
+        self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
+        self.seed, self.dirichlet = seed, dirichlet
+        self.image_size, self.store_features, self.augmented_views = image_size, store_features, augmented_views
+        check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet)
+        for name in ("train_n_way", "train_n_shot", "train_n_query", "tasks_per_batch"):
+            _check_least(name, getattr(self, name), 1)
+        for name in ("train_episodes", "val_episodes", "test_episodes"):
+            _check_least(name, getattr(self, name), 1)
+        for name in ("num_workers", "augmented_views"):
+            _check_least(name, getattr(self, name), 0)
+        if image_size is not None:
+            _check_least("image_size", image_size, 1)
+        self._train_differs = (train_n_way, train_n_shot, train_n_query) != (None, None, None)
+        self._wanted: dict[str, Any] = {}
+        self._encoder: tuple[Encoder, str | Callable[[], str]] | None = None
+        self._images: dict[Split, Images] = {}
+        self._samplers: dict[Split, EpisodeSampler] = {}
+        self._features: dict[Split, tuple[object, Features]] = {}
+        self._hashes: dict[Split, str] = {}
+
+    # What the module hands over, before it asks for a loader.
+
+    def adapt(
+        self,
+        channels: int | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        """Deliver pictures as the backbone wants them, from the next loader on.
+
+        Args:
+            channels: 1 or 3.
+            preprocessing: the backbone's own, or mean, std, interpolation, input_size and crop_pct as
+                `timm.data.resolve_model_data_config` returns them; the training transforms remain the data set's. None
+                takes the data set's own.
+            image_size: side in pixels.
+
+        Raises ValueError where data.image_size is set and another.
+        """
+        if None not in (image_size, self.image_size) and image_size != self.image_size:
+            raise ValueError(
+                f"data.image_size={self.image_size} but the backbone is built for image_size={image_size}; "
+                "set one of the two"
+            )
+        before = self.preprocessing
+        self._wanted = {"channels": channels, "wanted": preprocessing, "image_size": image_size}
+        if self.preprocessing != before:
+            self._images.clear()
+
+    def use_features(self, encoder: Encoder, key: str | Callable[[], str]) -> bool:
+        """Let episodes carry features of a frozen backbone in place of pictures; returns whether they will.
+
+        Nothing is computed before a loader of the split is asked for. With data.store_features=false episodes go on
+        carrying pictures.
+
+        Args:
+            encoder: float [B, C, H, W] on the CPU -> [B, D]; its own affair are device, evaluation mode, precision.
+            key: changes with the backbone's architecture, weights and precision; or a function that returns it, called
+                whenever a loader is asked for.
+        """
+        self._encoder = (encoder, key) if self.store_features else None
+        return self.store_features
+
+    # What is there to read.
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures become tensors: the data set's way, adapted to the backbone and to image_size."""
+        wanted = {**self._wanted, "image_size": self.image_size or self._wanted.get("image_size")}
+        return adapted_preprocessing(self.dataset.preprocessing, **wanted)
+
+    def images(self, split: Split) -> Images:
+        """The pictures of one split."""
+        if split not in self._images:
+            images = self.dataset.images(split, self.preprocessing)
+            for other, its_images in self._images.items():
+                shared = sorted(set(images.class_names) & set(its_images.class_names))
+                if shared:
+                    raise ValueError(
+                        f"splits {other!r} and {split!r} of {self.dataset.name} share {len(shared)} classes, such as "
+                        f"{shared[0]!r}; no class may stand in two splits"
+                    )
+            self._images[split] = images
+        return self._images[split]
+
+    def sampler(self, split: Split) -> EpisodeSampler:
+        """What draws the episodes of one split."""
+        if split not in self._samplers:
+            images, training = self.images(split), split == "train"
+            self._samplers[split] = EpisodeSampler(
+                images.labels,
+                n_way=self.train_n_way if training else self.n_way,
+                n_shot=self.train_n_shot if training else self.n_shot,
+                n_query=self.train_n_query if training else self.n_query,
+                seed=self.seed,
+                split=split,
+                dirichlet=self.dirichlet,
+                class_names=images.class_names,
+                source=self.dataset.name,
+                option_prefix="train_" if training and self._train_differs else "",
+            )
+        return self._samplers[split]
+
+    def n_episodes(self, split: Split) -> int:
+        """Episodes of the split (of an epoch, in training)."""
+        return {"train": self.train_episodes, "val": self.val_episodes, "test": self.test_episodes}[split]
+
+    def episodes_sha256(self, split: Split) -> str:
+        """Hash of the pictures and labels of all episodes of the split (of epoch 0, in training)."""
+        if split not in self._hashes:
+            self._hashes[split] = self.sampler(split).sha256(self.n_episodes(split))
+        return self._hashes[split]
+
+    def describe(self, split: Split) -> dict[str, Any]:
+        """What a result has to state about the episodes it was measured on; plain values for a JSON file."""
+        sampler, preprocessing = self.sampler(split), self.preprocessing
+        return {
+            "data": self.dataset.name,
+            "split": split,
+            "n_classes": len(sampler.sizes),
+            "image_size": preprocessing.image_size,
+            "n_way": sampler.n_way,
+            "n_shot": sampler.n_shot,
+            "n_query": sampler.n_query,
+            "query_distribution": "balanced" if self.dirichlet is None else f"dirichlet({self.dirichlet})",
+            "seed": self.seed,
+            "n_episodes": self.n_episodes(split),
+            "episodes_sha256": self.episodes_sha256(split),
+            "preprocessing": asdict(preprocessing),
+        }
+
+    def features(self, split: Split) -> Features | None:
+        """The stored features of the split, computed now if need be; None where episodes carry pictures."""
+        if self._encoder is None:
+            return None
+        encoder, key = self._encoder
+        key = key if isinstance(key, str) else key()
+        preprocessing, views = self.preprocessing, self.augmented_views if split == "train" else 0
+        asked = (key, preprocessing, views)
+        if split not in self._features or self._features[split][0] != asked:
+            name = f"{self.dataset.name}-{split}"
+            features = stored_features(
+                encoder, self.images(split), preprocessing, key=key, name=name, views=views, seed=self.seed
+            )
+            self._features[split] = (asked, features)
+        return self._features[split][1]
+
+    # What Lightning asks for.
+
+    def train_dataloader(self) -> DataLoader[Episode]:
+        """Episodes of this epoch."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Episode]:
+        """The validation episodes."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Episode]:
+        """The test episodes."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Episode]:
+        """The test episodes."""
+        return self._loader("test")
+
+    def _loader(self, split: Split) -> DataLoader[Episode]:
+        check_trainer(self.trainer)
+        training, features = split == "train", self.features(split)
+        episodes = EpisodeDataset(
+            self.images(split),
+            self.sampler(split),
+            self.preprocessing,
+            training=training,
+            n_episodes=self.n_episodes(split),
+            features=features,
+        )
+        keys = EpisodeKeys(self.n_episodes(split), training=training)
+        if self.trainer is not None:
+            keys.set_epoch(self.trainer.current_epoch)
+        workers = 0 if features is not None else self.num_workers
+        return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
+
+
+class ClassDataModule(LightningDataModule):
+    """Shuffled batches of (picture, class) of the training split, and episodes of the two others to watch them by.
+
+    Batches are (float [B, C, H, W], int64 [B]). Their order and augmentation are a function of (seed, epoch).
+
+    Args:
+        dataset: the pictures, a class of fewshot.data.sets or one of your own.
+        batch_size: B, pictures of a training batch on each device; an incomplete last batch is left out.
+        num_workers: processes that prepare pictures on each device; 0 prepares them in the main process.
+        seed: 0 or more; what order, augmentation and episodes are drawn from.
+        image_size: side of the pictures in pixels; null takes the backbone's, else the data set's.
+        n_way: N, classes of a validation or test episode.
+        n_shot: K, labelled pictures of a class.
+        n_query: queries of a class.
+        tasks_per_batch: T, episodes of a batch.
+        val_episodes: episodes of a validation.
+        test_episodes: episodes of a test.
+
+    Raises:
+        ValueError: as EpisodicDataModule, and for a batch_size larger than the training split.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        image_size: int | None = None,
+        n_way: int = 5,
+        n_shot: int = 1,
+        n_query: int = 15,
+        tasks_per_batch: int = 8,
+        val_episodes: int = 600,
+        test_episodes: int = 2000,
+    ) -> None:
+        super().__init__()
+        _check_least("batch_size", batch_size, 1)
+        self.dataset, self.batch_size, self.num_workers, self.seed = dataset, batch_size, num_workers, seed
+        self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
+        self.episodes = EpisodicDataModule(
+            dataset,
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
+            tasks_per_batch=tasks_per_batch,
+            num_workers=num_workers,
+            val_episodes=val_episodes,
+            test_episodes=test_episodes,
+            seed=seed,
+            image_size=image_size,
+            store_features=False,
+        )
+        """Reads the pictures and makes the validation and test episodes."""
+
+    def adapt(
+        self,
+        channels: int | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        """Deliver pictures as the backbone wants them; see EpisodicDataModule.adapt."""
+        self.episodes.adapt(channels, preprocessing, image_size)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures become tensors."""
+        return self.episodes.preprocessing
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the training split."""
+        return len(self.episodes.images("train").class_names)
+
+    def images(self, split: Split) -> Images:
+        """The pictures of one split."""
+        return self.episodes.images(split)
+
+    def episodes_sha256(self, split: Split) -> str:
+        """Hash of the validation or test episodes."""
+        return self.episodes.episodes_sha256(split)
+
+    def describe(self, split: Split) -> dict[str, Any]:
+        """What a result has to state about the episodes it was measured on."""
+        return self.episodes.describe(split)
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+        """Shuffled, augmented pictures with their classes."""
+        check_trainer(self.trainer)
+        images = self.images("train")
+        keys = PictureKeys(len(images), seed=self.seed)
+        if self.batch_size > len(keys):
+            raise ValueError(
+                f"batch_size={self.batch_size} but split 'train' of {self.dataset.name} has {len(keys)} pictures for "
+                "each device; lower data.batch_size"
+            )
+        if self.trainer is not None:
+            keys.set_epoch(self.trainer.current_epoch)
+        pictures = PictureDataset(images, self.preprocessing, seed=self.seed)
+        return batch_loader(pictures, keys, batch_size=self.batch_size, num_workers=self.num_workers, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Episode]:
+        """The validation episodes."""
+        check_trainer(self.trainer)
+        return self.episodes.val_dataloader()
+
+    def test_dataloader(self) -> DataLoader[Episode]:
+        """The test episodes."""
+        check_trainer(self.trainer)
+        return self.episodes.test_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Episode]:
+        """The test episodes."""
+        return self.test_dataloader()
+
+
+def batch_loader(
+    dataset: Dataset[Batch], keys: Sampler[Any], *, batch_size: int, num_workers: int, drop_last: bool
+) -> DataLoader[Batch]:
+    """A loader whose data set builds whole batches from lists of keys, in the order of the keys.
+
+    Lightning finds `keys` as the loader's sampler: it calls its set_epoch, and keeps it when it rebuilds the loader for
+    prediction.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=keys,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        collate_fn=whole_batch,  # type: ignore[arg-type]
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )
+
+
+def whole_batch(batch: Batch) -> Batch:
+    """The batch itself: the data set has put it together."""
+    return batch
+
+
+def check_trainer(trainer: Trainer | None) -> None:
+    """Raise ValueError where Lightning would split the episodes once more over the devices."""
+    if trainer is None or trainer.world_size == 1:
+        return
+    connector = getattr(trainer, "_accelerator_connector", None)  # the option has no public name
+    if getattr(connector, "use_distributed_sampler", False):
+        raise ValueError(
+            f"use_distributed_sampler=True with {trainer.world_size} processes, but the data module itself gives every "
+            "process its share; set trainer.use_distributed_sampler=false"
+        )
+
+
+def adapted_preprocessing(
+    own: Preprocessing,
+    *,
+    channels: int | None = None,
+    wanted: Preprocessing | Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+) -> Preprocessing:
+    """A data set's preprocessing changed to what a backbone wants.
+
+    Args:
+        own: the data set's.
+        channels: 1 or 3; None keeps what there is.
+        wanted: replaces it altogether, or (a mapping) in mean, std, interpolation, size and crop_pct, as timm says
+            them: the crop that the backbone receives is so large a part of the stored picture.
+        image_size: side in pixels; None keeps what there is.
+    """
+    if isinstance(wanted, Preprocessing):
+        own = wanted
+    elif wanted is not None and "stored_size" in wanted:
+        own = Preprocessing(**wanted)
+    elif wanted is not None:
+        size = int(wanted["input_size"][-1])
+        mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
+        own = replace(
+            own.with_image_size(size),
+            stored_size=max(size, int(size / wanted.get("crop_pct", 1.0))),
+            interpolation=wanted.get("interpolation", own.interpolation),
+            channels=len(mean),
+            mean=mean,
+            std=std,
+        )
+    if channels is not None:
+        own = own.with_channels(channels)
+    return own if image_size is None else own.with_image_size(image_size)
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name}={value} but it is at least {least}; raise data.{name}")

@@ -1,0 +1,158 @@
+"""From the key of an episode, or of a picture, to the tensors of a whole batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from fewshot.data.features import Features
+from fewshot.data.images import Images
+from fewshot.data.sampler import EpisodeIndex, EpisodeSampler, rank_and_world_size
+from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
+from fewshot.episode import Episode
+
+EpisodeKey: TypeAlias = tuple[int, int]
+"""(epoch, number)"""
+
+PictureKey: TypeAlias = tuple[int, int, int]
+"""(epoch, position in the shuffled epoch, picture)"""
+
+
+class EpisodeDataset(Dataset[Episode]):
+    """The episodes of one split, built a batch at a time: one reading of pictures and one transform for all.
+
+    Args:
+        images: the pictures of the split.
+        sampler: says which of them make up an episode.
+        preprocessing: how pictures become tensors.
+        training: whether pictures are augmented, as a function of (seed, split, epoch, number, position) alone.
+        n_episodes: how many there are.
+        features: where given, episodes hold these instead of pictures; several views are chosen from by the episode.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        sampler: EpisodeSampler,
+        preprocessing: Preprocessing,
+        *,
+        training: bool,
+        n_episodes: int,
+        features: Features | None = None,
+    ) -> None:
+        self.images, self.sampler, self.preprocessing = images, sampler, preprocessing
+        self.training, self.n_episodes, self.features = training, n_episodes, features
+
+    def __len__(self) -> int:
+        return self.n_episodes
+
+    def __getitem__(self, key: EpisodeKey | int) -> Episode:
+        """A batch of the one episode."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[EpisodeKey | int]) -> Episode:
+        """The batch of these episodes [T]; a plain number stands for that episode of epoch 0."""
+        pairs = [(0, key) if isinstance(key, int) else key for key in keys]
+        epoch, numbers = pairs[0][0], [number for _, number in pairs]
+        assert all(pair[0] == epoch for pair in pairs), "a batch lies within one epoch"
+        index = self.sampler.draw(epoch, numbers)
+        if self.features is not None:
+            support, query = self._features(self.features, epoch, numbers, index)
+        else:
+            support, query = self._pictures(epoch, numbers, index)
+        return Episode(
+            support=support,
+            support_labels=torch.from_numpy(index.support_labels),
+            query=query,
+            query_labels=torch.from_numpy(index.query_labels),
+            n_way=self.sampler.n_way,
+            numbers=torch.tensor(numbers),
+            support_index=torch.from_numpy(index.support),
+            query_index=torch.from_numpy(index.query),
+        )
+
+    def _features(
+        self, features: Features, epoch: int, numbers: Sequence[int], index: EpisodeIndex
+    ) -> tuple[Tensor, Tensor]:
+        """[T, S, D] and [T, Q, D]."""
+        if features.n_views == 1 or not self.training:
+            return features.read(index.support), features.read(index.query)
+        n_support = index.support.shape[1]
+        size = n_support + index.query.shape[1]
+        views = np.stack([self.sampler.generator(epoch, i).integers(0, features.n_views, size) for i in numbers])
+        return features.read(index.support, views[:, :n_support]), features.read(index.query, views[:, n_support:])
+
+    def _pictures(self, epoch: int, numbers: Sequence[int], index: EpisodeIndex) -> tuple[Tensor, Tensor]:
+        """[T, S, C, H, W] and [T, Q, C, H, W]."""
+        tasks, n_support = index.support.shape
+        if not self.training:
+            flat = np.concatenate([index.support.reshape(-1), index.query.reshape(-1)])
+            inputs = evaluation_transform(self.images.read(flat), self.preprocessing)
+            support, query = inputs.split([index.support.size, index.query.size])
+            return support.unflatten(0, (tasks, -1)), query.unflatten(0, (tasks, -1))
+        order = np.concatenate([index.support, index.query], axis=1)  # [T, S+Q]
+        pictures = self.images.read(order.reshape(-1)).unflatten(0, order.shape)
+        # One call an episode, each with the episode's own random numbers: the batch leaves no trace in the pictures.
+        augmented = [
+            training_transform(pictures[task], self.preprocessing, self.sampler.generator(epoch, number))
+            for task, number in enumerate(numbers)
+        ]
+        return torch.stack([x[:n_support] for x in augmented]), torch.stack([x[n_support:] for x in augmented])
+
+
+class PictureDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented pictures with their class, a batch at a time: (float [B, C, H, W], int64 [B]).
+
+    The augmentation of a batch is a function of (seed, epoch, position of its first picture).
+    """
+
+    def __init__(self, images: Images, preprocessing: Preprocessing, *, seed: int) -> None:
+        self.images, self.preprocessing, self.seed = images, preprocessing, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: PictureKey | int) -> tuple[Tensor, Tensor]:
+        """A batch of the one picture."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[PictureKey | int]) -> tuple[Tensor, Tensor]:
+        """The batch of these pictures; a plain number stands for that picture in epoch 0."""
+        triples = [(0, key, key) if isinstance(key, int) else key for key in keys]
+        index = np.array([picture for _, _, picture in triples])
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, 1, *triples[0][:2]])))
+        inputs = training_transform(self.images.read(index), self.preprocessing, generator)
+        return inputs, torch.from_numpy(self.images.labels[index])
+
+
+class PictureKeys(Sampler[PictureKey]):
+    """Yields the keys of this rank's share of all pictures, in an order that is a function of (seed, epoch).
+
+    Ranks take every world-size-th picture of one common order and equally many; at most world size - 1 pictures
+    are left out of an epoch, others each time.
+    """
+
+    def __init__(self, n_pictures: int, *, seed: int) -> None:
+        self.n_pictures, self.seed = n_pictures, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Use the order of this epoch from the next iteration on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n_pictures // rank_and_world_size()[1]
+
+    def __iter__(self) -> Iterator[PictureKey]:
+        rank, world = rank_and_world_size()
+        epoch = self.epoch
+        bits = np.random.Philox(np.random.SeedSequence([self.seed, 0, epoch]))
+        order = np.argsort(bits.random_raw(self.n_pictures), kind="stable")
+        for step in range(len(self)):
+            position = step * world + rank
+            yield epoch, position, int(order[position])

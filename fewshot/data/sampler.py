@@ -1,0 +1,278 @@
+"""Which pictures make up episode i: a pure function of (seed, split, epoch, i), and which rank gets which episodes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+SPLITS = ("train", "val", "test")
+"""The splits of a data set. Their order is part of how episodes are drawn: never change it."""
+
+EPISODES, AUGMENTATION = 0, 1
+"""What random numbers are for; each purpose has a stream of its own, so that one can change without the other."""
+
+
+class EpisodeIndex(NamedTuple):
+    """Where the pictures of T episodes stand in their split, and their labels inside the episode."""
+
+    support: IntArray
+    """[T, S] pictures, class after class: S = N * K."""
+    support_labels: IntArray
+    """[T, S] in 0..N-1."""
+    query: IntArray
+    """[T, Q] pictures, shuffled: Q = N * n_query."""
+    query_labels: IntArray
+    """[T, Q] in 0..N-1."""
+
+
+class EpisodeSampler:
+    """Draws the episodes of one split.
+
+    Classes are drawn without replacement and numbered afresh for every episode, support and query are disjoint, and the
+    queries come in random order. Drawing costs O(N * (K + n_query)) per episode, whatever the number of classes and of
+    pictures.
+
+    Args:
+        labels: [n] int, class of every picture of the split, in 0..C-1.
+        n_way: N, classes of an episode.
+        n_shot: K, support pictures of a class.
+        n_query: query pictures of a class; with ``dirichlet`` their mean over the classes of an episode.
+        seed: base of every random number.
+        split: "train", "val" or "test". Only training episodes differ from epoch to epoch.
+        dirichlet: None for n_query queries of every class. Otherwise the concentration alpha of a symmetric Dirichlet
+            distribution from which the class proportions of the N * n_query queries of each episode are drawn
+            (Veilleux et al., "Realistic Evaluation of Transductive Few-Shot Learning", NeurIPS 2021, arXiv 2204.11181,
+            with alpha = 2; the smaller, the less balanced). Proportions become counts by largest remainders. A class
+            has at most what its pictures leave after the support; what exceeds this goes to the other classes in
+            proportion to their shares, until the total is N * n_query again. A class may have no query at all.
+        class_names: [C] names for error messages.
+        source: name of the data set for error messages.
+
+        option_prefix: put before the names of sizes in error messages, "train_" for example.
+
+    Raises ValueError for sizes below 1, more ways than classes, an empty split, and a class of fewer than
+    n_shot + n_query pictures.
+    """
+
+    def __init__(
+        self,
+        labels: IntArray,
+        *,
+        n_way: int,
+        n_shot: int,
+        n_query: int,
+        seed: int = 0,
+        split: str = "test",
+        dirichlet: float | None = None,
+        class_names: Sequence[str] | None = None,
+        source: str = "the data set",
+        option_prefix: str = "",
+    ) -> None:
+        labels = np.asarray(labels, dtype=np.int64)
+        names = [str(c) for c in range(int(labels.max(initial=-1)) + 1)] if class_names is None else list(class_names)
+        sizes = np.bincount(labels, minlength=len(names))
+        check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet)
+        where, option = f"split {split!r} of {source}", option_prefix
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r} is not one of {', '.join(SPLITS)}")
+        if not len(labels):
+            raise ValueError(f"{where} holds no pictures; check the files of the data set")
+        if n_way > len(sizes):
+            raise ValueError(f"{option}n_way={n_way} but {where} has {len(sizes)} classes; lower data.{option}n_way")
+        if sizes.min() < n_shot + n_query:
+            worst = int(sizes.argmin())
+            raise ValueError(
+                f"{option}n_shot={n_shot} and {option}n_query={n_query} take {n_shot + n_query} pictures of a class "
+                f"but class {names[worst]!r} of {where} has {sizes[worst]}; "
+                f"lower data.{option}n_shot or data.{option}n_query"
+            )
+        self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
+        self.seed, self.split, self.dirichlet = seed, split, dirichlet
+        self.sizes: IntArray = sizes
+        self.starts: IntArray = np.cumsum(sizes) - sizes
+        self.by_class: IntArray = np.argsort(labels, kind="stable")
+        total = n_way * n_query
+        # The most queries that one class can have: fixes how many numbers an episode draws, whatever its neighbours.
+        self._depth = n_query if dirichlet is None else min(total, int(sizes.max()) - n_shot)
+        self._bits = np.random.Philox(key=self._key(0))
+        self._state = self._bits.state
+        self._generator = np.random.Generator(self._bits)
+        self._keys = (0, self._key(0))
+
+    def draw(self, epoch: int, numbers: Sequence[int] | IntArray) -> EpisodeIndex:
+        """The episodes with these numbers [T]; each is the same in whatever company it is drawn."""
+        tasks, ways, shots, total = len(numbers), self.n_way, self.n_shot, self.n_way * self.n_query
+        classes_end, pictures_end = ways, ways + ways * (shots + self._depth)
+        raw = np.empty((tasks, pictures_end + total), dtype=np.uint64)
+        shares = np.empty((tasks, ways))
+        for task, number in enumerate(numbers):
+            self._seek(epoch, int(number), EPISODES)
+            raw[task] = self._bits.random_raw(raw.shape[1])
+            if self.dirichlet is not None:
+                shares[task] = self._generator.dirichlet(np.full(ways, self.dirichlet))
+        uniform = (raw >> np.uint64(11)) * 2.0**-53  # in [0, 1)
+
+        classes = distinct_integers(uniform[:, :classes_end], np.full(tasks, len(self.sizes)))  # [T, N]
+        sizes = self.sizes[classes]
+        if self.dirichlet is None:
+            counts = np.full((tasks, ways), self.n_query)
+        else:
+            counts = dirichlet_counts(shares, total, sizes - shots)
+        depth = shots + int(counts.max(initial=0))
+        draws = uniform[:, classes_end:pictures_end].reshape(tasks * ways, shots + self._depth)[:, :depth]
+        picks = distinct_integers(draws, sizes.reshape(-1), shots + counts.reshape(-1))  # [T*N, K+depth]
+        places = np.minimum(picks.reshape(tasks, ways, depth), sizes[:, :, None] - 1) + self.starts[classes][:, :, None]
+        pictures = self.by_class[places]
+
+        taken = np.arange(depth - shots) < counts[:, :, None]  # [T, N, depth]
+        labels = np.broadcast_to(np.arange(ways)[:, None], taken.shape)
+        shuffled = np.argsort(raw[:, pictures_end:], axis=1, kind="stable")  # [T, Q]
+        return EpisodeIndex(
+            pictures[:, :, :shots].reshape(tasks, -1),
+            np.broadcast_to(np.repeat(np.arange(ways), shots), (tasks, ways * shots)).copy(),
+            np.take_along_axis(pictures[:, :, shots:][taken].reshape(tasks, total), shuffled, axis=1),
+            np.take_along_axis(labels[taken].reshape(tasks, total), shuffled, axis=1),
+        )
+
+    def generator(self, epoch: int, number: int) -> np.random.Generator:
+        """Random numbers for the augmentation of one episode, a function of (seed, split, epoch, number)."""
+        return np.random.Generator(np.random.Philox(key=self._key(epoch), counter=[0, 0, number, AUGMENTATION]))
+
+    def sha256(self, n_episodes: int) -> str:
+        """Hash over pictures and labels of episodes 0..n_episodes-1 (of epoch 0): the identity of an evaluation."""
+        digest = hashlib.sha256(f"{self.n_way} {self.n_shot} {self.n_query} {n_episodes}".encode())
+        for first in range(0, n_episodes, 512):
+            index = self.draw(0, range(first, min(first + 512, n_episodes)))
+            digest.update(np.concatenate(index, axis=1).astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _key(self, epoch: int) -> NDArray[np.uint64]:
+        sequence = np.random.SeedSequence([self.seed, SPLITS.index(self.split), epoch if self.split == "train" else 0])
+        return sequence.generate_state(2, np.uint64).astype(np.uint64, copy=False)
+
+    def _seek(self, epoch: int, number: int, purpose: int) -> None:
+        """Set the counter of the generator to where the numbers of this episode begin (2^128 apart from any other)."""
+        if self._keys[0] != epoch:
+            self._keys = (epoch, self._key(epoch))
+        state = self._state["state"]
+        state["key"], state["counter"][:] = self._keys[1], (0, 0, number, purpose)
+        self._bits.state = self._state
+
+
+def check_sizes(*, n_way: int, n_shot: int, n_query: int, seed: int, dirichlet: float | None) -> None:
+    """Raise ValueError for sizes that no data set can serve."""
+    for name, value in {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} but an episode needs at least 1; raise data.{name}")
+    if seed < 0:
+        raise ValueError(f"seed={seed} is negative; data.seed is 0 or more")
+    if dirichlet is not None and not 0 < dirichlet < float("inf"):
+        raise ValueError(f"dirichlet={dirichlet} but a concentration is above 0; null gives balanced queries")
+
+
+def distinct_integers(uniform: FloatArray, sizes: IntArray, used: IntArray | None = None) -> IntArray:
+    """[R, n] integers: row r is a uniform ordered draw without replacement out of 0..sizes[r]-1.
+
+    Fisher-Yates on a sparse array: step j exchanges place j with a random place in j..size-1. As long as no place comes
+    up twice, what stands there is its own number, so only rows with a repeated place are walked step by step.
+
+    Args:
+        uniform: [R, n] random numbers in [0, 1).
+        sizes: [R] how many to draw from.
+        used: [R] how many entries of each row are wanted (all by default); what follows them is arbitrary.
+    """
+    steps = np.arange(uniform.shape[1])
+    places = steps + (uniform * (sizes[:, None] - steps)).astype(np.int64)
+    if used is not None:
+        places = np.where(steps < used[:, None], places, sizes[:, None] + steps)
+    ordered = np.sort(places, axis=1)
+    for row in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
+        moved: dict[int, int] = {}
+        walk = places[row].tolist()
+        for step, place in enumerate(walk):
+            walk[step] = moved.get(place, place)
+            moved[place] = moved.get(step, step)
+        places[row] = walk
+    return places
+
+
+def dirichlet_counts(shares: FloatArray, total: int, room: IntArray) -> IntArray:
+    """[T, N] whole numbers near shares * total, each at most its room, each row summing to total.
+
+    Args:
+        shares: [T, N] proportions, rows sum to 1.
+        total: what every row sums to.
+        room: [T, N] upper bounds; a row must sum to at least total.
+    """
+    counts = largest_remainders(shares * total, total)
+    for row in np.flatnonzero((counts > room).any(axis=1)):
+        counts[row] = np.minimum(counts[row], room[row])
+        while missing := total - int(counts[row].sum()):
+            weight = np.where(counts[row] < room[row], np.maximum(shares[row], 1e-12), 0.0)
+            more = largest_remainders((weight / weight.sum() * missing)[None], missing)[0]
+            counts[row] = np.minimum(counts[row] + more, room[row])
+    return counts
+
+
+def largest_remainders(ideal: FloatArray, total: int) -> IntArray:
+    """[T, N] rows rounded down, then one more for the largest remainders, so that each row sums to total."""
+    counts = np.floor(ideal).astype(np.int64)
+    rank = np.argsort(np.argsort(-(ideal - counts), axis=1, kind="stable"), axis=1, kind="stable")
+    return counts + (rank < total - counts.sum(axis=1, keepdims=True))
+
+
+class EpisodeKeys(Sampler[tuple[int, int]]):
+    """Yields the (epoch, number) of the episodes of this rank: number = position * world size + rank.
+
+    Rank and world size are read from torch.distributed when the iteration begins. In training every rank has the same
+    number of episodes, ceil(n_episodes / world size): where they do not divide evenly, the last ones have numbers from
+    n_episodes on (new episodes, no repetition). In evaluation exactly 0..n_episodes-1 are handed out, each once, and
+    ranks may differ by one episode; Lightning bears this as long as metrics are synchronised at the end of the epoch
+    only.
+
+    Lightning calls ``set_epoch`` on the sampler of a loader, hence the epoch travels in the key and reaches workers.
+    """
+
+    def __init__(self, n_episodes: int, *, training: bool) -> None:
+        self.n_episodes = n_episodes
+        self.training = training
+        self.epoch = 0
+        self._resume: tuple[int, int] = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the episodes of this epoch from the next iteration on; without effect in evaluation."""
+        self.epoch = epoch if self.training else 0
+
+    def resume(self, epoch: int, consumed: int) -> None:
+        """Let this epoch begin after so many episodes of this rank (a run that goes on in the middle of an epoch)."""
+        self._resume = (epoch, consumed)
+
+    def __len__(self) -> int:
+        """Episodes of this rank in a whole epoch, also when resuming."""
+        rank, world = rank_and_world_size()
+        count = self.n_episodes + (world - 1 if self.training else world - 1 - rank)
+        return count // world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, world = rank_and_world_size()
+        epoch = self.epoch
+        start = self._resume[1] if self._resume[0] == epoch else 0
+        self._resume = (0, 0)
+        for position in range(start, len(self)):
+            yield epoch, position * world + rank
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) outside distributed runs."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
