@@ -37,8 +37,9 @@ _RESAMPLING = {
 class Pictures(Protocol):
     """Where pictures come from: files, or arrays of a data set that comes as one archive."""
 
-    names: Sequence[str]
-    """"<class>/<picture>" for each."""
+    @property
+    def names(self) -> Sequence[str]:
+        """For each picture "<class>/<picture>"."""
 
     def open(self, number: int) -> Image.Image:
         """Picture `number`, decoded, of any size and mode."""
@@ -56,7 +57,7 @@ class PictureFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = [str(path) for path in paths]
-        self.names: Sequence[str] = ["/".join(path.rsplit(os.sep, 2)[-2:]) for path in self.paths]
+        self.names = ["/".join(path.rsplit(os.sep, 2)[-2:]) for path in self.paths]
 
     def open(self, number: int) -> Image.Image:
         """The decoded picture. Raises ValueError with its path when it cannot be read."""
@@ -134,13 +135,13 @@ class Images:
         if self._array is not None:
             digest.update(repr(self._array.shape).encode())
             for start in range(0, len(self._array), 4096):
-                digest.update(np.ascontiguousarray(self._array[start : start + 4096]))
+                digest.update(self._array[start : start + 4096].tobytes())
         else:
             assert self._pictures is not None
             digest.update(repr(self._preprocessing).encode())
             for line in self._pictures.stamp():
                 digest.update(line.encode())
-        digest.update(np.ascontiguousarray(self.labels))
+        digest.update(self.labels.tobytes())
         digest.update("\n".join(self.class_names).encode())
         return digest.hexdigest()
 
@@ -225,7 +226,7 @@ def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npy")
     except OSError as error:
         raise ValueError(
-            f"cannot write decoded pictures to {path.parent} ({error}); set FEWSHOT_CACHE to a folder that can be written"
+            f"cannot write decoded pictures to {path.parent} ({error}); set FEWSHOT_CACHE to a writable folder"
         ) from error
     os.close(handle)
     try:

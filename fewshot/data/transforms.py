@@ -75,10 +75,8 @@ class Preprocessing:
         """The same with 1 or 3 channels: statistics are averaged over colours, or repeated for each."""
         if channels == self.channels:
             return self
-        if channels == 1:
-            mean, std = (sum(self.mean) / 3,), (sum(self.std) / 3,)
-        else:
-            mean, std = self.mean * channels, self.std * channels
+        mean = (sum(self.mean) / self.channels,) * channels
+        std = (sum(self.std) / self.channels,) * channels
         return replace(self, channels=channels, mean=mean, std=std)
 
     def with_image_size(self, image_size: int) -> Preprocessing:

@@ -3,5 +3,6 @@
 from fewshot.data.sets.base import DataSet
 from fewshot.data.sets.cifar import CIFARFS, FC100
 from fewshot.data.sets.folder import ImageFolderSplits
+from fewshot.data.sets.glyphs import Glyphs
 
-__all__ = ["CIFARFS", "FC100", "DataSet", "ImageFolderSplits"]
+__all__ = ["CIFARFS", "FC100", "DataSet", "Glyphs", "ImageFolderSplits"]

@@ -127,7 +127,7 @@ def _folder_images(
 
 
 class _CIFAR100Pictures:
-    """The pictures of some classes of torchvision's CIFAR-100, ordered by class; the train part comes before the test part.
+    """The pictures of some classes of torchvision's CIFAR-100, ordered by class, the train part before the test part.
 
     Args:
         root: the folder that holds cifar-100-python.
