@@ -131,12 +131,20 @@ def load_backbone_weights(network: nn.Module, state: Mapping[str, Any], *, sourc
     load_strictly(network, state, source=source)
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, Any], *, source: str) -> None:
+def load_strictly(
+    network: nn.Module, state: Mapping[str, Any], *, source: str, names: Mapping[str, str] | None = None
+) -> None:
     """Put exactly `state` into `network`; ValueError names every entry missing, superfluous, misshapen or not finite.
 
     Batch-norm counters (num_batches_tracked), which older files lack and nothing uses, may be missing.
+
+    Args:
+        network: the network to fill.
+        state: tensors under the network's own names.
+        source: what errors call the file.
+        names: what errors call the network's entries, where the file had other names for them.
     """
-    faults = _faults(network.state_dict(), state)
+    faults = _faults(network.state_dict(), state, names or {})
     if faults:
         listed = "; ".join(faults[:12]) + (f"; and {len(faults) - 12} more" if len(faults) > 12 else "")
         raise ValueError(f"{source} does not fit {type(network).__name__}: {listed}")
@@ -154,9 +162,12 @@ def _without_head(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
     }
 
 
-def _faults(wanted: Mapping[str, Tensor], state: Mapping[str, Any]) -> list[str]:
+def _faults(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Any], names: Mapping[str, str] | None = None
+) -> list[str]:
+    called = {key: (names or {}).get(key, key) for key in wanted}
     faults = [
-        f"missing '{key}' {list(value.shape)}"
+        f"missing '{called[key]}' {list(value.shape)}"
         for key, value in wanted.items()
         if key not in state and not key.endswith("num_batches_tracked")
     ]
@@ -164,9 +175,9 @@ def _faults(wanted: Mapping[str, Tensor], state: Mapping[str, Any]) -> list[str]
         if key not in wanted:
             faults.append(f"superfluous '{key}'")
         elif not isinstance(value, Tensor):
-            faults.append(f"'{key}' is a {type(value).__name__}, not a tensor")
+            faults.append(f"'{called[key]}' is a {type(value).__name__}, not a tensor")
         elif value.shape != wanted[key].shape:
-            faults.append(f"misshapen '{key}' {list(value.shape)}, expected {list(wanted[key].shape)}")
+            faults.append(f"misshapen '{called[key]}' {list(value.shape)}, expected {list(wanted[key].shape)}")
         elif value.is_floating_point() and not bool(value.isfinite().all()):
-            faults.append(f"'{key}' holds values that are not finite")
+            faults.append(f"'{called[key]}' holds values that are not finite")
     return faults

@@ -111,12 +111,18 @@ class WideResNet(nn.Module):
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
 
-def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module | None = None) -> dict[str, Any]:
-    """`state_dict` with the names of the original SIB program turned into ours; others stay. (timm's name for this.)"""
+def original_names(network: WideResNet) -> dict[str, str]:
+    """What the original SIB program calls each entry of the network's state dict, by our name."""
     return {
-        re.sub(r"^(block\d\.)layer\.", r"\1", key).replace("convShortcut", "shortcut"): value
-        for key, value in state_dict.items()
+        key: re.sub(r"^(block\d)\.", r"\1.layer.", key).replace("shortcut", "convShortcut")
+        for key in network.state_dict()
     }
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: WideResNet) -> dict[str, Any]:
+    """`state_dict` with the original SIB program's names turned into ours; other names stay. (timm's name for this.)"""
+    ours = {original: key for key, original in original_names(model).items()}
+    return {ours.get(key, key): value for key, value in state_dict.items()}
 
 
 default_cfgs = generate_default_cfgs(
