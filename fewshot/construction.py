@@ -50,9 +50,9 @@ def construction(value: Any, name: str = "value") -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: construction(getattr(value, field.name), f"{name}.{field.name}") for field in fields}
-    if isinstance(value, functools.partial) and len(value.args) <= 1:
-        # jsonargparse gives partial(its instantiator, the class, keywords), a person partial(the class, keywords)
-        target = value.args[0] if value.args else value.func
+    if isinstance(value, functools.partial) and (not value.args or isinstance(value.args[-1], type)):
+        # a person writes partial(the class, keywords); jsonargparse gives partial(its own functions, the class, keywords)
+        target = value.args[-1] if value.args else value.func
         arguments = {key: construction(item, f"{name}.{key}") for key, item in value.keywords.items()}
         return {"class_path": import_path(target), "init_args": arguments}
     if isinstance(value, type):

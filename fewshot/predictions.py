@@ -1,0 +1,80 @@
+"""Predictions of episodes as a table: one row for every query picture."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes <run folder>/predictions.csv during `predict`.
+
+    Columns: episode; picture; label (empty where not known) and predicted class by name; and for every class c of the
+    episode its name and its probability before and after refinement (class_c, before_c, after_c). With several ranks
+    each writes its own episodes to predictions_rank<r>.csv. The file gets its name when it is complete.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+        self._file: TextIO | None = None
+        self._path: Path | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file."""
+        name = "predictions.csv" if trainer.world_size == 1 else f"predictions_rank{trainer.global_rank}.csv"
+        self._path = Path(trainer.log_dir or trainer.default_root_dir) / name
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.with_name(name + ".partial").open("w", newline="", encoding="utf-8")
+        self._header_written = False
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """One row for every query of every episode of the batch."""
+        assert self._file is not None
+        images = trainer.datamodule.images("test")  # type: ignore[attr-defined]
+        writer = csv.writer(self._file)
+        n_way = prediction["after"].shape[-1]
+        if not self._header_written:
+            columns = [f"{column}_{c}" for c in range(n_way) for column in ("class", "before", "after")]
+            writer.writerow(["episode", "picture", "label", "predicted", *columns])
+            self._header_written = True
+        values: dict[str, Tensor | None] = {key: None if v is None else v.cpu() for key, v in prediction.items()}
+        for task in range(len(prediction["numbers"])):
+            task_values = {key: None if value is None else value[task].numpy() for key, value in values.items()}
+            classes = _class_names(task_values, images, n_way)
+            for q, picture in enumerate(task_values["query_index"]):
+                labels = task_values["query_labels"]
+                before, after = task_values["before"][q], task_values["after"][q]
+                probabilities = [x for c in range(n_way) for x in (classes[c], f"{before[c]:.6f}", f"{after[c]:.6f}")]
+                label = "" if labels is None else classes[labels[q]]
+                row = [int(task_values["numbers"]), images.names[int(picture)], label, classes[int(after.argmax())]]
+                writer.writerow([*row, *probabilities])
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the file and give it its name."""
+        assert self._file is not None and self._path is not None
+        self._file.close()
+        os.replace(self._file.name, self._path)
+        print(f"predictions written to {self._path}", flush=True)
+
+
+def _class_names(values: dict[str, Any], images: Any, n_way: int) -> list[str]:
+    """Name of each of the N classes of one episode, by its support pictures."""
+    names = [""] * n_way
+    for picture, label in zip(values["support_index"], values["support_labels"], strict=True):
+        names[int(label)] = images.class_names[int(images.labels[int(picture)])]
+    return names

@@ -1,0 +1,84 @@
+"""What a test found, on screen and in the run folder's results.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_only
+
+from fewshot.metrics import AccuracyInterval
+
+PACKAGES = ("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "jsonargparse", "numpy")
+
+
+class ResultsWriter(Callback):
+    """Writes results.json into the run folder after a test, and prints the accuracies.
+
+    The file holds accuracies as fractions of one, and with them everything needed to repeat the test: the episodes'
+    sizes, seed and hash, the data set, the backbone, the method, the checkpoint and the versions of the packages.
+    """
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Collect, write, print."""
+        measured = getattr(pl_module, "results", {}).get("test")
+        describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
+        if measured is None or describe is None:
+            return
+        results = {
+            **measured,
+            **describe("test"),
+            "n_episodes": measured["n_episodes"],
+            "backbone": dict(pl_module.hparams["backbone"]),
+            "method": pl_module.hparams.get("method", "nearest class mean"),
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "versions": versions(),
+        }
+        print(results_table(results), flush=True)
+        if trainer.log_dir is not None:
+            write_json(Path(trainer.log_dir) / "results.json", results)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write beside the target and rename, so that a half-written file is never seen under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """The accuracies of a test in per cent, one line for each refinement step and for the yardstick."""
+    n_episodes = results["n_episodes"]
+    lines = [
+        f"{results['n_way']}-way {results['n_shot']}-shot, {results['n_query']} queries a class, "
+        f"{n_episodes} episodes of {results['data']} ({results['split']})"
+    ]
+    if "accuracy_nearest_mean" in results:
+        value = AccuracyInterval(results["accuracy_nearest_mean"], results["ci95_nearest_mean"], n_episodes)
+        lines.append(f"  nearest class mean  {value}")
+    per_step, intervals = results["accuracy_per_step"], results.get("ci95_per_step")
+    if len(per_step) == 1 or intervals is None:
+        lines.append(f"  accuracy            {AccuracyInterval(results['accuracy'], results['ci95'], n_episodes)}")
+    else:
+        for step, (accuracy, ci95) in enumerate(zip(per_step, intervals, strict=True)):
+            value = AccuracyInterval(accuracy, ci95, n_episodes)
+            lines.append(f"  K = {step:<16}{value}")
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""What every method promises, checked for all of them: to add a method, add a line to METHODS."""
+
+import pytest
+import torch
+
+from fewshot.methods import (
+    SIB,
+    EquivariantGradient,
+    GaussianPosterior,
+    MLPGradient,
+    NearestClassMean,
+    ProtoNet,
+)
+
+N_FEATURES, N_WAY, N_SHOT, N_QUERY, N_TASKS = 12, 4, 3, 5, 3
+
+METHODS = {
+    "nearest class mean": lambda: NearestClassMean(),
+    "protonet": lambda: ProtoNet(),
+    "protonet, learned temperature": lambda: ProtoNet(0.5, learn_temperature=True),
+    "sib": lambda: SIB(gradient=MLPGradient(N_WAY), step_size=0.05),
+    "sib, K=0": lambda: SIB(gradient=MLPGradient(N_WAY), n_steps=0),
+    "sib, mean, matching": lambda: SIB(
+        gradient=MLPGradient(N_WAY), reduction="mean", step_size=1.0, matching_weight=0.1
+    ),
+    "sib, equivariant": lambda: SIB(gradient=EquivariantGradient(), step_size=0.05),
+    "sib, gaussian": lambda: SIB(gradient=MLPGradient(N_WAY), posterior=GaussianPosterior(kl_weight=0.01)),
+}
+
+
+@pytest.fixture(params=METHODS, ids=lambda name: name)
+def method(request):
+    torch.manual_seed(1)
+    built = METHODS[request.param]()
+    built.build(N_FEATURES)
+    return built.double()
+
+
+@pytest.fixture
+def task():
+    """Support [T, S, D], labels, query [T, Q, D], query labels; of any sign, as some backbones give them."""
+    generator = torch.Generator().manual_seed(2)
+    centres = torch.randn(N_TASKS, N_WAY, N_FEATURES, generator=generator, dtype=torch.float64)
+
+    def draw(per_class):
+        labels = torch.stack([torch.randperm(N_WAY * per_class, generator=generator) % N_WAY for _ in range(N_TASKS)])
+        noise = torch.randn(N_TASKS, N_WAY * per_class, N_FEATURES, generator=generator, dtype=torch.float64)
+        return centres.gather(1, labels.unsqueeze(-1).expand(-1, -1, N_FEATURES)) + 0.7 * noise, labels
+
+    (support, support_labels), (query, query_labels) = draw(N_SHOT), draw(N_QUERY)
+    return support, support_labels, query, query_labels
+
+
+def stochastic(method):
+    return method.training and getattr(method, "posterior", None) is not None
+
+
+def refine(method, support, labels, query):
+    torch.manual_seed(3)
+    return method.refine(support, labels, query, N_WAY)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_a_batch_gives_what_single_tasks_give(method, task, training):
+    method.train(training)
+    if stochastic(method):
+        pytest.skip("draws weight samples in training")
+    support, labels, query, _ = task
+    together = refine(method, support, labels, query).logits
+    for t in range(N_TASKS):
+        alone = refine(method, support[t : t + 1], labels[t : t + 1], query[t : t + 1]).logits
+        torch.testing.assert_close(together[:, t : t + 1], alone, rtol=1e-10, atol=1e-10)
+
+
+def test_shapes_and_steps(method, task):
+    support, labels, query, _ = task
+    refinement = refine(method.eval(), support, labels, query)
+    steps = method.evaluation_steps
+    assert refinement.logits.shape == (steps + 1, N_TASKS, N_WAY * N_QUERY, N_WAY)
+    if steps and refinement.gradients is not None:
+        assert refinement.gradients.shape == (steps, N_TASKS, N_WAY * N_QUERY, N_WAY)
+    torch.testing.assert_close(method.classify(support, labels, query, N_WAY), refinement.logits[-1])
+
+
+def test_query_order_permutes_rows(method, task):
+    method.eval()
+    support, labels, query, _ = task
+    order = torch.randperm(query.shape[1])
+    expected = refine(method, support, labels, query).logits[:, :, order]
+    torch.testing.assert_close(refine(method, support, labels, query[:, order]).logits, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_support_order_does_not_matter(method, task):
+    method.eval()
+    support, labels, query, _ = task
+    order = torch.randperm(support.shape[1])
+    expected = refine(method, support, labels, query).logits
+    shuffled = refine(method, support[:, order], labels[:, order], query).logits
+    torch.testing.assert_close(shuffled, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_relabelling_permutes_columns_where_promised(method, task):
+    method.eval()
+    support, labels, query, _ = task
+    renamed = torch.tensor([2, 0, 3, 1])  # class c is now called renamed[c]
+    before = refine(method, support, labels, query).logits
+    after = refine(method, support, renamed[labels], query).logits
+    same = torch.allclose(after[..., renamed], before, rtol=1e-9, atol=1e-9)
+    assert same == (method.relabels or method.evaluation_steps == 0)
+
+
+def test_gradients_are_finite_and_reach_every_parameter(method, task):
+    support, labels, query, query_labels = task
+    parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    if not parameters:
+        pytest.skip("has no trained parameters")
+    terms = method.loss(refine(method.train(), support, labels, query), query_labels)
+    torch.stack(list(terms.values())).sum().backward()
+    unused = {name for name, p in parameters.items() if p.grad is None}
+    assert all(p.grad.isfinite().all() for p in parameters.values() if p.grad is not None)
+    assert unused <= ({name for name in parameters if name.startswith("gradient.")} if method.n_steps == 0 else set())
+
+
+def test_the_same_seed_gives_the_same_result(method, task):
+    support, labels, query, _ = task
+    for training in (True, False):
+        method.train(training)
+        first, second = (refine(method, support, labels, query).logits for _ in range(2))
+        assert torch.equal(first, second)
+
+
+def test_nothing_is_left_between_calls(method, task):
+    method.eval()
+    support, labels, query, _ = task
+    first = refine(method, support, labels, query).logits
+    refine(method, support.flip(0) * 3, labels.flip(0), query.flip(0))
+    assert torch.equal(refine(method, support, labels, query).logits, first)
+
+
+def test_runs_in_inference_mode(method, task):
+    support, labels, query, _ = task
+    with torch.inference_mode():
+        logits = refine(method.eval(), support, labels, query).logits
+    assert logits.isfinite().all()
+
+
+def test_half_precision_features_are_refined_in_float32(method, task):
+    support, labels, query, _ = task
+    method.float().eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = refine(method, support.bfloat16(), labels, query.bfloat16()).logits
+    assert logits.dtype == torch.float32
+    exact = refine(method, support.bfloat16().float(), labels, query.bfloat16().float()).logits
+    torch.testing.assert_close(logits, exact)
+
+
+def test_one_query_a_task_is_classified(method, task, recwarn):
+    support, labels, query, _ = task
+    logits = refine(method.eval(), support, labels, query[:, :1]).logits
+    assert logits.isfinite().all()
+    if method.evaluation_steps and isinstance(getattr(method, "gradient", None), MLPGradient):
+        assert "nothing is refined" in str(recwarn.pop(UserWarning).message)

@@ -1,0 +1,50 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot.metrics import EpisodeAccuracy
+
+
+def one_hot_scores(predictions, n_way):
+    return torch.nn.functional.one_hot(predictions, n_way).float()
+
+
+def test_mean_and_interval_against_numpy():
+    labels = torch.randint(5, (40, 75))
+    predictions = torch.where(torch.rand(40, 75) < 0.7, labels, torch.randint(5, (40, 75)))
+    metric = EpisodeAccuracy()
+    for part in torch.arange(40).split(7):
+        metric.update(one_hot_scores(predictions[part], 5), labels[part])
+    accuracies = (predictions == labels).double().mean(-1).numpy()
+    value = metric.compute()
+    assert value.accuracy == pytest.approx(accuracies.mean(), abs=1e-12)
+    assert value.ci95 == pytest.approx(1.96 * np.std(accuracies, ddof=1) / math.sqrt(40), abs=1e-12)
+    assert value.n_episodes == 40
+
+
+def test_batch_size_and_order_change_no_digit():
+    labels = torch.randint(3, (20, 7))
+    scores = torch.randn(20, 7, 3)
+    values = []
+    for size, order in ((1, torch.arange(20)), (6, torch.randperm(20)), (20, torch.arange(20).flip(0))):
+        metric = EpisodeAccuracy()
+        for part in order.split(size):
+            metric.update(scores[part], labels[part])
+        values.append(metric.compute())
+    assert values[0] == values[1] == values[2]
+
+
+def test_few_episodes():
+    metric = EpisodeAccuracy()
+    metric.update(torch.eye(2)[None], torch.tensor([[0, 1]]))
+    value = metric.compute()
+    assert value.accuracy == 1.0 and math.isnan(value.ci95)
+
+
+def test_episodes_of_another_size_are_refused():
+    metric = EpisodeAccuracy()
+    metric.update(torch.zeros(1, 4, 2), torch.zeros(1, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="5 queries after episodes with 4"):
+        metric.update(torch.zeros(1, 5, 2), torch.zeros(1, 5, dtype=torch.int64))
