@@ -63,6 +63,8 @@ def create_backbone(
     """
     if pretrained and weights is not None:
         raise ValueError(f"backbone '{name}': pretrained=True and weights='{weights}' given; choose one of them")
+    if in_chans < 1 or (image_size is not None and image_size < 1):
+        raise ValueError(f"backbone '{name}': in_chans={in_chans} and image_size={image_size}; both are at least 1")
     _check_name(name, pretrained)
     file = None if weights is None else resolve_weights(weights)
     network = _build(name, pretrained, in_chans, image_size)
