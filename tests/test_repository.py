@@ -26,7 +26,12 @@ NOT_IMPORTED = {
     "rich": "Lightning's progress bar and model summary",
     "wandb": "Lightning's WandbLogger, named in YAML",
 }
-IMPORTED_AS = {"pillow": "PIL", "pytorch-lightning": "pytorch_lightning", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    "pillow": "PIL",
+    "pytorch-lightning": "pytorch_lightning",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -117,7 +122,7 @@ def test_imports_and_declared_dependencies_are_the_same_set() -> None:
     assert not unused, f"dependencies in pyproject.toml that nothing in fewshot/ imports: {sorted(unused)}"
 
     extra = declared(project["optional-dependencies"]["test"])
-    here = {"tests", "conftest", "tomli", "fewshot"} | {file.stem for file in PYTHON if ROOT / "tests" in file.parents}
+    here = {"tests", "tomli", "tomllib", "fewshot"} | {file.stem for file in PYTHON if ROOT / "tests" in file.parents}
     undeclared = top_level_imports([file for file in PYTHON if ROOT / "tests" in file.parents])
     undeclared -= sys.stdlib_module_names | set(runtime.values()) | set(extra.values()) | here
     assert not undeclared, f"imported by tests/ but not in the extra test: {sorted(undeclared)}"
