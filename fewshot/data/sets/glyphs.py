@@ -39,9 +39,9 @@ class Glyphs(DataSet):
     in any font at equal size only one was kept, whatever their scripts (no o beside O, no Greek Alpha beside Latin A;
     similarity of the ink above 0.93), first those of the test scripts, then validation, then training.
 
-    Each picture takes one of the fonts that have the character and is distorted by numbers of its own: rotation, shear,
-    scale, place and perspective, thickness, stray lines and noise. It is a pure function of the character, the picture's
-    number and the distortion: the same bytes on every machine for the same font files and version of Pillow.
+    Each picture takes one of the fonts that have the character and is distorted by numbers of its own: rotation,
+    shear, scale, place and perspective, thickness, stray lines and noise. It is a pure function of the character, the
+    picture's number and the distortion: the same bytes everywhere for the same font files and version of Pillow.
 
     Args:
         distortion: strength. 0 draws every character clean; at 1, turns go up to 20 degrees and a small convolutional
@@ -133,7 +133,7 @@ def _source_corners(box: tuple[int, int, int, int], generator: np.random.Generat
     half = 0.6 * max(right - left, bottom - top)  # a tenth of the picture is left free on each side
     cosine, sine = math.cos(0.35 * turn), math.sin(0.35 * turn)
     result = []
-    for (x, y), (dx, dy) in zip(((-1, -1), (-1, 1), (1, 1), (1, -1)), moved, strict=True):
+    for (x, y), (dx, dy) in zip(((-1.0, -1.0), (-1.0, 1.0), (1.0, 1.0), (1.0, -1.0)), moved, strict=True):
         x, y = x * math.exp(0.25 * wide) + 0.3 * shear * y, y * math.exp(0.25 * high)
         x, y = x * cosine - y * sine, x * sine + y * cosine
         result += [
