@@ -321,7 +321,9 @@ class _Progress:
     def advance(self, count: int) -> None:
         self.done += count
         if time.monotonic() >= self.next_line:
-            self.next_line = time.monotonic() + SECONDS_BEFORE_PROGRESS
+            # A terminal's line is written over; a log file gets a line ten times less often.
+            pause = SECONDS_BEFORE_PROGRESS * (1 if sys.stderr.isatty() else 10)
+            self.next_line = time.monotonic() + pause
             self._print("\r" if sys.stderr.isatty() else "\n")
 
     def close(self) -> None:

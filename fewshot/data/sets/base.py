@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,29 @@ def picture_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def check_copy(
+    classes: Mapping[str, Sequence[Any]],
+    expected: Sequence[str],
+    sizes: range,
+    *,
+    name: str,
+    split: str,
+    complete: bool,
+) -> None:
+    """Raises ValueError when a split of a known data set is not what it should be; names the first difference.
+
+    Args:
+        classes: class name -> its pictures.
+        expected: the names of the classes.
+        sizes: how many pictures a class may have.
+        name: of the data set.
+        split: of the data set.
+        complete: False lets classes and pictures be missing, but not all of them.
+    """
+    check_classes(classes, expected, name=name, split=split, complete=complete)
+    check_class_sizes(classes, sizes if complete else range(1, sys.maxsize), name=name, split=split)
+
+
 def check_classes(
     found: Iterable[str], expected: Iterable[str], *, name: str, split: str, complete: bool = True
 ) -> None:
@@ -120,7 +144,7 @@ def check_classes(
     """
     found, expected = set(found), set(expected)
     missing, superfluous = sorted(expected - found), sorted(found - expected)
-    if not superfluous and not (missing and complete):
+    if not superfluous and found and not (missing and complete):
         return
     parts = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("unexpected", superfluous)) if names]
     raise ValueError(
@@ -134,6 +158,7 @@ def check_class_sizes(classes: Mapping[str, Sequence[Any]], allowed: range, *, n
     for class_name, files in classes.items():
         if len(files) not in allowed:
             expected = str(allowed[0]) if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
+            expected = "at least 1" if allowed.stop == sys.maxsize else expected
             raise ValueError(
                 f"class {class_name!r} in split {split!r} of {name} has {len(files)} pictures, expected {expected}; "
                 "this is a partial or altered copy"

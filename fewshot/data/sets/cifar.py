@@ -13,8 +13,7 @@ from fewshot.data.sets.base import (
     ClassFolders,
     DataSet,
     Split,
-    check_class_sizes,
-    check_classes,
+    check_copy,
     check_split,
     class_folders,
     expanded,
@@ -74,7 +73,7 @@ class CIFARFS(DataSet):
         root = expanded(self.root)
         if not has_splits(root):
             return _torchvision_images(self, expected, split, preprocessing)
-        classes = class_folders(root / split, name="CIFAR-FS", split=split)
+        classes = class_folders(root / split, name=self.name, split=split)
         return _folder_images(self, classes, expected, split, preprocessing)
 
 
@@ -119,10 +118,8 @@ class FC100(DataSet):
 def _folder_images(
     data: CIFARFS | FC100, classes: ClassFolders, expected: list[str], split: Split, preprocessing: Preprocessing
 ) -> Images:
-    check_classes(classes, expected, name=data.name, split=split, complete=data.complete)
-    if data.complete:
-        allowed = range(PICTURES_PER_CLASS, PICTURES_PER_CLASS + 1)
-        check_class_sizes(classes, allowed, name=data.name, split=split)
+    sizes = range(PICTURES_PER_CLASS, PICTURES_PER_CLASS + 1)
+    check_copy(classes, expected, sizes, name=data.name, split=split, complete=data.complete)
     return images_of_files(classes, preprocessing, key=f"{data.name}-{split}")
 
 
@@ -175,9 +172,9 @@ def _torchvision_images(
             )
     try:
         pictures = _CIFAR100Pictures(root, expected, download=data.download)
-    except RuntimeError as error:  # torchvision's answer to a wrong md5
+    except (OSError, RuntimeError) as error:  # no network; a RuntimeError is torchvision's answer to a wrong md5
         raise ValueError(
-            f"{data.name}: torchvision refuses {(root / TORCHVISION_FOLDER).absolute()} ({error}); "
-            "delete it and fetch it again with download=true"
+            f"{data.name}: torchvision could not fetch or verify {(root / TORCHVISION_FOLDER).absolute()} ({error}); "
+            "delete what is there and fetch it again with download=true"
         ) from error
     return load_images(pictures, pictures.labels, expected, preprocessing, key=f"{data.name}-{split}-torchvision")

@@ -9,8 +9,7 @@ from fewshot.data.sets.base import (
     ClassFolders,
     DataSet,
     Split,
-    check_class_sizes,
-    check_classes,
+    check_copy,
     check_split,
     class_folders,
     find_root,
@@ -29,10 +28,10 @@ PICTURES_PER_CLASS = range(41, 61)  # the smallest class has 41 pictures, the la
 class CUB(DataSet):
     """CUB-200-2011: 100 / 50 / 50 species, 11,788 pictures, 41 to 60 a species, used at 84 x 84.
 
-    Wah, Branson, Welinder, Perona, Belongie, "The Caltech-UCSD Birds-200-2011 dataset", CNS-TR-2011-001, 2011. The split
-    in cub.json is torchmeta's (github.com/tristandeleu/pytorch-meta, MIT); other work uses others of the same sizes, so
-    numbers compare only on the same lists. Pictures are stored at 96 and cropped to 84 (sizes of Chen, Liu, Kira,
-    Wang, Huang, "A closer look at few-shot classification", ICLR 2019, arXiv 1904.04232), without bounding boxes.
+    Wah, Branson, Welinder, Perona, Belongie, "The Caltech-UCSD Birds-200-2011 dataset", CNS-TR-2011-001, 2011. The
+    split in cub.json is torchmeta's (github.com/tristandeleu/pytorch-meta, MIT); other work uses others of the same
+    sizes, so numbers compare only on the same lists. Pictures are stored at 96 and cropped to 84 (sizes of Chen, Liu,
+    Kira, Wang, Huang, "A closer look at few-shot classification", ICLR 2019, arXiv 1904.04232), without bounding boxes.
 
     Read from `<root>/<split>/<class>/<picture>` where a split folder is there, otherwise from
     `<root>/CUB_200_2011/images/<class>/<picture>` as the archive unpacks, or `<root>/images/<class>/<picture>`.
@@ -63,9 +62,7 @@ class CUB(DataSet):
         root = find_root(self.root, name=self.name, help_text=help_text)
         expected = read_lists("cub.json")[split]
         classes = self._classes(root, split, expected, help_text)
-        check_classes(classes, expected, name=self.name, split=split, complete=self.complete)
-        if self.complete:
-            check_class_sizes(classes, PICTURES_PER_CLASS, name=self.name, split=split)
+        check_copy(classes, expected, PICTURES_PER_CLASS, name=self.name, split=split, complete=self.complete)
         return images_of_files(
             classes,
             preprocessing or self.preprocessing,

@@ -7,8 +7,7 @@ from fewshot.data.sets.base import (
     SPLITS,
     DataSet,
     Split,
-    check_class_sizes,
-    check_classes,
+    check_copy,
     check_split,
     class_folders,
     find_root,
@@ -66,12 +65,9 @@ class MiniImageNet(DataSet):
             "test/n01930112/<picture> and so on, 64 + 16 + 20 folders of 600 jpg or png files",
         )
         classes = class_folders(root / split, name=self.name, split=split)
-        check_classes(
-            classes, read_lists("mini_imagenet.json")[split], name=self.name, split=split, complete=self.complete
-        )
-        if self.complete:
-            allowed = range(MINI_PICTURES_PER_CLASS, MINI_PICTURES_PER_CLASS + 1)
-            check_class_sizes(classes, allowed, name=self.name, split=split)
+        expected = list(read_lists("mini_imagenet.json")[split])
+        sizes = range(MINI_PICTURES_PER_CLASS, MINI_PICTURES_PER_CLASS + 1)
+        check_copy(classes, expected, sizes, name=self.name, split=split, complete=self.complete)
         return images_of_files(
             classes,
             preprocessing or self.preprocessing,
@@ -115,8 +111,8 @@ class TieredImageNet(DataSet):
         root = find_root(
             self.root,
             name=self.name,
-            help_text="put its pictures there as train/<wnid>/<picture>, val/<wnid>/<picture> and test/<wnid>/<picture> "
-            "(351 + 97 + 160 folders of jpg or png files), the classes listed at "
+            help_text="put its pictures there as train/<wnid>/<picture>, val/<wnid>/<picture> and "
+            "test/<wnid>/<picture> (351 + 97 + 160 folders of jpg or png files), the classes listed at "
             "github.com/renmengye/few-shot-ssl-public, the pictures from ImageNet (ILSVRC 2012, train)",
         )
         classes = class_folders(root / split, name=self.name, split=split)

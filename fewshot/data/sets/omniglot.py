@@ -16,8 +16,7 @@ from fewshot.data.sets.base import (
     ClassFolders,
     DataSet,
     Split,
-    check_class_sizes,
-    check_classes,
+    check_copy,
     check_split,
     expanded,
     find_root,
@@ -47,9 +46,10 @@ class Omniglot(DataSet):
     no validation set: here the last five of the thirty background alphabets by name (Ojibwe, Sanskrit, Syriac
     Estrangelo, Tagalog, Tifinagh; 151 characters) are val and the other 25 (813 characters) train.
 
-    Read from `<root>/<any split>/<alphabet>.<character>/<picture>` where a split folder is there, whichever split it is
-    (both divisions come from the one tree), otherwise from `<root>/omniglot-py/images_background/<alphabet>/<character>/`
-    and images_evaluation beside it, as torchvision unpacks them. Both give the same pictures in the same order.
+    Read from `<root>/<any split>/<alphabet>.<character>/<picture>` where a split folder is there, whichever split it
+    is (both divisions come from the one tree), otherwise from `images_background/<alphabet>/<character>/<picture>` and
+    images_evaluation in `<root>/omniglot-py`, where torchvision unpacks them. Both give the same pictures in the same
+    order.
 
     Args:
         root: the folder; `~` and environment variables are filled in.
@@ -75,7 +75,7 @@ class Omniglot(DataSet):
         self.root, self.split_by, self.rotations = root, split_by, rotations
         self.download, self.complete = download, complete
         # Mean and standard deviation over the Vinyals training characters.
-        self.preprocessing = Preprocessing(image_size=28, stored_size=28, mean=(0.08,), std=(0.2,), channels=1)
+        self.preprocessing = Preprocessing(image_size=28, stored_size=28, mean=(0.0782,), std=(0.216,), channels=1)
 
     def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
         """The pictures of one split; raises FileNotFoundError without data, ValueError for a wrong or partial copy."""
@@ -86,17 +86,10 @@ class Omniglot(DataSet):
             expected = [f"{alphabet}.character{number:02d}" for alphabet in lists for number in lists[alphabet]]
         else:
             alphabets = read_lists("omniglot.json")["background"]
-            known = {alphabet for part in SPLITS for alphabet in alphabets[part]}
-            strangers = sorted({name.rsplit(".", 1)[0] for name in found} - known)
-            check_classes(strangers, (), name="omniglot's alphabets", split=split)
             expected = [name for name in _all_characters() if name.rsplit(".", 1)[0] in alphabets[split]]
         classes = {name: found[name] for name in sorted(expected) if name in found}
-        check_classes(classes, expected, name=self.name, split=split, complete=self.complete)
-        if self.complete:
-            allowed = range(DRAWINGS_PER_CHARACTER, DRAWINGS_PER_CHARACTER + 1)
-            check_class_sizes(classes, allowed, name=self.name, split=split)
-        if not classes:
-            raise ValueError(f"{self.name}: split {split!r} is empty; {expanded(self.root).absolute()} has none of it")
+        sizes = range(DRAWINGS_PER_CHARACTER, DRAWINGS_PER_CHARACTER + 1)
+        check_copy(classes, expected, sizes, name=self.name, split=split, complete=self.complete)
         pictures = _Drawings(classes, turns=4 if self.rotations else 1)
         key = f"omniglot-{self.split_by}-{split}"
         return load_images(
@@ -113,14 +106,15 @@ class Omniglot(DataSet):
         if self.download:
             _download(root)
         help_text = (
-            "put <split>/<alphabet>.<character>/<picture> there, or torchvision's omniglot-py folder, or let torchvision "
-            "fetch it with download=true"
+            "put <split>/<alphabet>.<character>/<picture> there, or torchvision's omniglot-py folder, or let "
+            "torchvision fetch it with download=true"
         )
         find_root(self.root, name=self.name, help_text=help_text)
         folders = [unpacked / part for part in TORCHVISION_FOLDERS if (unpacked / part).is_dir()]
         if not folders:
             raise FileNotFoundError(
-                f"{self.name}: {root.absolute()} has neither split folders nor omniglot-py/images_background; {help_text}"
+                f"{self.name}: {root.absolute()} has neither split folders nor omniglot-py/images_background; "
+                f"{help_text}"
             )
         return {
             f"{alphabet.name}.{character.name}": picture_files(character)
@@ -134,7 +128,7 @@ class _Drawings:
     """Drawings with bright ink; each character appears `turns` times, turned by a further 90 degrees every time."""
 
     def __init__(self, classes: ClassFolders, *, turns: int) -> None:
-        self.files = PictureFiles([path for files in classes.values() for path in files for _ in (0,)])
+        self.files = PictureFiles([path for files in classes.values() for path in files])
         self.class_names = [
             f"{name}.rot{90 * turn:03d}" if turns > 1 else name for turn in range(turns) for name in classes
         ]
