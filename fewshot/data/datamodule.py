@@ -10,10 +10,10 @@ import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fewshot.data.episodes import EpisodeDataset, PictureDataset, PictureKeys
+from fewshot.data.episodes import EpisodeDataset, PictureDataset
 from fewshot.data.features import Encoder, Features, stored_features
 from fewshot.data.images import Images
-from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, check_sizes
+from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, PictureKeys, check_sizes
 from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.transforms import Preprocessing
 from fewshot.episode import Episode

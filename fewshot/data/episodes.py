@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from fewshot.data.features import Features
 from fewshot.data.images import Images
-from fewshot.data.sampler import EpisodeIndex, EpisodeSampler, rank_and_world_size
+from fewshot.data.sampler import EpisodeIndex, EpisodeKey, EpisodeSampler, PictureKey
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 from fewshot.episode import Episode
-
-EpisodeKey: TypeAlias = tuple[int, int]
-"""(epoch, number)"""
-
-PictureKey: TypeAlias = tuple[int, int, int]
-"""(epoch, position in the shuffled epoch, picture)"""
 
 
 class EpisodeDataset(Dataset[Episode]):
@@ -128,31 +121,3 @@ class PictureDataset(Dataset[tuple[Tensor, Tensor]]):
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, 1, *triples[0][:2]])))
         inputs = training_transform(self.images.read(index), self.preprocessing, generator)
         return inputs, torch.from_numpy(self.images.labels[index])
-
-
-class PictureKeys(Sampler[PictureKey]):
-    """Yields the keys of this rank's share of all pictures, in an order that is a function of (seed, epoch).
-
-    Ranks take every world-size-th picture of one common order and equally many; at most world size - 1 pictures
-    are left out of an epoch, others each time.
-    """
-
-    def __init__(self, n_pictures: int, *, seed: int) -> None:
-        self.n_pictures, self.seed = n_pictures, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Use the order of this epoch from the next iteration on."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n_pictures // rank_and_world_size()[1]
-
-    def __iter__(self) -> Iterator[PictureKey]:
-        rank, world = rank_and_world_size()
-        epoch = self.epoch
-        bits = np.random.Philox(np.random.SeedSequence([self.seed, 0, epoch]))
-        order = np.argsort(bits.random_raw(self.n_pictures), kind="stable")
-        for step in range(len(self)):
-            position = step * world + rank
-            yield epoch, position, int(order[position])

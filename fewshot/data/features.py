@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fewshot.data.images import Images, cache_dir
+from fewshot.data.sampler import rank_and_world_size
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 
 Encoder = Callable[[Tensor], Tensor]
@@ -89,15 +90,20 @@ def stored_features(
     Raises ValueError where the encoder does not return [B, D], where a feature is not finite and for a full disk.
     """
     path = features_path(images, preprocessing, key=key, name=name, views=views, seed=seed)
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not distributed or torch.distributed.get_rank() == 0:
-        if not path.exists():
+
+    def found_or_computed() -> Features:
+        found = _found(path)
+        if found is None:
             _write(path, encoder, images, preprocessing, name=name, views=views, seed=seed)
-    if distributed:
-        torch.distributed.barrier()
-        if not path.exists():  # a cache folder that is not shared between nodes
-            _write(path, encoder, images, preprocessing, name=name, views=views, seed=seed)
-    return Features(path)
+        return found or Features(path)
+
+    rank, world = rank_and_world_size()
+    if world == 1:
+        return found_or_computed()
+    if rank == 0:
+        found_or_computed()
+    torch.distributed.barrier()
+    return found_or_computed()  # computed once more only where nodes do not share the cache folder
 
 
 def features_path(
@@ -146,6 +152,14 @@ def encoded(
                 name = images.names[first + int((~features.isfinite().all(dim=1)).nonzero()[0, 0])]
                 raise ValueError(f"the feature of picture {name!r} is not finite; check the backbone")
             yield view, first, features.detach().float().cpu().numpy()
+
+
+def _found(path: Path) -> Features | None:
+    """The features of that file; None where there is none, or a damaged one (the disk failed: we only rename)."""
+    try:
+        return Features(path)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
 
 
 def _write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,12 @@ from torch.utils.data import Sampler
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+
+EpisodeKey: TypeAlias = tuple[int, int]
+"""(epoch, number)"""
+
+PictureKey: TypeAlias = tuple[int, int, int]
+"""(epoch, position in the shuffled epoch, picture)"""
 
 SPLITS = ("train", "val", "test")
 """The splits of a data set. Their order is part of how episodes are drawn: never change it."""
@@ -121,10 +127,10 @@ class EpisodeSampler:
                 shares[task] = self._generator.dirichlet(np.full(ways, self.dirichlet))
         uniform = (raw >> np.uint64(11)) * 2.0**-53  # in [0, 1)
 
-        classes = distinct_integers(uniform[:, :classes_end], np.full(tasks, len(self.sizes)))  # [T, N]
+        classes = distinct_integers(uniform[:, :classes_end], np.full(tasks, len(self.sizes), dtype=np.int64))  # [T, N]
         sizes = self.sizes[classes]
         if self.dirichlet is None:
-            counts = np.full((tasks, ways), self.n_query)
+            counts = np.full((tasks, ways), self.n_query, dtype=np.int64)
         else:
             counts = dirichlet_counts(shares, total, sizes - shots)
         depth = shots + int(counts.max(initial=0))
@@ -134,11 +140,12 @@ class EpisodeSampler:
         pictures = self.by_class[places]
 
         taken = np.arange(depth - shots) < counts[:, :, None]  # [T, N, depth]
-        labels = np.broadcast_to(np.arange(ways)[:, None], taken.shape)
+        numbering = np.arange(ways, dtype=np.int64)
+        labels = np.broadcast_to(numbering[:, None], taken.shape)
         shuffled = np.argsort(raw[:, pictures_end:], axis=1, kind="stable")  # [T, Q]
         return EpisodeIndex(
             pictures[:, :, :shots].reshape(tasks, -1),
-            np.broadcast_to(np.repeat(np.arange(ways), shots), (tasks, ways * shots)).copy(),
+            np.tile(np.repeat(numbering, shots), (tasks, 1)),
             np.take_along_axis(pictures[:, :, shots:][taken].reshape(tasks, total), shuffled, axis=1),
             np.take_along_axis(labels[taken].reshape(tasks, total), shuffled, axis=1),
         )
@@ -190,7 +197,7 @@ def distinct_integers(uniform: FloatArray, sizes: IntArray, used: IntArray | Non
         sizes: [R] how many to draw from.
         used: [R] how many entries of each row are wanted (all by default); what follows them is arbitrary.
     """
-    steps = np.arange(uniform.shape[1])
+    steps = np.arange(uniform.shape[1], dtype=np.int64)
     places = steps + (uniform * (sizes[:, None] - steps)).astype(np.int64)
     if used is not None:
         places = np.where(steps < used[:, None], places, sizes[:, None] + steps)
@@ -230,7 +237,7 @@ def largest_remainders(ideal: FloatArray, total: int) -> IntArray:
     return counts + (rank < total - counts.sum(axis=1, keepdims=True))
 
 
-class EpisodeKeys(Sampler[tuple[int, int]]):
+class EpisodeKeys(Sampler[EpisodeKey]):
     """Yields the (epoch, number) of the episodes of this rank: number = position * world size + rank.
 
     Rank and world size are read from torch.distributed when the iteration begins. In training every rank has the same
@@ -243,32 +250,66 @@ class EpisodeKeys(Sampler[tuple[int, int]]):
     """
 
     def __init__(self, n_episodes: int, *, training: bool) -> None:
-        self.n_episodes = n_episodes
-        self.training = training
+        self.n_episodes, self.training = n_episodes, training
         self.epoch = 0
-        self._resume: tuple[int, int] = (0, 0)
+        self._resumed = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the episodes of this epoch from the next iteration on; without effect in evaluation."""
         self.epoch = epoch if self.training else 0
 
     def resume(self, epoch: int, consumed: int) -> None:
-        """Let this epoch begin after so many episodes of this rank (a run that goes on in the middle of an epoch)."""
-        self._resume = (epoch, consumed)
+        """Let the next iteration over this epoch begin after so many episodes of this rank."""
+        self._resumed = (epoch, consumed)
 
     def __len__(self) -> int:
         """Episodes of this rank in a whole epoch, also when resuming."""
         rank, world = rank_and_world_size()
-        count = self.n_episodes + (world - 1 if self.training else world - 1 - rank)
-        return count // world
+        return (self.n_episodes + world - 1 - (0 if self.training else rank)) // world
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[EpisodeKey]:
         rank, world = rank_and_world_size()
         epoch = self.epoch
-        start = self._resume[1] if self._resume[0] == epoch else 0
-        self._resume = (0, 0)
+        start = self._resumed[1] if self._resumed[0] == epoch else 0
+        self._resumed = (0, 0)
         for position in range(start, len(self)):
             yield epoch, position * world + rank
+
+
+class PictureKeys(Sampler[PictureKey]):
+    """Yields the keys of this rank's share of all pictures, in an order that is a function of (seed, epoch).
+
+    Ranks take every world-size-th picture of one common order and equally many; at most world size - 1 pictures
+    are left out of an epoch, others each time.
+    """
+
+    def __init__(self, n_pictures: int, *, seed: int) -> None:
+        self.n_pictures, self.seed = n_pictures, seed
+        self.epoch = 0
+        self._resumed = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Use the order of this epoch from the next iteration on."""
+        self.epoch = epoch
+
+    def resume(self, epoch: int, consumed: int) -> None:
+        """Let the next iteration over this epoch begin after so many pictures of this rank."""
+        self._resumed = (epoch, consumed)
+
+    def __len__(self) -> int:
+        """Pictures of this rank in a whole epoch, also when resuming."""
+        return self.n_pictures // rank_and_world_size()[1]
+
+    def __iter__(self) -> Iterator[PictureKey]:
+        rank, world = rank_and_world_size()
+        epoch = self.epoch
+        start = self._resumed[1] if self._resumed[0] == epoch else 0
+        self._resumed = (0, 0)
+        bits = np.random.Philox(np.random.SeedSequence([self.seed, 0, epoch]))
+        order = np.argsort(bits.random_raw(self.n_pictures), kind="stable")
+        for step in range(start, len(self)):
+            position = step * world + rank
+            yield epoch, position, int(order[position])
 
 
 def rank_and_world_size() -> tuple[int, int]:
