@@ -71,12 +71,14 @@ def calls(file: Path) -> Iterator[tuple[ast.Call, str]]:
 
 @pytest.mark.parametrize("file", PYTHON, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_data_file_can_run_code(file: Path) -> None:
+    """A test may write a file that would run code, to show that it is refused; nothing may load one."""
     for call, function in calls(file):
         where = f"{file.relative_to(ROOT)}:{call.lineno}: {function}"
         keywords = {keyword.arg: keyword.value for keyword in call.keywords}
         constants = {name: value.value for name, value in keywords.items() if isinstance(value, ast.Constant)}
         assert constants.get("weights_only", True) is True, f"{where}(weights_only={constants['weights_only']})"
-        assert constants.get("allow_pickle", False) is False, f"{where}(allow_pickle={constants['allow_pickle']})"
+        if not (function == "np.save" and file.is_relative_to(ROOT / "tests")):
+            assert constants.get("allow_pickle", False) is False, f"{where}(allow_pickle={constants['allow_pickle']})"
         if function == "torch.load":
             assert constants.get("weights_only") is True, f"{where} without weights_only=True"
         assert function not in ("eval", "exec", "yaml.load", "yaml.unsafe_load"), where
