@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -204,14 +205,14 @@ def cache_path(name: str, described: Mapping[str, object], stamp: Iterable[str] 
     digest = hashlib.sha256(json.dumps({"format": CACHE_FORMAT, **described}, sort_keys=True).encode())
     for line in stamp:
         digest.update(b"\n" + line.encode("utf-8", "surrogateescape"))
-    return cache_dir() / f"{name}-{digest.hexdigest()[:20]}.npy"
+    return cache_dir() / f"{re.sub(r'[^-.0-9A-Za-z_]', '_', name)}-{digest.hexdigest()[:20]}.npy"
 
 
 def load_cached(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
     """The uint8 array of that file, memory-mapped and read-only, or None when there is no whole one of that shape."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError):
         return None
     return array if array.shape == shape and array.dtype == np.uint8 else None
 
@@ -221,26 +222,26 @@ def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
 
     The file is written aside and then renamed, so that another process sees all of it or nothing.
     """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npy")
+        # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".npy", delete=False) as file:
+            aside = file.name
+            np.lib.format.write_array_header_1_0(file, header)
+            rows = 0
+            for part in parts:
+                file.write(np.ascontiguousarray(part, dtype=np.uint8).data)
+                rows += len(part)
+        assert rows == shape[0]
+        os.replace(aside, path)
     except OSError as error:
         raise ValueError(
-            f"cannot write decoded pictures to {path.parent} ({error}); set FEWSHOT_CACHE to a writable folder"
+            f"cannot write decoded pictures to {path.parent} ({error}); set FEWSHOT_CACHE to another folder"
         ) from error
-    os.close(handle)
-    try:
-        array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
-        row = 0
-        for part in parts:
-            array[row : row + len(part)] = part
-            row += len(part)
-        assert row == shape[0]
-        array.flush()
-        del array
-        os.replace(aside, path)
     finally:
-        if os.path.exists(aside):
+        if aside is not None and os.path.exists(aside):
             os.unlink(aside)
     loaded = load_cached(path, shape)
     assert loaded is not None
