@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -91,9 +91,8 @@ class FewShotModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives, and let it store the features of a frozen one."""
+        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule = getattr(self.trainer, "datamodule", None)
-        if hasattr(datamodule, "adapt"):
-            hand_over_preprocessing(self.backbone, self.backbone_config, datamodule)
         if self.freeze_backbone and self.method.on_features and hasattr(datamodule, "use_features"):
             datamodule.use_features(self.encode, self.backbone_key)
 
@@ -167,6 +166,11 @@ class FewShotModule(LightningModule):
         drop_initial_weights(checkpoint)
         checkpoint["preprocessing"] = self.backbone.preprocessing
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
+        self.backbone.preprocessing = checkpoint.get("preprocessing")
+        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
+
     def _evaluate(self, episode: Episode, split: str) -> None:
         labels = labels_of(episode)
         if self.method.on_features:
@@ -230,11 +234,18 @@ def labels_of(episode: Episode) -> Tensor:
     return episode.query_labels
 
 
-def hand_over_preprocessing(backbone: nn.Module, config: BackboneConfig, datamodule: Any) -> None:
-    """Tell a data module how many channels, what size and which normalisation the backbone wants."""
-    datamodule.adapt(
-        channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=config.image_size
-    )
+def hand_over_preprocessing(backbone: Any, config: BackboneConfig, trainer: Trainer | None) -> None:
+    """Tell the trainer's data module how many channels, what size and which normalisation the backbone wants.
+
+    A size is asked for where the config names one, and where the network takes no other; else the pictures keep the
+    size that the data set or the published weights say.
+    """
+    datamodule = getattr(trainer, "datamodule", None)
+    if hasattr(datamodule, "adapt"):
+        size = config.image_size
+        if size is None and not backbone.takes_any_size:
+            size = backbone.image_size
+        datamodule.adapt(channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=size)
 
 
 def configured_optimizer(

@@ -91,9 +91,8 @@ class PretrainModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives; check its number of classes."""
+        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule = getattr(self.trainer, "datamodule", None)
-        if hasattr(datamodule, "adapt"):
-            hand_over_preprocessing(self.backbone, self.backbone_config, datamodule)
         if stage == "fit" and datamodule is not None and datamodule.n_classes != self.n_classes:
             raise ValueError(
                 f"n_classes={self.n_classes} but the train split has {datamodule.n_classes} classes; "
@@ -114,6 +113,12 @@ class PretrainModule(LightningModule):
             self.log("train/accuracy", (logits.detach().argmax(-1) == labels).float().mean(), prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self._encode("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._encode("test")
+
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         self._evaluate(episode, "val")
 
@@ -131,15 +136,29 @@ class PretrainModule(LightningModule):
         drop_initial_weights(checkpoint)
         checkpoint["preprocessing"] = self.backbone.preprocessing
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
+        self.backbone.preprocessing = checkpoint.get("preprocessing")
+        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
+
+    def _encode(self, split: str) -> None:
+        """Features of every picture of the split by the backbone as it is now, under the trainer's precision."""
+
+        def encode(pictures: Tensor) -> Tensor:
+            with self.trainer.precision_plugin.forward_context():
+                return self(pictures.to(self.device)).float()
+
+        self.accuracies[split].reset()  # type: ignore[operator]
+        if hasattr(self.trainer.datamodule, "compute_features"):  # type: ignore[attr-defined]
+            self.trainer.datamodule.compute_features(split, encode)  # type: ignore[attr-defined]
+
     def _evaluate(self, episode: Episode, split: str) -> None:
         support, query = encoded(self, episode)
         logits = self.nearest_mean.classify(support, episode.support_labels, query, episode.n_way)
         self.accuracies[split].update(logits, labels_of(episode))  # type: ignore[operator]
 
     def _log_accuracy(self, split: str) -> None:
-        metric = self.accuracies[split]
-        value = metric.compute()  # type: ignore[operator]
-        metric.reset()  # type: ignore[operator]
+        value = self.accuracies[split].compute()  # type: ignore[operator]
         self.results[split] = {
             "accuracy": value.accuracy,
             "ci95": value.ci95,

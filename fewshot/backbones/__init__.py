@@ -39,10 +39,11 @@ def create_backbone(
     """A network from pictures [B, in_chans, H, W] to features [B, D].
 
     It is the timm network itself, without its classifier, so its state dict has timm's names; a map or a sequence
-    of tokens is averaged to [B, D]. It carries four more attributes:
+    of tokens is averaged to [B, D]. It carries five more attributes:
 
     * `num_features`: D, measured by running one blank picture (timm's own figure is wrong for some families);
     * `in_chans`, and `image_size`: the side in pixels it was built for, as given or else the model's usual one;
+    * `takes_any_size`: whether pictures of another size give features of the same D;
     * `preprocessing`: mean, std, interpolation, input_size and crop_pct as `timm.data.resolve_model_data_config`
       gives them, where the weights are published ones of timm's (`pretrained=True`, or a file of plain weights for
       one of timm's models); what a checkpoint of ours recorded under 'preprocessing'; otherwise None, and the data
@@ -88,6 +89,7 @@ def create_backbone(
     network.num_features = _measure_width(network, name, in_chans, size)
     network.in_chans = in_chans
     network.image_size = size
+    network.takes_any_size = _takes(network, name, in_chans, size + 32)
     network.preprocessing = preprocessing
     return network
 
@@ -162,6 +164,14 @@ def _measure_width(network: nn.Module, name: str, in_chans: int, size: int) -> i
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def _takes(network: Any, name: str, in_chans: int, size: int) -> bool:
+    """Whether pictures of that size give features of the network's width."""
+    try:
+        return _measure_width(network, name, in_chans, size) == network.num_features
+    except ValueError:
+        return False
 
 
 def _preprocessing(network: nn.Module, config: dict[str, Any] | None, in_chans: int, size: int) -> dict[str, Any]:

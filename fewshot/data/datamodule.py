@@ -11,7 +11,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fewshot.data.episodes import EpisodeDataset, PictureDataset
-from fewshot.data.features import Encoder, Features, stored_features
+from fewshot.data.features import Encoder, Features, PassingFeatures, stored_features
 from fewshot.data.images import Images
 from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, PictureKeys, check_sizes
 from fewshot.data.sets.base import DataSet, Split
@@ -99,6 +99,7 @@ class EpisodicDataModule(LightningDataModule):
         self._images: dict[Split, Images] = {}
         self._samplers: dict[Split, EpisodeSampler] = {}
         self._features: dict[Split, tuple[object, Features]] = {}
+        self._passing: dict[Split, PassingFeatures] = {}
         self._hashes: dict[Split, str] = {}
 
     # What the module hands over, before it asks for a loader.
@@ -143,6 +144,19 @@ class EpisodicDataModule(LightningDataModule):
         """
         self._encoder = (encoder, key) if self.store_features else None
         return self.store_features
+
+    def compute_features(self, split: Split, encoder: Encoder) -> None:
+        """Encode the split's pictures with a backbone that is still being trained, before each validation or test.
+
+        The split's episodes, also those of a loader that exists already, carry these features once they have been
+        announced by `expect_features`.
+        """
+        self._passing[split].compute(encoder, self.images(split), self.preprocessing)
+
+    def expect_features(self, *splits: Split) -> None:
+        """Let episodes of these splits carry what `compute_features` computed last in place of pictures."""
+        for split in splits:
+            self._passing.setdefault(split, PassingFeatures())
 
     # What is there to read.
 
@@ -212,8 +226,10 @@ class EpisodicDataModule(LightningDataModule):
             "preprocessing": asdict(preprocessing),
         }
 
-    def features(self, split: Split) -> Features | None:
-        """The stored features of the split, computed now if need be; None where episodes carry pictures."""
+    def features(self, split: Split) -> Features | PassingFeatures | None:
+        """The features of the split, computed now if they are to be stored; None where episodes carry pictures."""
+        if split in self._passing:
+            return self._passing[split]
         if self._encoder is None:
             return None
         encoder, key = self._encoder
@@ -318,6 +334,7 @@ class ClassDataModule(LightningDataModule):
             store_features=False,
         )
         """Reads the pictures and makes the validation and test episodes."""
+        self.episodes.expect_features("val", "test")
 
     def adapt(
         self,
@@ -327,6 +344,13 @@ class ClassDataModule(LightningDataModule):
     ) -> None:
         """Deliver pictures as the backbone wants them; see EpisodicDataModule.adapt."""
         self.episodes.adapt(channels, preprocessing, image_size)
+
+    def compute_features(self, split: Split, encoder: Encoder) -> None:
+        """Encode the split's pictures, each once, for the episodes by which training is watched.
+
+        To be called before every validation and test, with the backbone as it is then.
+        """
+        self.episodes.compute_features(split, encoder)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -366,12 +390,12 @@ class ClassDataModule(LightningDataModule):
         return batch_loader(pictures, keys, batch_size=self.batch_size, num_workers=self.num_workers, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Episode]:
-        """The validation episodes."""
+        """The validation episodes, of features."""
         check_trainer(self.trainer)
         return self.episodes.val_dataloader()
 
     def test_dataloader(self) -> DataLoader[Episode]:
-        """The test episodes."""
+        """The test episodes, of features."""
         check_trainer(self.trainer)
         return self.episodes.test_dataloader()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fewshot.data.features import Features
+from fewshot.data.features import Features, PassingFeatures
 from fewshot.data.images import Images
 from fewshot.data.sampler import EpisodeIndex, EpisodeKey, EpisodeSampler, PictureKey
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
@@ -36,7 +36,7 @@ class EpisodeDataset(Dataset[Episode]):
         *,
         training: bool,
         n_episodes: int,
-        features: Features | None = None,
+        features: Features | PassingFeatures | None = None,
     ) -> None:
         self.images, self.sampler, self.preprocessing = images, sampler, preprocessing
         self.training, self.n_episodes, self.features = training, n_episodes, features
@@ -70,7 +70,7 @@ class EpisodeDataset(Dataset[Episode]):
         )
 
     def _features(
-        self, features: Features, epoch: int, numbers: Sequence[int], index: EpisodeIndex
+        self, features: Features | PassingFeatures, epoch: int, numbers: Sequence[int], index: EpisodeIndex
     ) -> tuple[Tensor, Tensor]:
         """[T, S, D] and [T, Q, D]."""
         if features.n_views == 1 or not self.training:

@@ -62,6 +62,25 @@ class Features:
         return Features, (self.path,)
 
 
+class PassingFeatures:
+    """Features of all pictures of a split as a backbone in training gives them just now, in memory."""
+
+    n_views = 1
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None  # [n, D]
+
+    def compute(self, encoder: Encoder, images: Images, preprocessing: Preprocessing) -> None:
+        """Encode every picture anew; arguments as of stored_features."""
+        parts = [torch.from_numpy(features) for _, _, features in encoded(encoder, images, preprocessing)]
+        self._rows = torch.cat(parts)
+
+    def read(self, index: np.ndarray, views: np.ndarray | None = None) -> Tensor:
+        """float32 [*, D] for pictures index [*]; compute comes first."""
+        assert self._rows is not None, "compute comes before read"
+        return self._rows[torch.from_numpy(index)]
+
+
 def stored_features(
     encoder: Encoder,
     images: Images,
