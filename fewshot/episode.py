@@ -72,7 +72,9 @@ class Episode(NamedTuple):
         present.scatter_(1, self.support_labels, True)
         if not bool(present.all()):
             task, label = (~present).nonzero()[0].tolist()
-            raise ValueError(f"episode {task} of the batch has no support picture of class {label} (n_way={self.n_way})")
+            raise ValueError(
+                f"episode {task} of the batch has no support picture of class {label} (n_way={self.n_way})"
+            )
         return self
 
 

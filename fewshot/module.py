@@ -41,6 +41,9 @@ class FewShotModule(LightningModule):
             for the last step alone; where the backbone is trained too, more than 0 keeps the initialiser good.
     """
 
+    backbone: Any
+    accuracies: Any
+
     def __init__(
         self,
         method: Method,
@@ -92,9 +95,12 @@ class FewShotModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives, and let it store the features of a frozen one."""
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if self.freeze_backbone and self.method.on_features and hasattr(datamodule, "use_features"):
-            datamodule.use_features(self.encode, self.backbone_key)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if self.method.on_features and hasattr(datamodule, "use_features"):
+            if self.freeze_backbone:
+                datamodule.use_features(self.encode, self.backbone_key)
+            else:
+                datamodule.expect_features("val", "test")
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -126,15 +132,20 @@ class FewShotModule(LightningModule):
             initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten())
             terms = {**terms, "initial": self.initial_loss_weight * initial}
         loss = torch.stack(list(terms.values())).sum()
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_training(loss, terms, refinement, labels)
         return loss
 
     def on_validation_epoch_start(self) -> None:
         self._reset("val")
+        compute_features(self, "val")
 
     def on_test_epoch_start(self) -> None:
         self._reset("test")
+        compute_features(self, "test")
+
+    def on_predict_epoch_start(self) -> None:
+        compute_features(self, "test")
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         self._evaluate(episode, "val")
@@ -187,7 +198,7 @@ class FewShotModule(LightningModule):
     def _reset(self, split: str) -> None:
         for name, metric in self.accuracies.items():
             if name.startswith(f"{split}_"):
-                metric.reset()  # type: ignore[operator]
+                metric.reset()
 
     def _log_accuracies(self, split: str) -> None:
         steps = [self._accuracy(f"{split}_{step}") for step in range(self.method.evaluation_steps + 1)]
@@ -209,11 +220,9 @@ class FewShotModule(LightningModule):
         self.log_dict(logged)  # every rank has computed the same values over all ranks
 
     def _accuracy(self, name: str) -> AccuracyInterval:
-        return self.accuracies[name].compute()  # type: ignore[operator]
+        return self.accuracies[name].compute()
 
-    def _log_training(
-        self, loss: Tensor, terms: dict[str, Tensor], refinement: Refinement, labels: Tensor
-    ) -> None:
+    def _log_training(self, loss: Tensor, terms: dict[str, Tensor], refinement: Refinement, labels: Tensor) -> None:
         accuracy = (refinement.logits[-1].detach().argmax(-1) == labels).float().mean()
         values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
         if len(terms) > 1:
@@ -240,12 +249,27 @@ def hand_over_preprocessing(backbone: Any, config: BackboneConfig, trainer: Trai
     A size is asked for where the config names one, and where the network takes no other; else the pictures keep the
     size that the data set or the published weights say.
     """
-    datamodule = getattr(trainer, "datamodule", None)
+    datamodule: Any = getattr(trainer, "datamodule", None)
     if hasattr(datamodule, "adapt"):
         size = config.image_size
         if size is None and not backbone.takes_any_size:
             size = backbone.image_size
         datamodule.adapt(channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=size)
+
+
+def compute_features(module: Any, split: str) -> None:
+    """Let the data module encode a split's pictures with the backbone as it is now, in the trainer's precision.
+
+    Where the backbone is trained, this replaces encoding every picture once for each episode it occurs in.
+    """
+    datamodule: Any = getattr(module.trainer, "datamodule", None)
+    if hasattr(datamodule, "compute_features"):
+
+        def encode(pictures: Tensor) -> Tensor:
+            with module.trainer.precision_plugin.forward_context():
+                return module.backbone(pictures.to(module.device, memory_format=torch.channels_last)).float()
+
+        datamodule.compute_features(split, encode)
 
 
 def configured_optimizer(

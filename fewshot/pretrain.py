@@ -19,7 +19,7 @@ from fewshot.functional.prototypes import normalized
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
-from fewshot.module import configured_optimizer, hand_over_preprocessing, labels_of
+from fewshot.module import compute_features, configured_optimizer, hand_over_preprocessing, labels_of
 
 
 class CosineClassifier(nn.Module):
@@ -59,6 +59,9 @@ class PretrainModule(LightningModule):
         lr_interval: whether the scheduler moves every optimiser step or every epoch.
     """
 
+    backbone: Any
+    accuracies: Any
+
     def __init__(
         self,
         n_classes: int,
@@ -92,7 +95,7 @@ class PretrainModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives; check its number of classes."""
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and datamodule is not None and datamodule.n_classes != self.n_classes:
             raise ValueError(
                 f"n_classes={self.n_classes} but the train split has {datamodule.n_classes} classes; "
@@ -108,16 +111,18 @@ class PretrainModule(LightningModule):
         pictures, labels = batch
         logits = self.classifier(self(pictures))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss.detach(), prog_bar=True)
             self.log("train/accuracy", (logits.detach().argmax(-1) == labels).float().mean(), prog_bar=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self._encode("val")
+        self.accuracies["val"].reset()
+        compute_features(self, "val")
 
     def on_test_epoch_start(self) -> None:
-        self._encode("test")
+        self.accuracies["test"].reset()
+        compute_features(self, "test")
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         self._evaluate(episode, "val")
@@ -141,24 +146,13 @@ class PretrainModule(LightningModule):
         self.backbone.preprocessing = checkpoint.get("preprocessing")
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
 
-    def _encode(self, split: str) -> None:
-        """Features of every picture of the split by the backbone as it is now, under the trainer's precision."""
-
-        def encode(pictures: Tensor) -> Tensor:
-            with self.trainer.precision_plugin.forward_context():
-                return self(pictures.to(self.device)).float()
-
-        self.accuracies[split].reset()  # type: ignore[operator]
-        if hasattr(self.trainer.datamodule, "compute_features"):  # type: ignore[attr-defined]
-            self.trainer.datamodule.compute_features(split, encode)  # type: ignore[attr-defined]
-
     def _evaluate(self, episode: Episode, split: str) -> None:
-        support, query = encoded(self, episode)
+        support, query = encoded(self.backbone, episode)
         logits = self.nearest_mean.classify(support, episode.support_labels, query, episode.n_way)
-        self.accuracies[split].update(logits, labels_of(episode))  # type: ignore[operator]
+        self.accuracies[split].update(logits, labels_of(episode))
 
     def _log_accuracy(self, split: str) -> None:
-        value = self.accuracies[split].compute()  # type: ignore[operator]
+        value = self.accuracies[split].compute()
         self.results[split] = {
             "accuracy": value.accuracy,
             "ci95": value.ci95,

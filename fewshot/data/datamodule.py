@@ -100,6 +100,7 @@ class EpisodicDataModule(LightningDataModule):
         self._samplers: dict[Split, EpisodeSampler] = {}
         self._features: dict[Split, tuple[object, Features]] = {}
         self._passing: dict[Split, PassingFeatures] = {}
+        self._expected: tuple[Split, ...] = ()
         self._hashes: dict[Split, str] = {}
 
     # What the module hands over, before it asks for a loader.
@@ -145,18 +146,22 @@ class EpisodicDataModule(LightningDataModule):
         self._encoder = (encoder, key) if self.store_features else None
         return self.store_features
 
-    def compute_features(self, split: Split, encoder: Encoder) -> None:
-        """Encode the split's pictures with a backbone that is still being trained, before each validation or test.
-
-        The split's episodes, also those of a loader that exists already, carry these features once they have been
-        announced by `expect_features`.
-        """
-        self._passing[split].compute(encoder, self.images(split), self.preprocessing)
-
     def expect_features(self, *splits: Split) -> None:
-        """Let episodes of these splits carry what `compute_features` computed last in place of pictures."""
-        for split in splits:
-            self._passing.setdefault(split, PassingFeatures())
+        """Let episodes of these splits carry what `compute_features` computed last, wherever that saves work.
+
+        It does where the split has fewer pictures than its episodes have in all.
+        """
+        self._expected = splits
+
+    def compute_features(self, split: Split, encoder: Encoder) -> None:
+        """Encode the split's pictures, each once, by a backbone that is still being trained.
+
+        To be called before every validation and test, with the backbone as it is then; nothing happens for splits
+        whose episodes carry pictures or stored features.
+        """
+        features = self.features(split)
+        if isinstance(features, PassingFeatures):
+            features.compute(encoder, self.images(split), self.preprocessing)
 
     # What is there to read.
 
@@ -228,8 +233,10 @@ class EpisodicDataModule(LightningDataModule):
 
     def features(self, split: Split) -> Features | PassingFeatures | None:
         """The features of the split, computed now if they are to be stored; None where episodes carry pictures."""
-        if split in self._passing:
-            return self._passing[split]
+        if split in self._expected:
+            index = self.sampler(split).draw(0, [0])
+            if len(self.images(split)) <= self.n_episodes(split) * (index.support.size + index.query.size):
+                return self._passing.setdefault(split, PassingFeatures())
         if self._encoder is None:
             return None
         encoder, key = self._encoder
@@ -346,10 +353,7 @@ class ClassDataModule(LightningDataModule):
         self.episodes.adapt(channels, preprocessing, image_size)
 
     def compute_features(self, split: Split, encoder: Encoder) -> None:
-        """Encode the split's pictures, each once, for the episodes by which training is watched.
-
-        To be called before every validation and test, with the backbone as it is then.
-        """
+        """Encode the split's pictures, each once; see EpisodicDataModule.compute_features."""
         self.episodes.compute_features(split, encoder)
 
     @property
@@ -390,12 +394,12 @@ class ClassDataModule(LightningDataModule):
         return batch_loader(pictures, keys, batch_size=self.batch_size, num_workers=self.num_workers, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Episode]:
-        """The validation episodes, of features."""
+        """The validation episodes."""
         check_trainer(self.trainer)
         return self.episodes.val_dataloader()
 
     def test_dataloader(self) -> DataLoader[Episode]:
-        """The test episodes, of features."""
+        """The test episodes."""
         check_trainer(self.trainer)
         return self.episodes.test_dataloader()
 

@@ -9,7 +9,7 @@ from fewshot.functional.prototypes import normalized
 
 
 def cosine_weight_gradient(weights: Tensor, query: Tensor, logit_gradient: Tensor, scale: Tensor | float) -> Tensor:
-    """Gradient of a loss with respect to the class weights, given its gradient with respect to cosine logits, [T, N, D].
+    """Gradient of a loss with respect to the class weights, from its gradient with respect to cosine logits, [T, N, D].
 
     With logits_ic = s (b + cos(f_i, theta_c)), u_c = theta_c / |theta_c| and f_i of length one,
 

@@ -27,9 +27,9 @@ class Refinement(NamedTuple):
 class Method(Recorded, nn.Module, ABC):
     """Base of all methods. To add one, write `classify` in a file of your own and name the class in a config.
 
-    A method works on features and on a whole batch of tasks at once: what it gives for T tasks is what it gives for each
-    of them alone. Nothing is left on self between calls. Parameters whose shape depends on the feature size D are made
-    in `build`.
+    A method works on features and on a whole batch of tasks at once: what it gives for T tasks is what it gives for
+    each of them alone. Nothing is left on self between calls. Parameters whose shape depends on the feature size D are
+    made in `build`.
     """
 
     n_way: int | None = None
@@ -41,7 +41,7 @@ class Method(Recorded, nn.Module, ABC):
     relabels: bool = True
     """Whether renumbering the classes of a task permutes the columns of its logits and changes nothing else."""
 
-    def build(self, n_features: int) -> None:  # noqa: B027  (most methods have nothing to do here)
+    def build(self, n_features: int) -> None:
         """Make the parameters whose shape depends on D; called once, before training, by FewShotModule.
 
         Args:

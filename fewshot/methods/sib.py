@@ -24,7 +24,7 @@ from fewshot.methods.base import Method, Refinement, in_full_precision
 class Initializer(Recorded, nn.Module, ABC):
     """lambda: turns a support set into the class weights that refinement starts from."""
 
-    def build(self, n_features: int) -> None:  # noqa: B027
+    def build(self, n_features: int) -> None:
         """Make the parameters whose shape depends on the feature size D = n_features."""
 
     @abstractmethod
@@ -193,7 +193,7 @@ class GaussianPosterior(Recorded, nn.Module):
         n_features: D; None leaves it to `build`.
         kl_weight: factor of the KL term, in 0..; 1 is the paper's bound, less than 1 a tempered one.
         initial_std: standard deviation q starts with; the class weights themselves have length about one.
-        prior_std: standard deviation the prior starts with; None takes 1/sqrt(D), the size of an entry of a unit vector.
+        prior_std: standard deviation the prior starts with; None takes 1/sqrt(D), that of an entry of a unit vector.
     """
 
     def __init__(
@@ -232,7 +232,8 @@ class GaussianPosterior(Recorded, nn.Module):
         """Mean and log_std [T, N, D] moved down the gradient of the bound.
 
         Args:
-            mean, log_std: where they are now, [T, N, D].
+            mean: where it is now, [T, N, D].
+            log_std: where it is now, [T, N, D].
             noise: the noise behind the sampled weights mean + exp(log_std) noise, [T, N, D].
             weight_gradient: gradient of the summed loss at those weights, [T, N, D].
             step_size: eta.
@@ -349,9 +350,7 @@ class SIB(Method):
             logits.append(self._logits(query, weights))
             gradients.append(self.gradient(logits[-1]))
             descent = cosine_weight_gradient(weights, query, gradients[-1], self.scale)
-            mean, log_std = posterior.step(
-                mean, log_std, noise, weight_gradient=descent, step_size=self._eta(query)
-            )
+            mean, log_std = posterior.step(mean, log_std, noise, weight_gradient=descent, step_size=self._eta(query))
         logits.append(self._logits(query, mean + log_std.exp() * posterior.noise(mean)))
         divergence = posterior.kl_weight * posterior.divergence(mean, log_std).mean() / max(query.shape[1], 1)
         return Refinement(torch.stack(logits), torch.stack(gradients) if gradients else None, {"kl": divergence})
