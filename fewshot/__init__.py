@@ -1,3 +1,46 @@
-"""Transductive meta-learning on PyTorch Lightning."""
+"""Transductive meta-learning on PyTorch Lightning.
+
+Importing the package registers conv4, conv4_32, conv4_128, resnet12 and wrn28_10 with timm. The public names below are
+imported when they are first used, so that what needs no Lightning does not wait for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import fewshot.backbones  # noqa: F401  (registers the backbones of this package with timm)
+
+if TYPE_CHECKING:
+    from fewshot.data.datamodule import ClassDataModule, EpisodicDataModule
+    from fewshot.episode import Episode
+    from fewshot.methods import SIB
+    from fewshot.module import FewShotModule
+    from fewshot.pretrain import PretrainModule
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "SIB",
+    "ClassDataModule",
+    "Episode",
+    "EpisodicDataModule",
+    "FewShotModule",
+    "PretrainModule",
+]
+
+_HOMES = {
+    "SIB": "fewshot.methods",
+    "ClassDataModule": "fewshot.data.datamodule",
+    "Episode": "fewshot.episode",
+    "EpisodicDataModule": "fewshot.data.datamodule",
+    "FewShotModule": "fewshot.module",
+    "PretrainModule": "fewshot.pretrain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported from its home."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fewshot' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

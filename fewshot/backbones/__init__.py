@@ -1,6 +1,6 @@
 """Backbones: pictures [B, C, H, W] to features [B, D], by the name of any timm model.
 
-conv4, conv4_128, resnet12 and wrn28_10 are not in timm; importing this package registers them there.
+conv4, conv4_32, conv4_128, resnet12 and wrn28_10 are not in timm; importing this package registers them there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def create_backbone(
       set's own holds.
 
     Args:
-        name: any name in `timm.list_models()`; also conv4, conv4_128, resnet12 and wrn28_10.
+        name: any name in `timm.list_models()`; also conv4, conv4_32, conv4_128, resnet12 and wrn28_10.
         pretrained: fetch timm's published weights. Nothing else here uses the network.
         weights: a local file instead (.safetensors, .ckpt, .pth, .pt), or the folder of a run or experiment, see
             `resolve_weights`. Files are never unpickled beyond tensors and plain containers.

@@ -16,7 +16,7 @@ class BackboneConfig:
     """A timm backbone by name.
 
     Args:
-        name: any model name timm knows; conv4, conv4_128, resnet12 and wrn28_10 are registered by this package.
+        name: any name timm knows; conv4, conv4_32, conv4_128, resnet12 and wrn28_10 are registered by this package.
         pretrained: whether timm downloads its published weights; they bring their own size and normalisation.
         weights: a weight file, a checkpoint of PretrainModule, or a run folder (the newest version's best.ckpt).
         in_chans: channels of the pictures the backbone receives, 1 (grey) or 3 (RGB).

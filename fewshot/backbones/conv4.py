@@ -100,7 +100,7 @@ def _cfg() -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs({"conv4": _cfg(), "conv4_128": _cfg()})
+default_cfgs = generate_default_cfgs({"conv4": _cfg(), "conv4_32": _cfg(), "conv4_128": _cfg()})
 
 
 def _create(variant: str, width: int, pretrained: bool, kwargs: dict[str, Any]) -> Conv4:
@@ -113,6 +113,12 @@ def _create(variant: str, width: int, pretrained: bool, kwargs: dict[str, Any]) 
 def conv4(pretrained: bool = False, **kwargs: Any) -> Conv4:
     """Conv-4 with 64 channels; for `timm.create_model("conv4", in_chans=, img_size=, num_classes=)`."""
     return _create("conv4", 64, pretrained, kwargs)
+
+
+@register_model
+def conv4_32(pretrained: bool = False, **kwargs: Any) -> Conv4:
+    """Conv-4 with 32 channels, as in MAML; for `timm.create_model("conv4_32", ...)`."""
+    return _create("conv4_32", 32, pretrained, kwargs)
 
 
 @register_model

@@ -16,6 +16,7 @@ from fewshot.backbones import Conv4, create_backbone
         ("conv4", 84, 3, 1600),
         ("conv4", 32, 3, 256),
         ("conv4", 28, 1, 64),
+        ("conv4_32", 28, 1, 32),
         ("conv4_128", 32, 3, 512),
     ],
 )
