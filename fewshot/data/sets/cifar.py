@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,21 @@ class CIFARFS(DataSet):
         root: the folder; `~` and environment variables are filled in.
         download: fetch CIFAR-100 by torchvision (169 MB) when neither is there.
         complete: False accepts a copy with fewer classes or pictures than the benchmark, for trials.
+        colour_jitter: strength of the training pictures' colour jitter; SIB's protocol has 0.4, 0 leaves it out.
     """
 
     name = "cifar_fs"
 
-    def __init__(self, root: str = "data/cifar_fs", *, download: bool = False, complete: bool = True) -> None:
+    def __init__(
+        self,
+        root: str = "data/cifar_fs",
+        *,
+        download: bool = False,
+        complete: bool = True,
+        colour_jitter: float = PREPROCESSING.colour_jitter,
+    ) -> None:
         self.root, self.download, self.complete = root, download, complete
-        self.preprocessing = PREPROCESSING
+        self.preprocessing = replace(PREPROCESSING, colour_jitter=colour_jitter)
 
     def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
         """The pictures of one split; raises FileNotFoundError without data, ValueError for a wrong or partial copy."""
