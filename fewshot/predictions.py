@@ -23,14 +23,14 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
         self._file: TextIO | None = None
-        self._path: Path | None = None
+        self.path: Path | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file."""
         name = "predictions.csv" if trainer.world_size == 1 else f"predictions_rank{trainer.global_rank}.csv"
-        self._path = Path(trainer.log_dir or trainer.default_root_dir) / name
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.with_name(name + ".partial").open("w", newline="", encoding="utf-8")
+        self.path = Path(trainer.log_dir or trainer.default_root_dir) / name
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.with_name(name + ".partial").open("w", newline="", encoding="utf-8")
         self._header_written = False
 
     def write_on_batch_end(
@@ -54,7 +54,9 @@ class PredictionWriter(BasePredictionWriter):
             self._header_written = True
         values: dict[str, Tensor | None] = {key: None if v is None else v.cpu() for key, v in prediction.items()}
         for task in range(len(prediction["numbers"])):
-            task_values = {key: None if value is None else value[task].numpy() for key, value in values.items()}
+            task_values: dict[str, Any] = {
+                key: None if value is None else value[task].numpy() for key, value in values.items()
+            }
             classes = _class_names(task_values, images, n_way)
             for q, picture in enumerate(task_values["query_index"]):
                 labels = task_values["query_labels"]
@@ -66,10 +68,9 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the file and give it its name."""
-        assert self._file is not None and self._path is not None
+        assert self._file is not None and self.path is not None
         self._file.close()
-        os.replace(self._file.name, self._path)
-        print(f"predictions written to {self._path}", flush=True)
+        os.replace(self._file.name, self.path)
 
 
 def _class_names(values: dict[str, Any], images: Any, n_way: int) -> list[str]:

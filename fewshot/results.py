@@ -18,15 +18,18 @@ PACKAGES = ("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetric
 
 
 class ResultsWriter(Callback):
-    """Writes results.json into the run folder after a test, and prints the accuracies.
+    """Writes results.json into the run folder after a test, and keeps the accuracies as a table to be printed.
 
     The file holds accuracies as fractions of one, and with them everything needed to repeat the test: the episodes'
     sizes, seed and hash, the data set, the backbone, the method, the checkpoint and the versions of the packages.
     """
 
+    def __init__(self) -> None:
+        self.table = ""
+
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collect, write, print."""
+        """Collect and write."""
         measured = getattr(pl_module, "results", {}).get("test")
         describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
         if measured is None or describe is None:
@@ -35,14 +38,22 @@ class ResultsWriter(Callback):
             **measured,
             **describe("test"),
             "n_episodes": measured["n_episodes"],
-            "backbone": dict(pl_module.hparams["backbone"]),
+            "backbone": pl_module.hparams.get("backbone"),
             "method": pl_module.hparams.get("method", "nearest class mean"),
-            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "checkpoint": relative(str(trainer.ckpt_path)) if trainer.ckpt_path else None,
             "versions": versions(),
         }
-        print(results_table(results), flush=True)
+        self.table = results_table(results)
         if trainer.log_dir is not None:
             write_json(Path(trainer.log_dir) / "results.json", results)
+
+
+def relative(path: str) -> str:
+    """The path as seen from the working directory, where it lies below it."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path
 
 
 def versions() -> dict[str, str]:

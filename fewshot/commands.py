@@ -1,0 +1,235 @@
+"""What fit, validate, test and predict do: LightningCLI, a folder for every run, and nothing numerical."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+import fewshot.data.datamodule
+import fewshot.data.sets
+import fewshot.methods
+import fewshot.module
+import fewshot.pretrain  # noqa: F401  (imported so that configs may name their classes without the path)
+from fewshot.backbones.weights import read_checkpoint, resolve_weights
+from fewshot.predictions import PredictionWriter
+from fewshot.refusals import Parser, check_configs
+from fewshot.results import ResultsWriter, relative
+
+# Silenced by name: what each of them says is so by design, or is upstream's to mend.
+NOISE = (
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+    (".*LeafSpec.*", FutureWarning),
+    # num_workers=0 is the default on purpose: https://github.com/Lightning-AI/pytorch-lightning/issues/10182
+    (".*does not have many workers.*", UserWarning),
+    # a frozen backbone is in evaluation mode: https://github.com/Lightning-AI/pytorch-lightning/issues/19820
+    (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
+    # short epochs are logged at their first step
+    (".*smaller than the logging interval.*", UserWarning),
+)
+WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
+
+
+class FewShotCLI(LightningCLI):
+    """LightningCLI with one command's parser, a folder for every run, and the best checkpoint tested after fit."""
+
+    def __init__(self, command: str, **kwargs: Any) -> None:
+        self.command = command
+        self.run_folder: Path | None = None
+        try:
+            super().__init__(**kwargs)
+        finally:
+            remove_if_empty(self.run_folder)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command asked for, and which arguments of the Trainer's method are no options."""
+        loaders = {"train_dataloaders", "val_dataloaders"} if self.command == "fit" else {"dataloaders"}
+        return {self.command: {"model", "datamodule", "weights_only", "verbose", "return_predictions", *loaders}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside those of trainer, model and data."""
+        parser.add_argument("--experiment", type=str, default="experiment", help="Name of the run's folder.")
+        parser.add_argument(
+            "--runs", type=str, default="runs", help="Where run folders go: <runs>/<experiment>/<version>."
+        )
+        parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; LightningCLI would warn where a program with arguments of its own hands arguments over."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Not what LightningCLI does: a checkpoint's hyper-parameters would silently win over options given here."""
+
+    def before_instantiate_classes(self) -> None:
+        """Find the checkpoint, which replaces the weights that the backbone starts from; give the run a folder."""
+        config = self.config[self.subcommand]
+        if config.get("ckpt_path"):
+            config["ckpt_path"] = checkpoint_file(config["ckpt_path"])
+            backbone = (config["model"].get("init_args") or {}).get("backbone")
+            if backbone is not None:
+                backbone["weights"], backbone["pretrained"] = None, False
+        self.run_folder = new_run_folder(Path(config["runs"]) / config["experiment"])
+        for logger in as_list(config["trainer"].get("logger")):
+            arguments = getattr(logger, "init_args", None)
+            if arguments is not None and arguments.get("save_dir") == ".":
+                arguments["save_dir"] = str(self.run_folder)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that logs to the run folder, keeps best and last checkpoint there, and writes results."""
+        assert self.run_folder is not None
+        config = self._get(self.config_init, "trainer")
+        loggers = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
+        experiment = self.run_folder.parent
+        csv = CSVLogger(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
+        self.checkpoints = run_checkpoints() if config.get("enable_checkpointing") is not False else []
+        self.results, self.predictions = ResultsWriter(), PredictionWriter()
+        self.trainer_defaults["callbacks"] = [*self.checkpoints, self.results, self.predictions]
+        try:
+            return super().instantiate_trainer(logger=[csv, *loggers], **kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise ValueError(f"trainer: {error}") from error
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train, then test the best checkpoint (the last one where nothing was validated)."""
+        self.trainer.fit(model, **kwargs, weights_only=True)
+        if getattr(self.trainer, "fast_dev_run", False) or self.trainer.interrupted:
+            return
+        checkpoint = next((x.best_model_path for x in self.checkpoints if x.best_model_path), "")
+        if self._get(self.config, "test_after_fit"):
+            datamodule = kwargs.get("datamodule")
+            self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
+            say(self.results.table)
+        say(f"\nrun written to {self.run_folder}")
+        if checkpoint:
+            config = f"--config {self.run_folder}/config.yaml"
+            say(f"next: python -m fewshot predict {config} --ckpt_path {relative(checkpoint)}")
+
+    def validate(self, **kwargs: Any) -> None:
+        """Validate a checkpoint."""
+        self.trainer.validate(**kwargs, weights_only=True)
+
+    def test(self, **kwargs: Any) -> None:
+        """Test a checkpoint."""
+        self.trainer.test(**kwargs, weights_only=True, verbose=False)
+        say(self.results.table)
+        say(f"\nresults written to {self.run_folder}/results.json")
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write the predictions of the test split's episodes."""
+        self.trainer.predict(**kwargs, weights_only=True, return_predictions=False)
+        say(f"\npredictions written to {self.predictions.path}")
+
+
+def run(arguments: list[str]) -> None:
+    """Run one command.
+
+    Args:
+        arguments: the command and its options.
+
+    Raises:
+        Exception: of any kind; `fewshot.refusals.refusal_of` tells those that a person can mend.
+    """
+    check_configs(arguments)
+    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # no tips, no list of absent accelerators
+    with warnings.catch_warnings():
+        for message, category in NOISE:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        FewShotCLI(
+            command=arguments[0],
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            args=arguments,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": False},
+            trainer_defaults={"use_distributed_sampler": False},
+        )
+
+
+def run_checkpoints() -> list[ModelCheckpoint]:
+    """Callbacks that keep checkpoints/best.ckpt by validation accuracy, and last.ckpt after every epoch."""
+    best = ModelCheckpoint(
+        monitor="val/accuracy",
+        mode="max",
+        filename="best",
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(filename="last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False)
+    return [best, last]
+
+
+def checkpoint_file(given: str) -> str:
+    """The checkpoint that --ckpt_path names: a file, or the folder of a run or experiment.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read.
+    """
+    if given in WORDS_OF_CHECKPOINTS or "://" in given:
+        return given
+    try:
+        file = resolve_weights(given)
+        read_checkpoint(file)
+    except (FileNotFoundError, ValueError) as error:
+        message = str(error).split(" If a pre-training run")[0].removeprefix("weights ")
+        raise type(error)(f"ckpt_path: {message}") from error
+    return str(file)
+
+
+def new_run_folder(experiment: Path) -> Path:
+    """A new folder <experiment>/version_<n>, n one more than the highest there is; made by the first rank alone."""
+    found = [re.fullmatch(r"version_(\d+)", entry.name) for entry in experiment.glob("version_*")]
+    number = max((int(match[1]) for match in found if match), default=-1) + 1
+    while is_first_rank():
+        try:
+            (experiment / f"version_{number}").mkdir(parents=True)
+            break
+        except FileExistsError:  # another run of this experiment was faster
+            number += 1
+    return experiment / f"version_{number}"
+
+
+def remove_if_empty(folder: Path | None) -> None:
+    """Leave no trace of a run that was refused before it wrote anything."""
+    for path in (folder, *folder.parents[:2]) if folder is not None and is_first_rank() else ():
+        try:
+            path.rmdir()
+        except OSError:  # it holds something, or is gone
+            return
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the first of those that train together."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Print once, whatever the number of ranks."""
+    print(text, flush=True)
+
+
+def as_list(value: Any) -> list[Any]:
+    """None and booleans as an empty list, one thing as a list of it."""
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
