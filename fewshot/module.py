@@ -18,7 +18,7 @@ from fewshot.episode import Episode
 from fewshot.functional.descent import logit_gradient
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
-from fewshot.metrics import AccuracyInterval, EpisodeAccuracy
+from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, paired_difference
 
 
 class FewShotModule(LightningModule):
@@ -79,6 +79,7 @@ class FewShotModule(LightningModule):
                 for name in (*(str(step) for step in range(self.method.evaluation_steps + 1)), "nearest_mean")
             }
         )
+        self.test_counts = EpisodeCounts()
         self.results: dict[str, dict[str, Any]] = {}
 
     def forward(self, episode: Episode) -> Refinement:
@@ -184,14 +185,18 @@ class FewShotModule(LightningModule):
 
     def _evaluate(self, episode: Episode, split: str) -> None:
         labels = labels_of(episode)
+        predictors = {}
         if self.method.on_features:
             support, query = encoded(self.backbone, episode)
             episode = episode._replace(support=support, query=query)
             nearest = self.yardstick.classify(support, episode.support_labels, query, episode.n_way)
-            self.accuracies[f"{split}_nearest_mean"].update(nearest, labels)
+            predictors["nearest_mean"] = nearest
         refinement = self(episode)
-        for step, logits in enumerate(refinement.logits):
-            self.accuracies[f"{split}_{step}"].update(logits, labels)
+        predictors |= {str(step): logits for step, logits in enumerate(refinement.logits)}
+        for name, logits in predictors.items():
+            self.accuracies[f"{split}_{name}"].update(logits, labels)
+        if split == "test" and episode.numbers is not None:
+            self.test_counts.update(episode.numbers, list(predictors.values()), labels)
         loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=episode.n_tasks)
 
@@ -199,6 +204,8 @@ class FewShotModule(LightningModule):
         for name, metric in self.accuracies.items():
             if name.startswith(f"{split}_"):
                 metric.reset()
+        if split == "test":
+            self.test_counts.reset()
 
     def _log_accuracies(self, split: str) -> None:
         steps = [self._accuracy(f"{split}_{step}") for step in range(self.method.evaluation_steps + 1)]
@@ -215,12 +222,29 @@ class FewShotModule(LightningModule):
         if nearest.n_episodes:
             logged[f"{split}/accuracy_nearest_mean"] = nearest.accuracy
             results |= {"accuracy_nearest_mean": nearest.accuracy, "ci95_nearest_mean": nearest.ci95}
+        if split == "test":
+            results |= self._paired(n_query=int(self.accuracies["test_0"].n_query))
         self.results[split] = results
         self.log(f"{split}/accuracy", logged.pop(f"{split}/accuracy"), prog_bar=True)
         self.log_dict(logged)  # every rank has computed the same values over all ranks
 
     def _accuracy(self, name: str) -> AccuracyInterval:
         return self.accuracies[name].compute()
+
+    def _paired(self, n_query: int) -> dict[str, Any]:
+        """Correct queries of every test episode, and what the last step gains over what it is compared with."""
+        rows = self.test_counts.compute()  # [n, 1 + M]
+        if not len(rows):
+            return {}
+        names = [f"step_{step}" for step in range(self.method.evaluation_steps + 1)]
+        if rows.shape[1] == len(names) + 2:
+            names = ["nearest_mean", *names]
+        gains = {}
+        for column, name in enumerate(names[:-1], start=1):
+            if name in ("nearest_mean", "step_0"):
+                gain = paired_difference(rows[:, -1], rows[:, column], n_query)
+                gains[name] = {"difference": gain.accuracy, "ci95": gain.ci95}
+        return {"gain_over": gains, "episodes": {"columns": ["episode", *names], "rows": rows.tolist()}}
 
     def _log_training(self, loss: Tensor, terms: dict[str, Tensor], refinement: Refinement, labels: Tensor) -> None:
         accuracy = (refinement.logits[-1].detach().argmax(-1) == labels).float().mean()

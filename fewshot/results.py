@@ -18,10 +18,11 @@ PACKAGES = ("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetric
 
 
 class ResultsWriter(Callback):
-    """Writes results.json into the run folder after a test, and keeps the accuracies as a table to be printed.
+    """Writes results.json and episodes.csv into the run folder after a test, and keeps the accuracies as a table.
 
     The file holds accuracies as fractions of one, and with them everything needed to repeat the test: the episodes'
     sizes, seed and hash, the data set, the backbone, the method, the checkpoint and the versions of the packages.
+    episodes.csv has the number of correct queries of every single episode, for paired comparisons of two runs.
     """
 
     def __init__(self) -> None:
@@ -43,9 +44,12 @@ class ResultsWriter(Callback):
             "checkpoint": relative(str(trainer.ckpt_path)) if trainer.ckpt_path else None,
             "versions": versions(),
         }
+        episodes = results.pop("episodes", None)
         self.table = results_table(results)
         if trainer.log_dir is not None:
             write_json(Path(trainer.log_dir) / "results.json", results)
+            if episodes is not None:
+                write_episodes(Path(trainer.log_dir) / "episodes.csv", episodes)
 
 
 def relative(path: str) -> str:
@@ -75,6 +79,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
+def write_episodes(path: Path, episodes: dict[str, Any]) -> None:
+    """One line an episode: its number, and its correct queries under each predictor."""
+    lines = [",".join(episodes["columns"]), *(",".join(map(str, row)) for row in episodes["rows"])]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
 def results_table(results: dict[str, Any]) -> str:
     """The accuracies of a test in per cent, one line for each refinement step and for the yardstick."""
     n_episodes = results["n_episodes"]
@@ -92,4 +104,8 @@ def results_table(results: dict[str, Any]) -> str:
         for step, (accuracy, ci95) in enumerate(zip(per_step, intervals, strict=True)):
             value = AccuracyInterval(accuracy, ci95, n_episodes)
             lines.append(f"  K = {step:<16}{value}")
+    for name, gain in results.get("gain_over", {}).items() if len(per_step) > 1 else ():
+        other = "nearest class mean" if name == "nearest_mean" else "K = 0"
+        difference = f"{100 * gain['difference']:+.2f} +- {100 * gain['ci95']:.2f}"
+        lines.append(f"  gain of K = {len(per_step) - 1} over {other}: {difference} points (paired by episode)")
     return "\n".join(lines)

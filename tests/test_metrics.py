@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.metrics import EpisodeAccuracy
+from fewshot.metrics import EpisodeAccuracy, EpisodeCounts, paired_difference
 
 
 def one_hot_scores(predictions, n_way):
@@ -48,3 +48,20 @@ def test_episodes_of_another_size_are_refused():
     metric.update(torch.zeros(1, 4, 2), torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="5 queries after episodes with 4"):
         metric.update(torch.zeros(1, 5, 2), torch.zeros(1, 5, dtype=torch.int64))
+
+
+def test_paired_difference_against_numpy():
+    first, second = torch.randint(75, (30,)), torch.randint(75, (30,))
+    value = paired_difference(first, second, 75)
+    difference = (first - second).numpy() / 75
+    assert value.accuracy == pytest.approx(difference.mean())
+    assert value.ci95 == pytest.approx(1.96 * difference.std(ddof=1) / math.sqrt(30))
+
+
+def test_counts_are_sorted_by_episode():
+    metric = EpisodeCounts()
+    labels = torch.tensor([[0, 1], [1, 1]])
+    right, wrong = (one_hot_scores(predictions, 2) for predictions in (labels, 1 - labels))
+    metric.update(torch.tensor([7, 3]), [right, wrong], labels)
+    metric.update(torch.tensor([5]), [right[:1], right[:1]], labels[:1])
+    assert metric.compute().tolist() == [[3, 2, 0], [5, 2, 2], [7, 2, 0]]

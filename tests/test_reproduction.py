@@ -1,0 +1,71 @@
+"""The figures that the README reports, measured again from the shipped configs on real images. Slow: about half an hour.
+
+Thresholds are what the project promises, below the reported figures by more than their interval.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewshot.cli import main
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # a warning of a library is no reason to lose half an hour
+]
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def results_of(name, runs, *options, subcommand="fit"):
+    """Run a shipped config into `runs` and return its results.json."""
+    config = str(CONFIGS / f"{name}.yaml")
+    main([subcommand, "--config", config, "--runs", str(runs), "--trainer.enable_progress_bar", "false", *options])
+    newest = max((runs / name).glob("version_*"), key=lambda folder: int(folder.name.removeprefix("version_")))
+    return json.loads((newest / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_root):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def conv4(runs):
+    """Where the pre-trained Conv-4 of CIFAR-FS lies."""
+    results_of("cifar_fs_conv4_pretrain", runs)
+    return runs / "cifar_fs_conv4_pretrain"
+
+
+def sib(name, runs, conv4):
+    return results_of(name, runs, "--model.backbone.weights", str(conv4))
+
+
+@pytest.fixture(scope="module")
+def one_shot(runs, conv4):
+    return sib("cifar_fs_conv4_sib_5way1shot", runs, conv4)
+
+
+def test_cifar_fs_1_shot(one_shot):
+    initial, final = one_shot["accuracy_per_step"][0], one_shot["accuracy"]
+    assert one_shot["n_episodes"] == 2000
+    assert initial >= 0.615
+    assert final >= 0.710
+    assert final - initial >= 0.09
+    assert final - one_shot["accuracy_nearest_mean"] >= 0.09
+
+
+def test_cifar_fs_5_shot(runs, conv4):
+    results = sib("cifar_fs_conv4_sib_5way5shot", runs, conv4)
+    assert results["n_episodes"] == 2000
+    assert results["accuracy_per_step"][0] >= 0.775
+    assert results["accuracy"] >= 0.800
+
+
+def test_gaussian_posterior_is_as_good_as_dirac(one_shot, runs, conv4):
+    gaussian = sib("cifar_fs_conv4_sib_gaussian_5way1shot", runs, conv4)
+    assert gaussian["episodes_sha256"] == one_shot["episodes_sha256"]
+    interval = np.hypot(gaussian["ci95"], one_shot["ci95"])
+    assert abs(gaussian["accuracy"] - one_shot["accuracy"]) <= interval
