@@ -96,6 +96,8 @@ class PretrainModule(LightningModule):
         """Tell the data module what the backbone receives; check its number of classes."""
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "expect_features"):
+            datamodule.expect_features("val", "test")
         if stage == "fit" and datamodule is not None and datamodule.n_classes != self.n_classes:
             raise ValueError(
                 f"n_classes={self.n_classes} but the train split has {datamodule.n_classes} classes; "

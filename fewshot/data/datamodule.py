@@ -341,7 +341,6 @@ class ClassDataModule(LightningDataModule):
             store_features=False,
         )
         """Reads the pictures and makes the validation and test episodes."""
-        self.episodes.expect_features("val", "test")
 
     def adapt(
         self,
@@ -351,6 +350,10 @@ class ClassDataModule(LightningDataModule):
     ) -> None:
         """Deliver pictures as the backbone wants them; see EpisodicDataModule.adapt."""
         self.episodes.adapt(channels, preprocessing, image_size)
+
+    def expect_features(self, *splits: Split) -> None:
+        """Let episodes carry features; see EpisodicDataModule.expect_features."""
+        self.episodes.expect_features(*splits)
 
     def compute_features(self, split: Split, encoder: Encoder) -> None:
         """Encode the split's pictures, each once; see EpisodicDataModule.compute_features."""

@@ -109,9 +109,8 @@ class EpisodeSampler:
         total = n_way * n_query
         # The most queries that one class can have: fixes how many numbers an episode draws, whatever its neighbours.
         self._depth = n_query if dirichlet is None else min(total, int(sizes.max()) - n_shot)
-        self._bits = np.random.Philox(key=self._key(0))
-        self._state = self._bits.state
-        self._generator = np.random.Generator(self._bits)
+        self._generator = np.random.Generator(np.random.Philox(key=self._key(0)))
+        self._state = self._generator.bit_generator.state
         self._keys = (0, self._key(0))
 
     def draw(self, epoch: int, numbers: Sequence[int] | IntArray) -> EpisodeIndex:
@@ -122,7 +121,7 @@ class EpisodeSampler:
         shares = np.empty((tasks, ways))
         for task, number in enumerate(numbers):
             self._seek(epoch, int(number), EPISODES)
-            raw[task] = self._bits.random_raw(raw.shape[1])
+            raw[task] = self._generator.bit_generator.random_raw(raw.shape[1])
             if self.dirichlet is not None:
                 shares[task] = self._generator.dirichlet(np.full(ways, self.dirichlet))
         uniform = (raw >> np.uint64(11)) * 2.0**-53  # in [0, 1)
@@ -172,7 +171,7 @@ class EpisodeSampler:
             self._keys = (epoch, self._key(epoch))
         state = self._state["state"]
         state["key"], state["counter"][:] = self._keys[1], (0, 0, number, purpose)
-        self._bits.state = self._state
+        self._generator.bit_generator.state = self._state
 
 
 def check_sizes(*, n_way: int, n_shot: int, n_query: int, seed: int, dirichlet: float | None) -> None:

@@ -471,3 +471,38 @@ def test_real_images(data_root):
         assert 0 <= label < 5
     with pytest.raises(ValueError, match="n_way=17 but split 'val' of cifar_fs has 16 classes"):
         EpisodicDataModule(data.dataset, n_way=17).val_dataloader()
+
+
+class CountingEncoder:
+    """Mean intensity of each channel and a constant; counts the pictures it sees."""
+
+    def __init__(self):
+        self.pictures, self.shift = 0, 0.0
+
+    def __call__(self, pictures):
+        self.pictures += len(pictures)
+        return torch.nn.functional.pad(pictures.mean((2, 3)), (0, 1), value=1.0) + self.shift
+
+
+@pytest.mark.parametrize("kind", [make, classes])
+def test_episodes_carry_the_features_computed_last(kind):
+    data, encoder = kind(), CountingEncoder()
+    data.expect_features("val", "test")
+    loader = data.val_dataloader()
+    for encoder.shift in (0.0, 2.0):
+        data.compute_features("val", encoder)
+        for episode, pictures in zip(loader, kind().val_dataloader(), strict=True):
+            assert torch.equal(episode.query_index, pictures.query_index)
+            for features, inputs in ((episode.support, pictures.support), (episode.query, pictures.query)):
+                tasks, size = inputs.shape[:2]
+                expected = CountingEncoder()(inputs.flatten(0, 1)).unflatten(0, (tasks, size)) + encoder.shift
+                torch.testing.assert_close(features, expected)
+    assert encoder.pictures == 2 * len(data.images("val"))
+
+
+def test_few_episodes_of_many_pictures_carry_pictures():
+    data, encoder = make(val_episodes=1), CountingEncoder()
+    data.expect_features("val")
+    data.compute_features("val", encoder)
+    assert not next(iter(data.val_dataloader())).holds_features
+    assert encoder.pictures == 0
