@@ -30,6 +30,8 @@ from fewshot.results import ResultsWriter, relative
 NOISE = (
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     (".*LeafSpec.*", FutureWarning),
+    # LightningCLI calls what jsonargparse 4.49 deprecated: https://github.com/Lightning-AI/pytorch-lightning/issues/21900
+    (r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)", DeprecationWarning),
     # num_workers=0 is the default on purpose: https://github.com/Lightning-AI/pytorch-lightning/issues/10182
     (".*does not have many workers.*", UserWarning),
     # a frozen backbone is in evaluation mode: https://github.com/Lightning-AI/pytorch-lightning/issues/19820

@@ -51,7 +51,7 @@ def construction(value: Any, name: str = "value") -> Any:
         fields = dataclasses.fields(value)
         return {field.name: construction(getattr(value, field.name), f"{name}.{field.name}") for field in fields}
     if isinstance(value, functools.partial) and (not value.args or isinstance(value.args[-1], type)):
-        # a person writes partial(the class, keywords); jsonargparse gives partial(its own functions, the class, keywords)
+        # a person writes partial(the class, keywords), jsonargparse partial(its own functions, the class, keywords)
         target = value.args[-1] if value.args else value.func
         arguments = {key: construction(item, f"{name}.{key}") for key, item in value.keywords.items()}
         return {"class_path": import_path(target), "init_args": arguments}

@@ -306,7 +306,7 @@ def configured_optimizer(
     """What `configure_optimizers` returns: the optimiser of the parameters that are trained, and its scheduler.
 
     Raises:
-        ValueError: nothing is trained.
+        ValueError: nothing is trained, or the optimiser or scheduler refuses a value.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters:
@@ -314,8 +314,15 @@ def configured_optimizer(
             "nothing to train: the method has no trained parameters and the backbone is frozen; "
             "use `test` instead of `fit`, or set freeze_backbone=false"
         )
-    built = optimizer(parameters)
+    try:
+        built = optimizer(parameters)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"optimizer: {error}") from error
     if lr_scheduler is None:
         return built
-    scheduler = {"scheduler": lr_scheduler(built), "interval": interval, "monitor": "val/accuracy"}
+    try:
+        scheduled = lr_scheduler(built)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"lr_scheduler: {error}") from error
+    scheduler = {"scheduler": scheduled, "interval": interval, "monitor": "val/accuracy"}
     return {"optimizer": built, "lr_scheduler": scheduler}

@@ -76,7 +76,10 @@ def check_configs(arguments: Sequence[str]) -> None:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"config: {value} is not valid YAML: {one_line(error)}") from error
+            mark = getattr(error, "problem_mark", None)
+            place_in_file = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+            problem = one_line(getattr(error, "problem", None) or error)
+            raise ValueError(f"config: {value} is not valid YAML: {problem}{place_in_file}") from error
         if not isinstance(content, dict):
             raise ValueError(f"config: {value} holds {type(content).__name__}, not keys with values")
 
@@ -92,7 +95,8 @@ def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
         return parser_refusal(error, arguments)
     if isinstance(error, OmegaConfBaseException):
         where = str(getattr(error, "full_key", None) or "")
-        return f"{short_key(where) or 'config'}: {one_line(getattr(error, 'msg', None) or error)}"
+        message = re.sub(r"'\.+", "'", str(error).splitlines()[0])
+        return f"{short_key(where) or 'config'}: {message}"
     if isinstance(error, MisconfigurationException):
         return one_line(error)
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
@@ -226,7 +230,7 @@ def option_names(parser: Parser | None) -> list[str]:
     if parser is None:
         return []
     dests = [action.dest for action in parser._actions if action.option_strings]
-    return [dest for dest in dests if dest not in ("help", "print_config") and not dest.endswith(".help")]
+    return [dest for dest in dests if dest != "help" and not dest.startswith("print_") and not dest.endswith(".help")]
 
 
 def type_hint(parser: Parser | None, key: str) -> Any:

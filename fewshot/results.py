@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 from pathlib import Path
@@ -75,8 +76,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write beside the target and rename, so that a half-written file is never seen under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def plain(value: Any) -> Any:
+    """The value with null where a number is not finite, such as the interval of a single episode: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_episodes(path: Path, episodes: dict[str, Any]) -> None:

@@ -106,6 +106,8 @@ class MLPGradient(QueryGradient):
 
     def __init__(self, n_way: int = 5, expansion: int = 8) -> None:
         super().__init__()
+        if n_way < 1 or expansion < 1:
+            raise ValueError(f"n_way={n_way} and expansion={expansion}; both are at least 1")
         self.n_way: int = n_way
         width = expansion * n_way
         self.layers = nn.Sequential(
