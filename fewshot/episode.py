@@ -45,6 +45,12 @@ class Episode(NamedTuple):
         """Whether the inputs are feature vectors [T, *, D] rather than pictures [T, *, C, H, W]."""
         return self.support.ndim == 3
 
+    def known_query_labels(self) -> Tensor:
+        """Query labels [T, Q]; ValueError where they are not known."""
+        if self.query_labels is None:
+            raise ValueError("these episodes have no query labels; they can be predicted, not trained on or tested")
+        return self.query_labels
+
     def check(self) -> Episode:
         """Return the episode itself; raise ValueError where shapes or labels do not fit together."""
         tasks, size = self.support_labels.shape

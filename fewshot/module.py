@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -16,9 +16,11 @@ from fewshot.backbones.config import BackboneConfig, drop_initial_weights
 from fewshot.construction import record_hyperparameters
 from fewshot.episode import Episode
 from fewshot.functional.descent import logit_gradient
+from fewshot.handover import compute_features, hand_over_preprocessing
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, paired_difference
+from fewshot.optimization import configured_optimizer
 
 
 class FewShotModule(LightningModule):
@@ -126,7 +128,7 @@ class FewShotModule(LightningModule):
 
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
         """Loss of a batch of episodes."""
-        labels = labels_of(episode)
+        labels = episode.known_query_labels()
         refinement = self(episode)
         terms = self.method.loss(refinement, labels)
         if self.initial_loss_weight:
@@ -184,7 +186,7 @@ class FewShotModule(LightningModule):
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
 
     def _evaluate(self, episode: Episode, split: str) -> None:
-        labels = labels_of(episode)
+        labels = episode.known_query_labels()
         predictors = {}
         if self.method.on_features:
             support, query = encoded(self.backbone, episode)
@@ -258,71 +260,3 @@ class FewShotModule(LightningModule):
             values["train/gradient_cosine"] = F.cosine_similarity(synthetic, true, dim=-1).mean()
         self.log("train/loss", values.pop("train/loss"), prog_bar=True, batch_size=labels.shape[0])
         self.log_dict(values, batch_size=labels.shape[0])
-
-
-def labels_of(episode: Episode) -> Tensor:
-    """Query labels [T, Q]; ValueError where they are not known."""
-    if episode.query_labels is None:
-        raise ValueError("these episodes have no query labels; they can be predicted, not trained on or tested")
-    return episode.query_labels
-
-
-def hand_over_preprocessing(backbone: Any, config: BackboneConfig, trainer: Trainer | None) -> None:
-    """Tell the trainer's data module how many channels, what size and which normalisation the backbone wants.
-
-    A size is asked for where the config names one, and where the network takes no other; else the pictures keep the
-    size that the data set or the published weights say.
-    """
-    datamodule: Any = getattr(trainer, "datamodule", None)
-    if hasattr(datamodule, "adapt"):
-        size = config.image_size
-        if size is None and not backbone.takes_any_size:
-            size = backbone.image_size
-        datamodule.adapt(channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=size)
-
-
-def compute_features(module: Any, split: str) -> None:
-    """Let the data module encode a split's pictures with the backbone as it is now, in the trainer's precision.
-
-    Where the backbone is trained, this replaces encoding every picture once for each episode it occurs in.
-    """
-    datamodule: Any = getattr(module.trainer, "datamodule", None)
-    if hasattr(datamodule, "compute_features"):
-
-        def encode(pictures: Tensor) -> Tensor:
-            with module.trainer.precision_plugin.forward_context():
-                return module.backbone(pictures.to(module.device, memory_format=torch.channels_last)).float()
-
-        datamodule.compute_features(split, encode)
-
-
-def configured_optimizer(
-    module: LightningModule,
-    optimizer: OptimizerCallable,
-    lr_scheduler: LRSchedulerCallable | None,
-    *,
-    interval: str,
-) -> Any:
-    """What `configure_optimizers` returns: the optimiser of the parameters that are trained, and its scheduler.
-
-    Raises:
-        ValueError: nothing is trained, or the optimiser or scheduler refuses a value.
-    """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ValueError(
-            "nothing to train: the method has no trained parameters and the backbone is frozen; "
-            "use `test` instead of `fit`, or set freeze_backbone=false"
-        )
-    try:
-        built = optimizer(parameters)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"optimizer: {error}") from error
-    if lr_scheduler is None:
-        return built
-    try:
-        scheduled = lr_scheduler(built)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"lr_scheduler: {error}") from error
-    scheduler = {"scheduler": scheduled, "interval": interval, "monitor": "val/accuracy"}
-    return {"optimizer": built, "lr_scheduler": scheduler}

@@ -16,10 +16,11 @@ from fewshot.backbones.config import BackboneConfig, drop_initial_weights
 from fewshot.construction import record_hyperparameters
 from fewshot.episode import Episode
 from fewshot.functional.prototypes import normalized
+from fewshot.handover import compute_features, hand_over_preprocessing
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
-from fewshot.module import compute_features, configured_optimizer, hand_over_preprocessing, labels_of
+from fewshot.optimization import configured_optimizer
 
 
 class CosineClassifier(nn.Module):
@@ -151,7 +152,7 @@ class PretrainModule(LightningModule):
     def _evaluate(self, episode: Episode, split: str) -> None:
         support, query = encoded(self.backbone, episode)
         logits = self.nearest_mean.classify(support, episode.support_labels, query, episode.n_way)
-        self.accuracies[split].update(logits, labels_of(episode))
+        self.accuracies[split].update(logits, episode.known_query_labels())
 
     def _log_accuracy(self, split: str) -> None:
         value = self.accuracies[split].compute()

@@ -13,7 +13,17 @@ PACKAGE = Path(__file__).resolve().parent.parent / "fewshot"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A room is a file or a folder directly in fewshot/. What is not named here may import every room but cli.
-BELOW_MODULE = {"episode", "construction", "functional", "metrics", "methods", "data", "backbones", "callbacks"}
+BELOW_MODULE = {
+    "episode",
+    "construction",
+    "functional",
+    "metrics",
+    "methods",
+    "data",
+    "backbones",
+    "handover",
+    "optimization",
+}
 ROOMS: dict[str, set[str]] = {
     "episode": set(),
     "construction": set(),
@@ -22,8 +32,10 @@ ROOMS: dict[str, set[str]] = {
     "data": {"episode"},
     "backbones": set(),
     "methods": {"episode", "construction", "functional"},
+    "handover": {"backbones"},
+    "optimization": set(),
     "module": BELOW_MODULE,
-    "pretrain": BELOW_MODULE | {"module"},
+    "pretrain": BELOW_MODULE,
 }
 
 

@@ -1,4 +1,4 @@
-"""The figures that the README reports, measured again from the shipped configs on real images. Slow: about half an hour.
+"""The figures that the README reports, measured again from the shipped configs on real images: half an hour.
 
 Each may fall short of the reported figure by a little more than its interval, since training on another machine rounds
 differently.

@@ -1,0 +1,40 @@
+"""Optimisers and schedulers of the LightningModules, from the callables that a config makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+
+
+def configured_optimizer(
+    module: LightningModule,
+    optimizer: OptimizerCallable,
+    lr_scheduler: LRSchedulerCallable | None,
+    *,
+    interval: str,
+) -> Any:
+    """What `configure_optimizers` returns: the optimiser of the parameters that are trained, and its scheduler.
+
+    Raises:
+        ValueError: nothing is trained, or the optimiser or scheduler refuses a value.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(
+            "nothing to train: the method has no trained parameters and the backbone is frozen; "
+            "use `test` instead of `fit`, or set freeze_backbone=false"
+        )
+    try:
+        built = optimizer(parameters)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"optimizer: {error}") from error
+    if lr_scheduler is None:
+        return built
+    try:
+        scheduled = lr_scheduler(built)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"lr_scheduler: {error}") from error
+    scheduler = {"scheduler": scheduled, "interval": interval, "monitor": "val/accuracy"}
+    return {"optimizer": built, "lr_scheduler": scheduler}
