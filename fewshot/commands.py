@@ -36,9 +36,11 @@ NOISE = (
     (".*does not have many workers.*", UserWarning),
     # a frozen backbone is in evaluation mode: https://github.com/Lightning-AI/pytorch-lightning/issues/19820
     (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
-    # short epochs are logged at their first step
+    # short epochs are logged at their last step
     (".*smaller than the logging interval.*", UserWarning),
 )
+# A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
+NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
 WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
 
 
@@ -123,6 +125,9 @@ class FewShotCLI(LightningCLI):
 
     def test(self, **kwargs: Any) -> None:
         """Test a checkpoint."""
+        trained = any(parameter.requires_grad for parameter in kwargs["model"].parameters())
+        if kwargs.get("ckpt_path") is None and trained:
+            say("no --ckpt_path given: the method is tested untrained")
         self.trainer.test(**kwargs, weights_only=True, verbose=False)
         say(self.results.table)
         say(f"\nresults written to {self.run_folder}/results.json")
@@ -147,7 +152,7 @@ def run(arguments: list[str]) -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # no tips, no list of absent accelerators
     with warnings.catch_warnings():
-        for message, category in NOISE:
+        for message, category in NOISE if arguments[0] == "fit" else NOISE + NOISE_BUT_IN_FIT:
             warnings.filterwarnings("ignore", message=message, category=category)
         FewShotCLI(
             command=arguments[0],
@@ -186,7 +191,11 @@ def checkpoint_file(given: str) -> str:
         FileNotFoundError: there is none.
         ValueError: it cannot be read.
     """
-    if given in WORDS_OF_CHECKPOINTS or "://" in given:
+    if given in WORDS_OF_CHECKPOINTS:
+        raise ValueError(
+            f"ckpt_path: {given!r} names no run; give a checkpoint file, or the folder of a run or experiment"
+        )
+    if "://" in given:
         return given
     try:
         file = resolve_weights(given)

@@ -35,6 +35,7 @@ def compute_features(module: Any, split: str) -> None:
 
         def encode(pictures: Tensor) -> Tensor:
             with module.trainer.precision_plugin.forward_context():
-                return module.backbone(pictures.to(module.device, memory_format=torch.channels_last)).float()
+                pictures = pictures.to(module.device, module.dtype, memory_format=torch.channels_last)
+                return module.backbone(pictures).float()
 
         datamodule.compute_features(split, encode)

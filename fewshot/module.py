@@ -20,7 +20,8 @@ from fewshot.handover import compute_features, hand_over_preprocessing
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, paired_difference
-from fewshot.optimization import configured_optimizer
+from fewshot.optimization import configured_optimizer, is_logged
+from fewshot.predictions import prediction
 
 
 class FewShotModule(LightningModule):
@@ -96,21 +97,40 @@ class FewShotModule(LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Tell the data module what the backbone receives, and let it store the features of a frozen one."""
+        """Tell the data module what the backbone receives, and let it store the features of a frozen one.
+
+        Raises:
+            ValueError: the data module gives no episodes, or episodes of more or fewer ways than the method serves.
+        """
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if self.method.on_features and hasattr(datamodule, "use_features"):
-            if self.freeze_backbone:
-                datamodule.use_features(self.encode, self.backbone_key)
-            else:
-                datamodule.expect_features("val", "test")
+        if not hasattr(datamodule, "use_features"):
+            if hasattr(datamodule, "compute_features"):
+                raise ValueError(
+                    f"FewShotModule needs episodes but data is {type(datamodule).__name__}; set data to "
+                    "EpisodicDataModule, or model to PretrainModule"
+                )
+            return
+        ways = {datamodule.n_way} | ({datamodule.train_n_way} if stage == "fit" else set())
+        if self.method.n_way is not None and ways != {self.method.n_way}:
+            raise ValueError(
+                f"the method was made for n_way={self.method.n_way} but the episodes have {sorted(ways)} ways; set "
+                "both alike, or use a method for any number of ways"
+            )
+        if not self.method.on_features:
+            datamodule.carry_pictures()
+        elif self.freeze_backbone:
+            datamodule.use_features(self.encode, self.backbone_key)
+        else:
+            datamodule.expect_features("val", "test")
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """Features [B, D] in float32 of pictures [B, C, H, W], by the backbone in evaluation mode on its own device."""
         training = self.backbone.training
         self.backbone.eval()
-        features = self.backbone(pictures.to(self.device, memory_format=torch.channels_last))
+        dtype: Any = self.dtype
+        features = self.backbone(pictures.to(self.device, dtype, memory_format=torch.channels_last))
         self.backbone.train(training)
         return features.float()
 
@@ -119,7 +139,7 @@ class FewShotModule(LightningModule):
         digest = hashlib.sha256(f"{self.backbone_config.name} {self.backbone_config.image_size}".encode())
         for name, tensor in self.backbone.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def configure_optimizers(self) -> Any:
@@ -135,7 +155,13 @@ class FewShotModule(LightningModule):
             initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten())
             terms = {**terms, "initial": self.initial_loss_weight * initial}
         loss = torch.stack(list(terms.values())).sum()
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if not bool(loss.isfinite()):
+            numbers = None if episode.numbers is None else episode.numbers.tolist()
+            raise ValueError(
+                f"the loss is {float(loss)} at step {self.global_step}, epoch {self.current_epoch}, episodes "
+                f"{numbers}; lower the learning rate or the step size, and check the features of these episodes"
+            )
+        if is_logged(self, batch_idx):
             self._log_training(loss, terms, refinement, labels)
         return loss
 
@@ -165,15 +191,7 @@ class FewShotModule(LightningModule):
     def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor | None]:
         """Probabilities [T, Q, N] of the queries before and after refinement, beside the episode's own numbers."""
         refinement = self(episode)
-        return {
-            "numbers": episode.numbers,
-            "support_index": episode.support_index,
-            "support_labels": episode.support_labels,
-            "query_index": episode.query_index,
-            "query_labels": episode.query_labels,
-            "before": refinement.logits[0].softmax(-1),
-            "after": refinement.logits[-1].softmax(-1),
-        }
+        return prediction(episode, before=refinement.logits[0], after=refinement.logits[-1])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out where the backbone's first weights came from: the checkpoint holds the weights themselves."""
@@ -194,6 +212,11 @@ class FewShotModule(LightningModule):
             nearest = self.yardstick.classify(support, episode.support_labels, query, episode.n_way)
             predictors["nearest_mean"] = nearest
         refinement = self(episode)
+        if len(refinement.logits) != self.method.evaluation_steps + 1:
+            raise ValueError(
+                f"{type(self.method).__name__}.refine gives logits of {len(refinement.logits)} steps, before the first "
+                f"one and after each, but its evaluation_steps is {self.method.evaluation_steps}; set n_steps to K"
+            )
         predictors |= {str(step): logits for step, logits in enumerate(refinement.logits)}
         for name, logits in predictors.items():
             self.accuracies[f"{split}_{name}"].update(logits, labels)

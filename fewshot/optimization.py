@@ -1,4 +1,4 @@
-"""Optimisers and schedulers of the LightningModules, from the callables that a config makes."""
+"""Optimisers and schedulers of the LightningModules, and at which of their steps training is logged."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def configured_optimizer(
         raise ValueError(f"lr_scheduler: {error}") from error
     scheduler = {"scheduler": scheduled, "interval": interval, "monitor": "val/accuracy"}
     return {"optimizer": built, "lr_scheduler": scheduler}
+
+
+def is_logged(module: LightningModule, batch_idx: int) -> bool:
+    """Whether Lightning writes what is logged at this training step: every n-th, and an epoch's last.
+
+    What is costly to compute for the log alone is computed at these steps only.
+    """
+    trainer: Any = module.trainer
+    return (module.global_step + 1) % trainer.log_every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches

@@ -11,6 +11,27 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from fewshot.episode import Episode
+
+
+def prediction(episode: Episode, *, before: Tensor, after: Tensor) -> dict[str, Tensor | None]:
+    """What a predict_step returns: the episode's own numbers, and the queries' probabilities [T, Q, N].
+
+    Args:
+        episode: T tasks.
+        before: [T, Q, N] logits before refinement.
+        after: [T, Q, N] logits after it.
+    """
+    return {
+        "numbers": episode.numbers,
+        "support_index": episode.support_index,
+        "support_labels": episode.support_labels,
+        "query_index": episode.query_index,
+        "query_labels": episode.query_labels,
+        "before": before.float().softmax(-1),
+        "after": after.float().softmax(-1),
+    }
+
 
 class PredictionWriter(BasePredictionWriter):
     """Writes <run folder>/predictions.csv during `predict`.

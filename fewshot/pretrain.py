@@ -20,7 +20,8 @@ from fewshot.handover import compute_features, hand_over_preprocessing
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
-from fewshot.optimization import configured_optimizer
+from fewshot.optimization import configured_optimizer, is_logged
+from fewshot.predictions import prediction
 
 
 class CosineClassifier(nn.Module):
@@ -99,6 +100,11 @@ class PretrainModule(LightningModule):
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "expect_features"):
             datamodule.expect_features("val", "test")
+        if stage == "fit" and hasattr(datamodule, "adapt") and not hasattr(datamodule, "n_classes"):
+            raise ValueError(
+                f"PretrainModule trains on single pictures but data is {type(datamodule).__name__}; set data to "
+                "ClassDataModule, or model to FewShotModule"
+            )
         if stage == "fit" and datamodule is not None and datamodule.n_classes != self.n_classes:
             raise ValueError(
                 f"n_classes={self.n_classes} but the train split has {datamodule.n_classes} classes; "
@@ -114,7 +120,7 @@ class PretrainModule(LightningModule):
         pictures, labels = batch
         logits = self.classifier(self(pictures))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if is_logged(self, batch_idx):
             self.log("train/loss", loss.detach(), prog_bar=True)
             self.log("train/accuracy", (logits.detach().argmax(-1) == labels).float().mean(), prog_bar=True)
         return loss
@@ -132,6 +138,15 @@ class PretrainModule(LightningModule):
 
     def test_step(self, episode: Episode, batch_idx: int) -> None:
         self._evaluate(episode, "test")
+
+    def on_predict_epoch_start(self) -> None:
+        compute_features(self, "test")
+
+    def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor | None]:
+        """Probabilities [T, Q, N] of the queries by nearest class mean, which takes no refinement steps."""
+        support, query = encoded(self.backbone, episode)
+        logits = self.nearest_mean.classify(support, episode.support_labels, query, episode.n_way)
+        return prediction(episode, before=logits, after=logits)
 
     def on_validation_epoch_end(self) -> None:
         self._log_accuracy("val")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot.metrics import AccuracyInterval
 
@@ -29,9 +28,11 @@ class ResultsWriter(Callback):
     def __init__(self) -> None:
         self.table = ""
 
-    @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collect and write."""
+        """Collect and write, on the first rank."""
+        folder = trainer.log_dir  # asks all ranks
+        if not trainer.is_global_zero:
+            return
         measured = getattr(pl_module, "results", {}).get("test")
         describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
         if measured is None or describe is None:
@@ -43,14 +44,15 @@ class ResultsWriter(Callback):
             "backbone": pl_module.hparams.get("backbone"),
             "method": pl_module.hparams.get("method", "nearest class mean"),
             "checkpoint": relative(str(trainer.ckpt_path)) if trainer.ckpt_path else None,
+            "training_seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
             "versions": versions(),
         }
         episodes = results.pop("episodes", None)
         self.table = results_table(results)
-        if trainer.log_dir is not None:
-            write_json(Path(trainer.log_dir) / "results.json", results)
+        if folder is not None:
+            write_json(Path(folder) / "results.json", results)
             if episodes is not None:
-                write_episodes(Path(trainer.log_dir) / "episodes.csv", episodes)
+                write_episodes(Path(folder) / "episodes.csv", episodes)
 
 
 def relative(path: str) -> str:

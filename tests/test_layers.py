@@ -22,6 +22,7 @@ BELOW_MODULE = {
     "data",
     "backbones",
     "handover",
+    "predictions",
     "optimization",
 }
 ROOMS: dict[str, set[str]] = {
@@ -34,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"episode", "construction", "functional"},
     "handover": {"backbones"},
     "optimization": set(),
+    "predictions": {"episode"},
     "module": BELOW_MODULE,
     "pretrain": BELOW_MODULE,
 }

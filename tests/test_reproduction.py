@@ -1,7 +1,7 @@
 """The figures that the README reports, measured again from the shipped configs on real images: half an hour.
 
-Meta-training is cut to about half of the configs' episodes. Each figure may fall short of the reported one by a point, for
-that reason and since another machine rounds differently.
+Meta-training is cut to about half of the configs' episodes. Each figure may fall short of the reported one by a point,
+for that reason and since another machine rounds differently.
 """
 
 import csv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
@@ -48,6 +49,8 @@ class EpisodicDataModule(LightningDataModule):
         store_features: whether a frozen backbone encodes every picture once rather than once for every episode.
         augmented_views: stored features of each training picture under so many random augmentations, one of which is
             picked whenever the picture comes up; 0 stores the features of the picture as it is.
+        train_seed: seed of training episodes where it differs, to train again and test on the same episodes; null takes
+            seed.
 
     Raises:
         ValueError: a size that is not positive; when a loader is asked for also: more ways than classes, a class
@@ -73,6 +76,7 @@ class EpisodicDataModule(LightningDataModule):
         image_size: int | None = None,
         store_features: bool = True,
         augmented_views: int = 0,
+        train_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -83,8 +87,10 @@ class EpisodicDataModule(LightningDataModule):
         self.tasks_per_batch, self.num_workers = tasks_per_batch, num_workers
         self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
         self.seed, self.dirichlet = seed, dirichlet
+        self.train_seed = seed if train_seed is None else train_seed
         self.image_size, self.store_features, self.augmented_views = image_size, store_features, augmented_views
         check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet)
+        _check_least("train_seed", self.train_seed, 0)
         for name in ("train_n_way", "train_n_shot", "train_n_query", "tasks_per_batch"):
             _check_least(name, getattr(self, name), 1)
         for name in ("train_episodes", "val_episodes", "test_episodes"):
@@ -143,15 +149,20 @@ class EpisodicDataModule(LightningDataModule):
             key: changes with the backbone's architecture, weights and precision; or a function that returns it, called
                 whenever a loader is asked for.
         """
+        self._expected = ()
         self._encoder = (encoder, key) if self.store_features else None
         return self.store_features
+
+    def carry_pictures(self) -> None:
+        """Let episodes carry pictures again, whatever was handed over before."""
+        self._encoder, self._expected = None, ()
 
     def expect_features(self, *splits: Split) -> None:
         """Let episodes of these splits carry what `compute_features` computed last, wherever that saves work.
 
         It does where the split has fewer pictures than its episodes have in all.
         """
-        self._expected = splits
+        self._encoder, self._expected = None, splits
 
     def compute_features(self, split: Split, encoder: Encoder) -> None:
         """Encode the split's pictures, each once, by a backbone that is still being trained.
@@ -194,7 +205,7 @@ class EpisodicDataModule(LightningDataModule):
                 n_way=self.train_n_way if training else self.n_way,
                 n_shot=self.train_n_shot if training else self.n_shot,
                 n_query=self.train_n_query if training else self.n_query,
-                seed=self.seed,
+                seed=self.train_seed if training else self.seed,
                 split=split,
                 dirichlet=self.dirichlet,
                 class_names=images.class_names,
@@ -208,9 +219,11 @@ class EpisodicDataModule(LightningDataModule):
         return {"train": self.train_episodes, "val": self.val_episodes, "test": self.test_episodes}[split]
 
     def episodes_sha256(self, split: Split) -> str:
-        """Hash of the pictures and labels of all episodes of the split (of epoch 0, in training)."""
+        """Hash of the pictures, by name, and labels of all episodes of the split (of epoch 0, in training)."""
         if split not in self._hashes:
-            self._hashes[split] = self.sampler(split).sha256(self.n_episodes(split))
+            digest = hashlib.sha256(self.sampler(split).sha256(self.n_episodes(split)).encode())
+            digest.update("\0".join(self.images(split).names).encode())
+            self._hashes[split] = digest.hexdigest()
         return self._hashes[split]
 
     def describe(self, split: Split) -> dict[str, Any]:

@@ -19,16 +19,16 @@ def cosine_weight_gradient(weights: Tensor, query: Tensor, logit_gradient: Tenso
     it can be differentiated again without an inner backward pass.
 
     Args:
-        weights: theta, [T, N, D]; none of them zero.
+        weights: theta, [T, N, D]; a zero vector has no direction to turn to, and its gradient is zero.
         query: f, [T, Q, D], each of length one.
         logit_gradient: g, [T, Q, N].
         scale: s, the factor between cosine and logit.
     """
-    length = weights.norm(dim=-1, keepdim=True)  # [T, N, 1]
+    length = weights.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()  # [T, N, 1], differentiable at zero too
     direction = weights / length
     pull = torch.bmm(logit_gradient.transpose(1, 2), query)  # [T, N, D]
     tangent = pull - direction * (direction * pull).sum(-1, keepdim=True)
-    return scale * tangent / length
+    return torch.where(weights.any(-1, keepdim=True), scale * tangent / length, 0.0)
 
 
 def cosine_logits(query: Tensor, weights: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:

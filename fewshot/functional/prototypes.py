@@ -29,16 +29,6 @@ def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.bmm(members.transpose(1, 2), features) / counts.unsqueeze(-1)
 
 
-def cosine_similarities(query: Tensor, weights: Tensor) -> Tensor:
-    """Cosine of the angle between every query and every class weight, [T, Q, N], in -1..1.
-
-    Args:
-        query: [T, Q, D].
-        weights: [T, N, D].
-    """
-    return torch.bmm(normalized(query), normalized(weights).transpose(1, 2))
-
-
 def squared_distances(query: Tensor, prototypes: Tensor) -> Tensor:
     """Squared Euclidean distance between every query and every prototype, [T, Q, N].
 

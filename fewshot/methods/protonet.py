@@ -22,7 +22,7 @@ class ProtoNet(Method):
 
     def __init__(self, temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__()
-        self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learn_temperature)
+        self.temperature = nn.Parameter(torch.tensor(float(temperature))) if learn_temperature else float(temperature)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         with torch.autocast(device_type=query.device.type, enabled=False):

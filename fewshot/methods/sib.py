@@ -47,11 +47,7 @@ class ScaledClassMeans(Initializer):
 
     def build(self, n_features: int) -> None:
         if not isinstance(self.weight, nn.UninitializedParameter):
-            if self.weight.numel() != n_features:
-                raise ValueError(
-                    f"the initialiser was made for n_features={self.weight.numel()} but the backbone gives "
-                    f"{n_features}; leave n_features out to take the backbone's"
-                )
+            _check_width("initialiser", self.weight, n_features)
             return
         self.weight = nn.Parameter(torch.ones(n_features))
 
@@ -206,6 +202,11 @@ class GaussianPosterior(Recorded, nn.Module):
         prior_std: float | None = None,
     ) -> None:
         super().__init__()
+        if kl_weight < 0 or initial_std <= 0 or (prior_std is not None and prior_std <= 0):
+            raise ValueError(
+                f"kl_weight={kl_weight}, initial_std={initial_std}, prior_std={prior_std}; the weight is at least 0, "
+                "the standard deviations are above 0"
+            )
         self.kl_weight = kl_weight
         self.initial_std = initial_std
         self.prior_std = prior_std
@@ -218,6 +219,7 @@ class GaussianPosterior(Recorded, nn.Module):
     def build(self, n_features: int) -> None:
         """Make the learned standard deviation and prior, D = n_features values each."""
         if not isinstance(self.log_std, nn.UninitializedParameter):
+            _check_width("posterior", self.log_std, n_features)
             return
         prior_std = n_features**-0.5 if self.prior_std is None else self.prior_std
         self.log_std = nn.Parameter(torch.full((n_features,), self.initial_std).log())
@@ -293,6 +295,8 @@ class SIB(Method):
         for name, steps in (("n_steps", n_steps), ("test_steps", test_steps)):
             if steps is not None and steps < 0:
                 raise ValueError(f"{name}={steps} is negative; 0 is the initialiser alone")
+        if not step_size > 0:
+            raise ValueError(f"step_size={step_size}; it is above 0")
         if reduction not in ("sum", "mean"):
             raise ValueError(f"reduction={reduction!r} is not known; choose 'sum' or 'mean'")
         self.initializer = ScaledClassMeans() if initializer is None else initializer
@@ -331,7 +335,7 @@ class SIB(Method):
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         terms = super().loss(refinement, query_labels)
         if self.matching_weight and refinement.gradients is not None:
-            target = logit_gradient(refinement.logits[:-1], query_labels)  # [K, T, Q, N]
+            target = logit_gradient(refinement.logits[:-1].detach(), query_labels)  # [K, T, Q, N]
             terms["matching"] = self.matching_weight * (refinement.gradients - target).square().mean()
         return terms
 
@@ -367,3 +371,11 @@ class SIB(Method):
     @property
     def _steps(self) -> int:
         return self.n_steps if self.training else self.evaluation_steps
+
+
+def _check_width(part: str, made: Tensor, n_features: int) -> None:
+    if made.numel() != n_features:
+        raise ValueError(
+            f"the {part} was made for n_features={made.numel()} but the backbone gives {n_features}; leave n_features "
+            "out to take the backbone's"
+        )
