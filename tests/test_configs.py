@@ -1,0 +1,273 @@
+"""Every file of configs/: consistent in itself and with the others, and run on a few small pictures.
+
+Fit, test and predict go through the command line's own entry point, in a folder whose data/ holds a few pictures of
+each data set. The shipped file is changed in how much is done and in the backbone's width, not in what is done:
+pictures have their shipped size, and SIB finds the checkpoint that the pre-training config has just written.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from fewshot.backbones import create_backbone, resnet12
+from fewshot.backbones.wrn28_10 import WideResNet
+from fewshot.cli import main
+from fewshot.data.sets.base import SPLITS, read_lists
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+
+N_QUERY = 3
+PICTURES_PER_CLASS = 5 + N_QUERY
+N_EPISODES = 2
+TRAINING_PICTURES = {"CIFARFS": 64 * 600, "MiniImageNet": 64 * 600}
+
+
+def load(config: Path) -> DictConfig:
+    """A config as OmegaConf reads it; interpolations are filled in when a value is asked for."""
+    loaded = OmegaConf.load(config)
+    assert isinstance(loaded, DictConfig)
+    return loaded
+
+
+def header(config: Path) -> str:
+    """The comment that a config begins with."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[:first])
+
+
+def values_of(key: str, tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value, interpolations as they are written, of every `key` in a config."""
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        here = f"{path}.{name}" if path else str(name)
+        if name == key:
+            yield here, value
+        yield from values_of(key, value, here)
+
+
+def backbone_of(config: Path) -> dict[str, Any]:
+    """Name, weights, channels and image size of a config's backbone, interpolations filled in."""
+    backbone = OmegaConf.to_container(load(config).model.init_args.backbone, resolve=True)
+    assert isinstance(backbone, dict)
+    return {str(key): value for key, value in backbone.items()}
+
+
+def pretraining_of(config: Path) -> Path | None:
+    """The config that has to be run before this one, by the run folder that its backbone's weights come from."""
+    weights = backbone_of(config).get("weights")
+    return config.with_name(f"{Path(weights).name}.yaml") if weights else None
+
+
+def test_there_are_configs() -> None:
+    assert len(CONFIGS) >= 20
+
+
+def test_no_two_configs_write_into_the_same_folder() -> None:
+    experiments = [load(config).experiment for config in CONFIGS]
+    assert len(set(experiments)) == len(CONFIGS)
+
+
+@each_config
+def test_a_config_is_named_and_headed_by_what_it_is(config: Path) -> None:
+    loaded, comment = load(config), header(config)
+    assert loaded.experiment == config.stem
+    assert comment, "a config begins with a comment that says what it is"
+    for name in re.findall(r"[\w*]+\.yaml", comment):
+        assert list(config.parent.glob(name)), f"the header names {name}, which is not in {config.parent.name}/"
+    sizes = re.search(r"_(\d+)way(\d+)shot$", config.stem)
+    if sizes:
+        data = loaded.data.init_args
+        assert (str(data.n_way), str(data.n_shot)) == sizes.groups()
+        assert f"{data.n_way}-way {data.n_shot}-shot" in comment
+
+
+@each_config
+def test_a_value_that_two_parts_share_has_one_home(config: Path) -> None:
+    written = OmegaConf.to_container(load(config), resolve=False)
+    ways = dict(values_of("n_way", written))
+    assert isinstance(ways.pop("data.init_args.n_way"), int)
+    assert set(ways.values()) <= {"${data.init_args.n_way}"}
+    sizes = [value for _, value in values_of("image_size", written)]
+    assert sum(value != "${data.init_args.image_size}" for value in sizes) <= 1, f"image_size is written as {sizes}"
+    for _, root in values_of("root", written):
+        assert re.fullmatch(r"\$\{oc\.env:FEWSHOT_DATA,data\}/\w+", root), root
+
+
+@each_config
+def test_weights_come_from_a_pretraining_config_of_the_same_backbone_and_pictures(config: Path) -> None:
+    pretraining = pretraining_of(config)
+    if pretraining is None:
+        assert load(config).model.init_args.get("freeze_backbone", True) is False or config.stem.endswith("_pretrain")
+        return
+    assert pretraining in CONFIGS, f"weights of {config.name} are to come from {pretraining.name}, which is not there"
+    assert pretraining.name in header(config), "the header says which config has to be run before"
+    ours, theirs = load(config), load(pretraining)
+    assert backbone_of(config)["weights"] == f"runs/{theirs.experiment}"
+    assert theirs.model.class_path.endswith("PretrainModule")
+    assert {**backbone_of(config), "weights": None} == {**backbone_of(pretraining), "weights": None}
+    datasets = [config.data.init_args.dataset for config in (ours, theirs)]  # their training transforms may differ
+    assert len({(dataset.class_path, dataset.init_args.root) for dataset in datasets}) == 1
+
+
+@each_config
+def test_the_backbone_exists_at_its_shipped_width_and_size(config: Path) -> None:
+    backbone = {**backbone_of(config), "weights": None}
+    with torch.device("meta"):  # shapes alone: nothing is computed
+        network = create_backbone(backbone.pop("name"), **backbone)
+    if isinstance(network, (WideResNet, resnet12.ResNet12)):
+        assert network.num_features == 640
+    if isinstance(network, WideResNet):
+        assert network.small_images == (network.image_size == 32)
+
+
+@each_config
+def test_a_schedule_in_steps_agrees_with_the_epochs(config: Path) -> None:
+    loaded = load(config)
+    schedule = loaded.model.init_args.get("lr_scheduler")
+    if schedule is None or loaded.model.init_args.get("lr_interval") != "step":
+        return
+    data = loaded.data.init_args
+    steps = TRAINING_PICTURES[data.dataset.class_path] // data.batch_size
+    last = loaded.trainer.max_epochs * steps
+    assert schedule.init_args.get("total_steps", last) == last
+    milestones = schedule.init_args.get("milestones", [])
+    assert all(milestone % steps == 0 and milestone < last for milestone in milestones)
+
+
+def cifar_fs_classes(split: str) -> list[str]:
+    """All of the training classes, for pre-training counts them, and as many of the others as an episode needs."""
+    names = sorted(read_lists("cifar100.json")["cifar_fs"][split])
+    return names if split == "train" else names[:5]
+
+
+def mini_imagenet_classes(split: str) -> list[str]:
+    """As cifar_fs_classes."""
+    names = sorted(read_lists("mini_imagenet.json")[split])
+    return names if split == "train" else names[:5]
+
+
+def omniglot_classes(split: str) -> list[str]:
+    """Five characters, which turned four times make twenty classes."""
+    lists = read_lists("omniglot.json")["vinyals"][split]
+    return [f"{alphabet}.character{number:02d}" for alphabet in lists for number in lists[alphabet]][:5]
+
+
+SMALL_COPIES: dict[str, tuple[str, int, Callable[[str], list[str]]]] = {
+    "CIFARFS": ("cifar_fs", 32, cifar_fs_classes),
+    "MiniImageNet": ("mini_imagenet", 84, mini_imagenet_classes),
+    "Omniglot": ("omniglot", 28, omniglot_classes),
+}
+"""What a data set's folder is called, how large its pictures are, and the classes that each split gets."""
+
+
+def write_pictures(root: Path, size: int, classes_of: Callable[[str], list[str]]) -> None:
+    """A tree <root>/<split>/<class>/<picture> of coarse noise, around a shade of the class's own."""
+    generator = np.random.default_rng(0)
+    for split in SPLITS:
+        for name in classes_of(split):
+            (root / split / name).mkdir(parents=True)
+            shade = generator.integers(64, 192, 3)
+            for number in range(PICTURES_PER_CLASS):
+                pixels = shade + generator.integers(-64, 64, (4, 4, 3))
+                picture = Image.fromarray(pixels.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+                picture.save(root / split / name / f"{number:02d}.png")
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the commands are given; data/ gets its pictures when a config asks for them, runs/ grows."""
+    return tmp_path_factory.mktemp("configs")
+
+
+@pytest.fixture(scope="session")
+def fitted(workplace: Path) -> Callable[[Path], Path]:
+    """Fits a config, and before it the one its backbone comes from, once a session; returns its run folder."""
+    folders: dict[Path, Path] = {}
+
+    def fit(config: Path) -> Path:
+        if config not in folders:
+            pretraining = pretraining_of(config)
+            if pretraining is not None:
+                fit(pretraining)
+            main(["fit", "--config", str(config), *small(config, workplace), "--trainer.limit_train_batches=2"])
+            folders[config] = workplace / "runs" / config.stem / "version_0"
+        return folders[config]
+
+    return fit
+
+
+def small(config: Path, workplace: Path) -> list[str]:
+    """Options that leave a config as it is but make everything few; writes the pictures it needs, if not yet there."""
+    loaded = load(config)
+    data, dataset = loaded.data.init_args, loaded.data.init_args.dataset
+    options = ["max_epochs=1", "log_every_n_steps=1", "enable_progress_bar=false", "enable_model_summary=false"]
+    changes = [f"--trainer.{option}" for option in (*options, "accelerator=cpu", "devices=1")]
+    changes += [f"--data.n_query={N_QUERY}", f"--data.val_episodes={N_EPISODES}", f"--data.test_episodes={N_EPISODES}"]
+    if data.get("augmented_views"):
+        changes.append("--data.augmented_views=2")
+    if data.get("num_workers"):
+        changes.append("--data.num_workers=0")
+    if dataset.class_path == "Glyphs":
+        return [*changes, f"--data.dataset.init_args.pictures_per_class={data.n_shot + N_QUERY}"]
+    if dataset.class_path not in SMALL_COPIES:
+        pytest.fail(f"{config.name} uses {dataset.class_path}; give it a small copy in SMALL_COPIES")
+    folder, size, classes_of = SMALL_COPIES[dataset.class_path]
+    if not (workplace / "data" / folder).exists():
+        write_pictures(workplace / "data" / folder, size, classes_of)
+    return [*changes, "--data.dataset.init_args.complete=false"]
+
+
+@pytest.fixture
+def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build wrn28_10 as a wide ResNet of depth 10 and width 1, and resnet12 with an eighth of its channels and less."""
+    monkeypatch.setattr(WideResNet.__init__, "__defaults__", (10, 1))
+    monkeypatch.setattr(resnet12, "WIDTHS", (8, 8, 16, 16))
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # each command has a run folder of its own
+@each_config
+def test_a_config_is_fitted_tested_and_predicts(
+    config: Path,
+    workplace: Path,
+    fitted: Callable[[Path], Path],
+    few_channels: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    # LightningCLI calls what jsonargparse has deprecated: https://github.com/Lightning-AI/pytorch-lightning/issues/21900
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    run = fitted(config)
+    best = run / "checkpoints" / "best.ckpt"
+    assert best.is_file() and (run / "checkpoints" / "last.ckpt").is_file()
+    after_fit = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    data = load(config).data.init_args
+    assert [after_fit[key] for key in ("n_way", "n_shot", "n_query", "n_episodes", "seed")] == [
+        *(data.n_way, data.n_shot, N_QUERY, N_EPISODES, data.seed)
+    ]
+    assert 0 <= after_fit["accuracy"] <= 1
+
+    main(["test", "--config", str(config), *small(config, workplace), "--ckpt_path", str(best)])
+    tested = json.loads((run.with_name("version_1") / "results.json").read_text(encoding="utf-8"))
+    same = ("accuracy", "ci95", "accuracy_per_step", "episodes_sha256", "method", "image_size")
+    assert {key: tested[key] for key in same} == {key: after_fit[key] for key in same}
+    assert tested["backbone"] == {**after_fit["backbone"], "weights": None}  # the checkpoint holds them
+
+    main(["predict", "--config", str(run / "config.yaml"), "--ckpt_path", str(best)])
+    with (run.with_name("version_2") / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == N_EPISODES * data.n_way * N_QUERY
+    assert np.mean([row["label"] == row["predicted"] for row in rows]) == pytest.approx(after_fit["accuracy"])
