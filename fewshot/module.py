@@ -58,6 +58,7 @@ class FewShotModule(LightningModule):
         initial_loss_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        backbone = backbone.located()
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         record_hyperparameters(self, arguments)
         self.method = method

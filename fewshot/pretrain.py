@@ -75,6 +75,7 @@ class PretrainModule(LightningModule):
         lr_interval: Literal["step", "epoch"] = "step",
     ) -> None:
         super().__init__()
+        backbone = backbone.located()
         record_hyperparameters(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
         self.backbone_config = backbone
         self.backbone = backbone.create()

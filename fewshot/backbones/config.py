@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from fewshot.backbones import create_backbone
+from fewshot.backbones import create_backbone, resolve_weights
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class BackboneConfig:
     weights: str | None = None
     in_chans: int = 3
     image_size: int | None = None
+
+    def located(self) -> BackboneConfig:
+        """The same with the weight file itself in place of the run folder that holds it, for the record."""
+        return self if self.weights is None else replace(self, weights=str(resolve_weights(self.weights)))
 
     def create(self) -> nn.Module:
         """The backbone, from pictures [B, C, H, W] to features [B, D], in channels-last memory order."""
