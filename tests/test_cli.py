@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import os
 import shutil
@@ -148,7 +149,8 @@ def test_results_say_what_was_measured(fitted):
     assert found["backbone"]["name"] == "conv4"
     assert found["method"]["init_args"]["gradient"]["init_args"]["n_way"] == 9
     assert found["checkpoint"] == "runs/tiny/version_0/checkpoints/best.ckpt"
-    assert found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"]
+    assert found["versions"]["torch"] == importlib.metadata.version("torch")
+    assert found["training_seed"] == 0
 
 
 def test_interpolation_follows_an_override(fitted):

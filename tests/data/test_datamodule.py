@@ -506,3 +506,14 @@ def test_few_episodes_of_many_pictures_carry_pictures():
     data.compute_features("val", encoder)
     assert not next(iter(data.val_dataloader())).holds_features
     assert encoder.pictures == 0
+
+
+def test_what_is_handed_over_last_decides():
+    data, encoder = make(store_features=True), CountingEncoder()
+    data.use_features(encoder, "first")
+    assert next(iter(data.train_dataloader())).holds_features
+    data.expect_features("val", "test")
+    assert not next(iter(data.train_dataloader())).holds_features
+    data.use_features(encoder, "second")
+    data.carry_pictures()
+    assert not next(iter(data.val_dataloader())).holds_features
