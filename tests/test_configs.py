@@ -237,7 +237,6 @@ def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resnet12, "WIDTHS", (8, 8, 16, 16))
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # each command has a run folder of its own
 @each_config
 def test_a_config_is_fitted_tested_and_predicts(
     config: Path,
@@ -248,8 +247,6 @@ def test_a_config_is_fitted_tested_and_predicts(
 ) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.delenv("FEWSHOT_DATA", raising=False)
-    # LightningCLI calls what jsonargparse has deprecated: https://github.com/Lightning-AI/pytorch-lightning/issues/21900
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     run = fitted(config)
     best = run / "checkpoints" / "best.ckpt"
     assert best.is_file() and (run / "checkpoints" / "last.ckpt").is_file()
