@@ -103,9 +103,9 @@ class EpisodeCounts(Metric):
 
     def compute(self) -> Tensor:
         """The rows of all episodes of all ranks so far."""
-        if not self.rows:
+        if isinstance(self.rows, list) and not self.rows:
             return torch.zeros(0, 1, dtype=torch.int64)
-        rows = dim_zero_cat(self.rows).cpu()
+        rows = dim_zero_cat(self.rows).cpu()  # a list here, one tensor where ranks have been gathered
         return rows[rows[:, 0].argsort()]
 
 

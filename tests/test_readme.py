@@ -1,5 +1,6 @@
 """What the README says is what there is: its commands parse, its example works, its figures are complete."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -61,11 +62,11 @@ def test_options_of_the_other_commands_are_understood(monkeypatch, capsys):
         assert stop.value.code in (0, None), capsys.readouterr().err
 
 
-def test_the_example_of_a_method_works():
+def test_the_example_of_a_method_works(tmp_path, monkeypatch):
     source = next(text for language, text in BLOCKS if language == "python" and "Method" in text)
-    names: dict = {}
-    exec(compile(source, "README.md", "exec"), names)
-    method = names["NearestMedian"]()
+    (tmp_path / "my_method.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    method = importlib.import_module("my_method").NearestMedian()
     support, labels = torch.randn(2, 6, 4), torch.tensor([[0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0]])
     logits = method.classify(support, labels, torch.randn(2, 5, 4), 2)
     assert logits.shape == (2, 5, 2) and logits.isfinite().all()
