@@ -120,7 +120,7 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
     class_name, value, text = "", None, ""
     for link in links(error):
         parser = link.parser if isinstance(link, Refusal) else parser
-        if str(link) == text:
+        if str(link) in ("", text):
             continue
         text = str(link)
         if match := CLASS.match(text):
@@ -147,7 +147,7 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
     if classes and (value is None or not value.startswith("Namespace(")):
         return f"{where}: {class_reason(text)}; accepted: {', '.join(classes)}, or the dotted path of your own class"
     if hint is None or value is None:
-        return f"{where}: {one_line(text)}"
+        return f"{where}: {one_line(text)}" + (f"; expected {type_name(hint)}" if hint is not None else "")
     return f"{where}={value}: expected {type_name(hint)}"
 
 
@@ -205,7 +205,22 @@ def links(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = cause(error)
+
+
+def cause(error: BaseException) -> BaseException | None:
+    """What caused an exception; of the alternatives of a union the one that came farthest.
+
+    jsonargparse gives as the cause of "Does not validate against any of the Union subtypes" the error of the first
+    alternative, which in its earlier versions is null's "Expected a NoneType". The others are in the frame that raised.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    alternatives = trace.tb_frame.f_locals.get("exceptions") if trace is not None and "Union" in str(error) else None
+    if isinstance(alternatives, list) and alternatives and all(isinstance(x, Exception) for x in alternatives):
+        return max(alternatives, key=lambda one: ("NoneType" not in str(one)[:40], sum(1 for _ in links(one))))
+    return error.__cause__ or error.__context__
 
 
 def last_file(error: BaseException) -> Path | None:
