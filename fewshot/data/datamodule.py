@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ from fewshot.data.features import Encoder, Features, PassingFeatures, stored_fea
 from fewshot.data.images import Images
 from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, PictureKeys, check_sizes
 from fewshot.data.sets.base import DataSet, Split
-from fewshot.data.transforms import Preprocessing
+from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
 
 Batch = TypeVar("Batch")
@@ -459,42 +459,6 @@ def check_trainer(trainer: Trainer | None) -> None:
             f"use_distributed_sampler=True with {trainer.world_size} processes, but the data module itself gives every "
             "process its share; set trainer.use_distributed_sampler=false"
         )
-
-
-def adapted_preprocessing(
-    own: Preprocessing,
-    *,
-    channels: int | None = None,
-    wanted: Preprocessing | Mapping[str, Any] | None = None,
-    image_size: int | None = None,
-) -> Preprocessing:
-    """A data set's preprocessing changed to what a backbone wants.
-
-    Args:
-        own: the data set's.
-        channels: 1 or 3; None keeps what there is.
-        wanted: replaces it altogether, or (a mapping) in mean, std, interpolation, size and crop_pct, as timm says
-            them: the crop that the backbone receives is so large a part of the stored picture.
-        image_size: side in pixels; None keeps what there is.
-    """
-    if isinstance(wanted, Preprocessing):
-        own = wanted
-    elif wanted is not None and "stored_size" in wanted:
-        own = Preprocessing(**wanted)
-    elif wanted is not None:
-        size = int(wanted["input_size"][-1])
-        mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
-        own = replace(
-            own.with_image_size(size),
-            stored_size=max(size, int(size / wanted.get("crop_pct", 1.0))),
-            interpolation=wanted.get("interpolation", own.interpolation),
-            channels=len(mean),
-            mean=mean,
-            std=std,
-        )
-    if channels is not None:
-        own = own.with_channels(channels)
-    return own if image_size is None else own.with_image_size(image_size)
 
 
 def _check_least(name: str, value: int, least: int) -> None:

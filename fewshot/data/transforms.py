@@ -5,7 +5,9 @@ Everything works on a whole batch at once, with parameters drawn for every pictu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,6 +90,42 @@ class Preprocessing:
             stored_size=max(image_size, round(self.stored_size * scale)),
             crop_padding=round(self.crop_padding * scale),
         )
+
+
+def adapted_preprocessing(
+    own: Preprocessing,
+    *,
+    channels: int | None = None,
+    wanted: Preprocessing | Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+) -> Preprocessing:
+    """A data set's preprocessing changed to what a backbone wants.
+
+    Args:
+        own: the data set's.
+        channels: 1 or 3; None keeps what there is.
+        wanted: replaces it altogether, or (a mapping) in mean, std, interpolation, size and crop_pct, as timm says
+            them: the crop that the backbone receives is so large a part of the stored picture.
+        image_size: side in pixels; None keeps what there is.
+    """
+    if isinstance(wanted, Preprocessing):
+        own = wanted
+    elif wanted is not None and "stored_size" in wanted:
+        own = Preprocessing(**wanted)
+    elif wanted is not None:
+        size = int(wanted["input_size"][-1])
+        mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
+        own = replace(
+            own.with_image_size(size),
+            stored_size=max(size, int(size / wanted.get("crop_pct", 1.0))),
+            interpolation=wanted.get("interpolation", own.interpolation),
+            channels=len(mean),
+            mean=mean,
+            std=std,
+        )
+    if channels is not None:
+        own = own.with_channels(channels)
+    return own if image_size is None else own.with_image_size(image_size)
 
 
 def evaluation_transform(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -2,11 +2,11 @@
 
 from fewshot.methods.base import Method, Refinement
 from fewshot.methods.nearest_mean import NearestClassMean
+from fewshot.methods.posterior import GaussianPosterior
 from fewshot.methods.protonet import ProtoNet
 from fewshot.methods.sib import (
     SIB,
     EquivariantGradient,
-    GaussianPosterior,
     Initializer,
     MLPGradient,
     QueryGradient,

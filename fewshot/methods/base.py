@@ -111,3 +111,12 @@ def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
 def in_full_precision(tensor: Tensor) -> Tensor:
     """The tensor in float32 where it came in half precision; float32 and float64 stay as they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def check_width(part: str, made: Tensor, n_features: int) -> None:
+    """Raise ValueError where a part of a method was made for another feature size D than the backbone gives."""
+    if made.numel() != n_features:
+        raise ValueError(
+            f"the {part} was made for n_features={made.numel()} but the backbone gives {n_features}; leave n_features "
+            "out to take the backbone's"
+        )

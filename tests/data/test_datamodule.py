@@ -15,11 +15,11 @@ from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor
 
 from fewshot.data import sampler as sampler_module
-from fewshot.data.datamodule import ClassDataModule, EpisodicDataModule, adapted_preprocessing
+from fewshot.data.datamodule import ClassDataModule, EpisodicDataModule
 from fewshot.data.images import Images
 from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.sets.folder import ImageFolderSplits
-from fewshot.data.transforms import Preprocessing, evaluation_transform
+from fewshot.data.transforms import Preprocessing, adapted_preprocessing, evaluation_transform
 from fewshot.episode import Episode, stack_episodes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")

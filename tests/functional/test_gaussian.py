@@ -2,7 +2,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from fewshot.functional.gaussian import gaussian_kl, gaussian_kl_gradient
-from fewshot.methods.sib import SIB, GaussianPosterior, QueryGradient
+from fewshot.methods import SIB, GaussianPosterior, QueryGradient
 
 
 def random_gaussians():
