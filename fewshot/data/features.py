@@ -8,9 +8,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fewshot.data.images import Images, cache_dir
+from fewshot.data.progress import Progress
 from fewshot.data.sampler import rank_and_world_size
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 
@@ -28,7 +27,6 @@ Encoder = Callable[[Tensor], Tensor]
 """float [B, C, H, W], on the CPU -> [B, D], on any device."""
 
 ENCODE_BATCH = 256
-SECONDS_BEFORE_PROGRESS = 3.0
 
 
 class Features:
@@ -194,7 +192,7 @@ def _write(
     """Encode everything into a file aside, then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npy")
-    progress = _Progress(name, max(views, 1) * len(images))
+    progress = Progress(f"encoding {name} once", max(views, 1) * len(images))
     needed = 0
     try:
         with os.fdopen(handle, "wb") as file:
@@ -208,7 +206,7 @@ def _write(
                     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(np.ascontiguousarray(features, dtype="<f4").data)
-                progress.show(view * len(images) + first + len(features))
+                progress.advance(len(features))
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -223,23 +221,3 @@ def _write(
         progress.close()
         if os.path.exists(aside):
             os.unlink(aside)
-
-
-class _Progress:
-    """A line on the error stream, for what takes longer than a few seconds."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total = name, total
-        self.next = time.monotonic() + SECONDS_BEFORE_PROGRESS
-        self.shown = False
-
-    def show(self, done: int) -> None:
-        if time.monotonic() >= self.next:
-            self.next = time.monotonic() + SECONDS_BEFORE_PROGRESS
-            self.shown = True
-            line = f"encoding {self.name} once: {done} of {self.total} pictures"
-            print(line, end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.shown and sys.stderr.isatty():
-            print(file=sys.stderr)

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import re
-import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -20,12 +18,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fewshot.data.progress import Progress
 from fewshot.data.transforms import Preprocessing
 
 MAX_CACHED_BYTES = 2 * 1024**3
 CACHE_FORMAT = 1  # raised whenever decoding changes, so that arrays written before are not read any more
 PICTURES_AT_A_TIME = 64
-SECONDS_BEFORE_PROGRESS = 3.0
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -299,7 +297,7 @@ def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> 
         numbers = range(start, min(start + PICTURES_AT_A_TIME, total))
         return np.stack([square_picture(pictures.open(number), preprocessing) for number in numbers])
 
-    progress = _Progress(what, total)
+    progress = Progress(f"decoding {what} once", total)
     threads = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         starts = range(0, total, PICTURES_AT_A_TIME)
@@ -309,29 +307,3 @@ def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> 
                 yield array
                 progress.advance(len(array))
     progress.close()
-
-
-class _Progress:
-    """A line on the error stream that appears only when decoding takes longer than a few seconds."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self.next_line = time.monotonic() + SECONDS_BEFORE_PROGRESS
-        self.shown = False
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        if time.monotonic() >= self.next_line:
-            # A terminal's line is written over; a log file gets a line ten times less often.
-            pause = SECONDS_BEFORE_PROGRESS * (1 if sys.stderr.isatty() else 10)
-            self.next_line = time.monotonic() + pause
-            self._print("\r" if sys.stderr.isatty() else "\n")
-
-    def close(self) -> None:
-        if self.shown:
-            self._print("\n")
-
-    def _print(self, end: str) -> None:
-        self.shown = True
-        line = f"decoding {self.what} once: {self.done} of {self.total} pictures"
-        print(line, end=end, file=sys.stderr, flush=True)
