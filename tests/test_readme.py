@@ -64,9 +64,9 @@ def test_options_of_the_other_commands_are_understood(monkeypatch, capsys):
 
 def test_the_example_of_a_method_works(tmp_path, monkeypatch):
     source = next(text for language, text in BLOCKS if language == "python" and "Method" in text)
-    (tmp_path / "my_method.py").write_text(source)
+    (tmp_path / "median_of_the_readme.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    method = importlib.import_module("my_method").NearestMedian()
+    method = importlib.import_module("median_of_the_readme").NearestMedian()
     support, labels = torch.randn(2, 6, 4), torch.tensor([[0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0]])
     logits = method.classify(support, labels, torch.randn(2, 5, 4), 2)
     assert logits.shape == (2, 5, 2) and logits.isfinite().all()
