@@ -1,7 +1,7 @@
 """The figures that the README reports, measured again from the shipped configs on real images: half an hour.
 
-Meta-training on CIFAR-FS is cut to half of the configs' episodes. Each figure may fall short of the reported one by about a
-point, for that reason and since another machine rounds differently.
+Meta-training on CIFAR-FS is cut to half of the configs' episodes; for that reason, and since another machine rounds
+differently, a figure may fall about a point short of the reported one.
 """
 
 import csv
