@@ -1,7 +1,7 @@
 """The figures that the README reports, measured again from the shipped configs on real images: half an hour.
 
-Meta-training on CIFAR-FS is cut to half of the configs' episodes; for that reason, and since another machine rounds
-differently, a figure may fall about a point short of the reported one.
+Meta-training is cut to about half of the configs' episodes; for that reason, and since another machine rounds
+differently, a figure may fall one or two points short of the reported one.
 """
 
 import csv
@@ -87,14 +87,14 @@ def test_gaussian_posterior_is_as_good_as_dirac(one_shot, runs, conv4):
 
 
 def test_omniglot_20_way(runs):
-    """Conv-4 trained end to end by 12,000 episodes, SIB no worse than ProtoNet on the same test episodes."""
+    """Conv-4 trained end to end by 7,200 of 12,000 episodes, SIB no worse than ProtoNet on the same test episodes."""
     results = {}
     for method in ("protonet", "sib"):
         name = f"omniglot_conv4_{method}_20way1shot"
-        results[method] = results_of(name, runs)
+        results[method] = results_of(name, runs, "--trainer.max_epochs", "6")
         assert (results[method]["n_way"], results[method]["n_classes"]) == (20, 1692)
-    assert results["sib"]["accuracy"] >= 0.94
-    assert results["protonet"]["accuracy"] >= 0.93
+    assert results["sib"]["accuracy"] >= 0.93
+    assert results["protonet"]["accuracy"] >= 0.92
     assert results["sib"]["episodes_sha256"] == results["protonet"]["episodes_sha256"]
     correct = [correct_queries(runs / f"omniglot_conv4_{method}_20way1shot") for method in ("sib", "protonet")]
     difference = paired_difference(*correct, n_query=100)
