@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import fewshot.data.datamodule
 import fewshot.data.sets
@@ -25,6 +26,8 @@ from fewshot.backbones.weights import read_checkpoint, resolve_weights
 from fewshot.predictions import PredictionWriter
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import ResultsWriter, relative
+from fewshot.resumption import AtomicCheckpointIO, Resumption, continue_log, lines_to_keep
+from fewshot.runs import LAST, is_first_rank, new_run_folder, remove_if_empty, unfinished, unfinished_run
 
 # Silenced by name: what each of them says is so by design, or is upstream's to mend.
 NOISE = (
@@ -41,6 +44,10 @@ NOISE = (
 )
 # A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
 NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
+NOISE_OF_RESUMING = (
+    # the log is begun anew, with the lines that it held
+    (".*exists and is not empty.*", UserWarning),
+)
 WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
 
 
@@ -50,6 +57,7 @@ class FewShotCLI(LightningCLI):
     def __init__(self, command: str, **kwargs: Any) -> None:
         self.command = command
         self.run_folder: Path | None = None
+        self.resumed: Path | None = None
         try:
             super().__init__(**kwargs)
         finally:
@@ -67,6 +75,18 @@ class FewShotCLI(LightningCLI):
             "--runs", type=str, default="runs", help="Where run folders go: <runs>/<experiment>/<version>."
         )
         parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit.")
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int | None,
+            default=None,
+            help="Optimiser steps between writings of last.ckpt within an epoch; it is written after each epoch too.",
+        )
+        parser.add_argument(
+            "--checkpoint_every_n_minutes",
+            type=float | None,
+            default=10.0,
+            help="Minutes between writings of last.ckpt within an epoch; null for none by the clock.",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; LightningCLI would warn where a program with arguments of its own hands arguments over."""
@@ -78,12 +98,25 @@ class FewShotCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint, which replaces the weights that the backbone starts from; give the run a folder."""
         config = self.config[self.subcommand]
-        if config.get("ckpt_path"):
+        experiment = Path(config["runs"]) / config["experiment"]
+        if config.get("ckpt_path") == "auto":
+            if self.command != "fit":
+                raise ValueError(
+                    f"ckpt_path=auto continues an unfinished fit; for {self.command} give a checkpoint file, or the "
+                    "folder of a run or experiment"
+                )
+            # not in the config: it is stored with the run, and is to start others
+            self.run_folder, config["ckpt_path"] = unfinished_run(experiment), None
+            self.resumed = Path(checkpoint_file(str(self.run_folder / LAST)))
+            step = read_checkpoint(self.resumed)["global_step"]
+            self.save_config_kwargs |= {"config_filename": f"config_resumed_at_step_{step}.yaml", "overwrite": True}
+        elif config.get("ckpt_path"):
             config["ckpt_path"] = checkpoint_file(config["ckpt_path"])
+        if config.get("ckpt_path") or self.resumed is not None:
             backbone = (config["model"].get("init_args") or {}).get("backbone")
             if backbone is not None:
                 backbone["weights"], backbone["pretrained"] = None, False
-        self.run_folder = new_run_folder(Path(config["runs"]) / config["experiment"])
+        self.run_folder = self.run_folder or new_run_folder(experiment)
         for logger in as_list(config["trainer"].get("logger")):
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == ".":
@@ -96,16 +129,37 @@ class FewShotCLI(LightningCLI):
         loggers = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
         experiment = self.run_folder.parent
         csv = CSVLogger(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
-        self.checkpoints = run_checkpoints() if config.get("enable_checkpointing") is not False else []
+        if self.resumed is not None and is_first_rank():
+            continue_log(csv, lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed)))
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
-        self.trainer_defaults["callbacks"] = [*self.checkpoints, self.results, self.predictions]
+        self.checkpoints = []
+        self.trainer_defaults["callbacks"] = [self.results, self.predictions]
+        if config.get("enable_checkpointing") is not False:
+            self.checkpoints = run_checkpoints(self.run_folder)
+            options = [self._get(self.config, f"checkpoint_every_n_{unit}") for unit in ("steps", "minutes")]
+            self.trainer_defaults["callbacks"] += [*self.checkpoints, Resumption(self.run_folder / LAST, *options)]
+        plugins = as_list(config.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
         try:
-            return super().instantiate_trainer(logger=[csv, *loggers], **kwargs)
+            return super().instantiate_trainer(logger=[csv, *loggers], plugins=plugins, **kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise ValueError(f"trainer: {error}") from error
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, then test the best checkpoint (the last one where nothing was validated)."""
+        assert self.run_folder is not None
+        if self.resumed is not None:
+            kwargs["ckpt_path"] = str(self.resumed)
+            say(f"continuing {self.run_folder}")
+        with unfinished(self.run_folder):
+            try:
+                self._fit_and_test(model, **kwargs)
+            except SIGTERMException as stop:
+                say(f"\nstopped by SIGTERM; the same command with --ckpt_path auto continues {self.run_folder}")
+                raise SystemExit(128 + signal.SIGTERM) from stop
+
+    def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:
         self.trainer.fit(model, **kwargs, weights_only=True)
         if getattr(self.trainer, "fast_dev_run", False) or self.trainer.interrupted:
             return
@@ -152,7 +206,7 @@ def run(arguments: list[str]) -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # no tips, no list of absent accelerators
     with warnings.catch_warnings():
-        for message, category in NOISE if arguments[0] == "fit" else NOISE + NOISE_BUT_IN_FIT:
+        for message, category in NOISE + (NOISE_OF_RESUMING if arguments[0] == "fit" else NOISE_BUT_IN_FIT):
             warnings.filterwarnings("ignore", message=message, category=category)
         FewShotCLI(
             command=arguments[0],
@@ -170,9 +224,11 @@ def run(arguments: list[str]) -> None:
         )
 
 
-def run_checkpoints() -> list[ModelCheckpoint]:
+def run_checkpoints(run_folder: Path) -> list[ModelCheckpoint]:
     """Callbacks that keep checkpoints/best.ckpt by validation accuracy, and last.ckpt after every epoch."""
+    folder = (run_folder / LAST).parent
     best = ModelCheckpoint(
+        dirpath=folder,
         monitor="val/accuracy",
         mode="max",
         filename="best",
@@ -180,7 +236,9 @@ def run_checkpoints() -> list[ModelCheckpoint]:
         auto_insert_metric_name=False,
         enable_version_counter=False,
     )
-    last = ModelCheckpoint(filename="last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False)
+    last = ModelCheckpoint(
+        dirpath=folder, filename="last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
     return [best, last]
 
 
@@ -204,33 +262,6 @@ def checkpoint_file(given: str) -> str:
         message = str(error).split(" If a pre-training run")[0].removeprefix("weights ")
         raise type(error)(f"ckpt_path: {message}") from error
     return str(file)
-
-
-def new_run_folder(experiment: Path) -> Path:
-    """A new folder <experiment>/version_<n>, n one more than the highest there is; made by the first rank alone."""
-    found = [re.fullmatch(r"version_(\d+)", entry.name) for entry in experiment.glob("version_*")]
-    number = max((int(match[1]) for match in found if match), default=-1) + 1
-    while is_first_rank():
-        try:
-            (experiment / f"version_{number}").mkdir(parents=True)
-            break
-        except FileExistsError:  # another run of this experiment was faster
-            number += 1
-    return experiment / f"version_{number}"
-
-
-def remove_if_empty(folder: Path | None) -> None:
-    """Leave no trace of a run that was refused before it wrote anything."""
-    for path in (folder, *folder.parents[:2]) if folder is not None and is_first_rank() else ():
-        try:
-            path.rmdir()
-        except OSError:  # it holds something, or is gone
-            return
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the first of those that train together."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @rank_zero_only

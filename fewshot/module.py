@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewshot.backbones.config import BackboneConfig, drop_initial_weights
 from fewshot.construction import record_hyperparameters
+from fewshot.divergence import divergence
 from fewshot.episode import Episode
 from fewshot.functional.descent import logit_gradient
 from fewshot.handover import compute_features, hand_over_preprocessing
@@ -42,6 +43,7 @@ class FewShotModule(LightningModule):
         lr_interval: whether the scheduler moves every optimiser step or every epoch.
         initial_loss_weight: weight of the cross-entropy before refinement beside the one after it. 0 (published) trains
             for the last step alone; where the backbone is trained too, more than 0 keeps the initialiser good.
+        save_bad_episodes: write the episodes into the run folder whose loss is not finite; it stops the run either way.
     """
 
     backbone: Any
@@ -56,6 +58,7 @@ class FewShotModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["step", "epoch"] = "epoch",
         initial_loss_weight: float = 0.0,
+        save_bad_episodes: bool = False,
     ) -> None:
         super().__init__()
         backbone = backbone.located()
@@ -75,6 +78,7 @@ class FewShotModule(LightningModule):
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.initial_loss_weight = initial_loss_weight
+        self.save_bad_episodes = save_bad_episodes
         self.yardstick = NearestClassMean()
         self.accuracies = nn.ModuleDict(
             {
@@ -157,11 +161,7 @@ class FewShotModule(LightningModule):
             terms = {**terms, "initial": self.initial_loss_weight * initial}
         loss = torch.stack(list(terms.values())).sum()
         if not bool(loss.isfinite()):
-            numbers = None if episode.numbers is None else episode.numbers.tolist()
-            raise ValueError(
-                f"the loss is {float(loss)} at step {self.global_step}, epoch {self.current_epoch}, episodes "
-                f"{numbers}; lower the learning rate or the step size, and check the features of these episodes"
-            )
+            raise divergence(self, loss, episode, refinement.logits, save=self.save_bad_episodes)
         if is_logged(self, batch_idx):
             self._log_training(loss, terms, refinement, labels)
         return loss

@@ -121,6 +121,11 @@ class PretrainModule(LightningModule):
         pictures, labels = batch
         logits = self.classifier(self(pictures))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if not bool(loss.isfinite()):
+            raise ValueError(
+                f"the loss is {float(loss.detach())} at step {self.global_step}, epoch {self.current_epoch}, pictures "
+                f"of classes {sorted(set(labels.tolist()))}; lower the learning rate, or warm it up over more steps"
+            )
         if is_logged(self, batch_idx):
             self.log("train/loss", loss.detach(), prog_bar=True)
             self.log("train/accuracy", (logits.detach().argmax(-1) == labels).float().mean(), prog_bar=True)

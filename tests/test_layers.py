@@ -24,6 +24,7 @@ BELOW_MODULE = {
     "handover",
     "predictions",
     "optimization",
+    "divergence",
 }
 ROOMS: dict[str, set[str]] = {
     "episode": set(),
@@ -36,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "handover": {"backbones"},
     "optimization": set(),
     "predictions": {"episode"},
+    "divergence": {"data", "episode"},
     "module": BELOW_MODULE,
     "pretrain": BELOW_MODULE,
 }

@@ -296,3 +296,38 @@ def test_the_default_optimizer_is_the_papers():
     assert isinstance(optimizer, torch.optim.SGD)
     expected = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
     assert {name: optimizer.defaults[name] for name in expected} == expected
+
+
+# A loss that is not finite.
+
+
+class Diverging(NearestClassMean):
+    """Logits that are not finite for the second task of a batch."""
+
+    def build(self, n_features: int) -> None:
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def classify(self, support, support_labels, query, n_way):
+        logits = self.scale * super().classify(support, support_labels, query, n_way)
+        return torch.cat([logits[:1], logits[1:] * torch.inf])
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_episode(save, tmp_path):
+    module = FewShotModule(Diverging(), CONV4, save_bad_episodes=save)
+    logger = CSVLogger(tmp_path, name="diverging", version=0)
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step 0, epoch 0, episodes \[1\]") as error:
+        trainer(logger=logger).fit(module, data())
+    assert "classes train-" in str(error.value) and str(error.value).count("train-") == 3
+    written = list(Path(tmp_path).rglob("bad_episodes*"))
+    assert len(written) == save
+    if save:
+        assert str(written[0]) in str(error.value)
+        content = torch.load(written[0], weights_only=True)
+        assert content["numbers"].tolist() == [1] and content["support"].shape[:2] == (1, 3)
+        assert not content["logits"].isfinite().all()
+        datamodule = data()
+        index = datamodule.sampler("train").draw(0, [1])
+        assert content["query_index"].tolist() == index.query.tolist()
+    else:
+        assert "save_bad_episodes" in str(error.value)

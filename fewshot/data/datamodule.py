@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from fewshot.data.episodes import EpisodeDataset, PictureDataset
 from fewshot.data.features import Encoder, Features, PassingFeatures, stored_features
 from fewshot.data.images import Images
+from fewshot.data.loader import batch_loader
 from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, PictureKeys, check_sizes
 from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
-
-Batch = TypeVar("Batch")
 
 
 class EpisodicDataModule(LightningDataModule):
@@ -294,8 +293,6 @@ class EpisodicDataModule(LightningDataModule):
             features=features,
         )
         keys = EpisodeKeys(self.n_episodes(split), training=training)
-        if self.trainer is not None:
-            keys.set_epoch(self.trainer.current_epoch)
         workers = 0 if features is not None else self.num_workers
         return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
 
@@ -404,8 +401,6 @@ class ClassDataModule(LightningDataModule):
                 f"batch_size={self.batch_size} but split 'train' of {self.dataset.name} has {len(keys)} pictures for "
                 "each device; lower data.batch_size"
             )
-        if self.trainer is not None:
-            keys.set_epoch(self.trainer.current_epoch)
         pictures = PictureDataset(images, self.preprocessing, seed=self.seed)
         return batch_loader(pictures, keys, batch_size=self.batch_size, num_workers=self.num_workers, drop_last=True)
 
@@ -422,31 +417,6 @@ class ClassDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Episode]:
         """The test episodes."""
         return self.test_dataloader()
-
-
-def batch_loader(
-    dataset: Dataset[Batch], keys: Sampler[Any], *, batch_size: int, num_workers: int, drop_last: bool
-) -> DataLoader[Batch]:
-    """A loader whose data set builds whole batches from lists of keys, in the order of the keys.
-
-    Lightning finds `keys` as the loader's sampler: it calls its set_epoch, and keeps it when it rebuilds the loader for
-    prediction.
-    """
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=keys,
-        drop_last=drop_last,
-        num_workers=num_workers,
-        collate_fn=whole_batch,  # type: ignore[arg-type]
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-    )
-
-
-def whole_batch(batch: Batch) -> Batch:
-    """The batch itself: the data set has put it together."""
-    return batch
 
 
 def check_trainer(trainer: Trainer | None) -> None:

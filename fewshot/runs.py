@@ -1,0 +1,110 @@
+"""Run folders, <runs>/<experiment>/version_<n>: made, found again when unfinished, held by one process at a time."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytorch_lightning.utilities import rank_zero_only
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: nothing tells whether another process still writes to a run
+    fcntl = None  # type: ignore[assignment]
+
+UNFINISHED = "unfinished"
+"""The file that stands in a run folder from the start of `fit` until everything the command asked for is done."""
+
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+def new_run_folder(experiment: Path) -> Path:
+    """A new folder <experiment>/version_<n>, n one more than the highest there is; made by the first rank alone."""
+    number = max((version for version, _ in versions(experiment)), default=-1) + 1
+    while is_first_rank():
+        try:
+            (experiment / f"version_{number}").mkdir(parents=True)
+            break
+        except FileExistsError:  # another run of this experiment was faster
+            number += 1
+    return experiment / f"version_{number}"
+
+
+def remove_if_empty(folder: Path | None) -> None:
+    """Leave no trace of a run that was refused before it wrote anything."""
+    for path in (folder, *folder.parents[:2]) if folder is not None and is_first_rank() else ():
+        try:
+            path.rmdir()
+        except OSError:  # it holds something, or is gone
+            return
+
+
+def unfinished_run(experiment: Path) -> Path:
+    """The newest version of the experiment that was begun, has a checkpoint to go on from, and is not finished.
+
+    Raises:
+        FileNotFoundError: there is none; says which versions there are and what became of them.
+    """
+    found = []
+    for number, folder in sorted(versions(experiment), reverse=True):
+        if not (folder / UNFINISHED).is_file():
+            found.append(f"version_{number} is finished or no training")
+        elif not (folder / LAST).is_file():
+            found.append(f"version_{number} was stopped before its first checkpoint")
+        else:
+            return folder
+    raise FileNotFoundError(
+        f"ckpt_path=auto continues an unfinished run, but {experiment} holds none "
+        f"({'; '.join(found) or 'no versions at all'}); leave --ckpt_path out to start one"
+    )
+
+
+def versions(experiment: Path) -> list[tuple[int, Path]]:
+    """Number and folder of every version of an experiment."""
+    found = [(re.fullmatch(r"version_(\d+)", folder.name), folder) for folder in experiment.glob("version_*")]
+    return [(int(match[1]), folder) for match, folder in found if match]
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[None]:
+    """Mark a run as unfinished for as long as this lasts, and for good where it ends by an exception or a kill.
+
+    The mark is locked by this process, so that no second one continues a run that is still going on.
+
+    Raises:
+        ValueError: another process is at work in this folder.
+    """
+    if not is_first_rank():
+        yield
+        return
+    mark = folder / UNFINISHED
+    with open(mark, "a+", encoding="utf-8") as file:
+        if not _locked(file.fileno()):
+            file.seek(0)
+            raise ValueError(f"{folder} is being written by process {file.read().strip()}; wait for it, or stop it")
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+        mark.unlink(missing_ok=True)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether this process now holds the lock of that file; also where the file system knows no locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # some network file systems have none
+        return True
+    return True
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the first of those that train together."""
+    return getattr(rank_zero_only, "rank", 0) == 0
