@@ -1,0 +1,78 @@
+"""Run folders: numbered, found again, held by one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fewshot.runs import LAST, UNFINISHED, new_run_folder, remove_if_empty, unfinished, unfinished_run
+
+
+def begun(folder: Path, *, mark: bool = True, checkpoint: bool = True) -> Path:
+    (folder / LAST).parent.mkdir(parents=True)
+    if checkpoint:
+        (folder / LAST).touch()
+    if mark:
+        (folder / UNFINISHED).touch()
+    return folder
+
+
+def test_versions_are_counted_by_number(tmp_path):
+    assert new_run_folder(tmp_path / "new") == tmp_path / "new" / "version_0"
+    for name in ("version_2", "version_10", "version_x", "other"):
+        (tmp_path / "old" / name).mkdir(parents=True)
+    assert new_run_folder(tmp_path / "old").name == "version_11"
+
+
+def test_a_folder_without_anything_in_it_goes_and_others_stay(tmp_path):
+    folder = new_run_folder(tmp_path / "runs" / "experiment")
+    remove_if_empty(folder)
+    assert not (tmp_path / "runs").exists()
+    (new_run_folder(tmp_path / "runs" / "experiment") / "file").touch()
+    remove_if_empty(tmp_path / "runs" / "experiment" / "version_0")
+    assert (tmp_path / "runs" / "experiment" / "version_0" / "file").exists()
+
+
+def test_the_newest_unfinished_run_with_a_checkpoint(tmp_path):
+    begun(tmp_path / "version_1")
+    begun(tmp_path / "version_2")
+    begun(tmp_path / "version_10", mark=False)
+    assert unfinished_run(tmp_path) == tmp_path / "version_2"
+    begun(tmp_path / "version_11", checkpoint=False)
+    assert unfinished_run(tmp_path) == tmp_path / "version_2"
+
+
+def test_what_became_of_the_others_is_told(tmp_path):
+    begun(tmp_path / "version_0", mark=False)
+    begun(tmp_path / "version_1", checkpoint=False)
+    with pytest.raises(FileNotFoundError, match=r"version_1 was stopped before its first.*version_0 is finished"):
+        unfinished_run(tmp_path)
+
+
+def test_the_mark_goes_with_the_end_and_stays_after_an_error(tmp_path):
+    with unfinished(tmp_path):
+        assert (tmp_path / UNFINISHED).exists()
+    assert not (tmp_path / UNFINISHED).exists()
+    with pytest.raises(KeyError), unfinished(tmp_path):
+        raise KeyError
+    assert (tmp_path / UNFINISHED).exists()
+
+
+def test_a_run_that_another_process_writes_is_refused(tmp_path):
+    program = (
+        "import sys, pathlib; from fewshot.runs import unfinished\n"
+        "with unfinished(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "in\n"
+        with pytest.raises(ValueError, match=f"is being written by process {other.pid}"), unfinished(tmp_path):
+            pass
+        assert (tmp_path / UNFINISHED).read_text() == f"{other.pid}\n"
+        other.kill()
+    with unfinished(tmp_path):
+        pass
+    assert not (tmp_path / UNFINISHED).exists()
