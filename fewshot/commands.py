@@ -27,7 +27,15 @@ from fewshot.predictions import PredictionWriter
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import ResultsWriter, relative
 from fewshot.resumption import AtomicCheckpointIO, Resumption, continue_log, lines_to_keep
-from fewshot.runs import LAST, is_first_rank, new_run_folder, remove_if_empty, unfinished, unfinished_run
+from fewshot.runs import (
+    LAST,
+    checkpoints_of,
+    is_first_rank,
+    new_run_folder,
+    remove_if_empty,
+    unfinished,
+    unfinished_run,
+)
 
 # Silenced by name: what each of them says is so by design, or is upstream's to mend.
 NOISE = (
@@ -107,7 +115,7 @@ class FewShotCLI(LightningCLI):
                 )
             # not in the config: it is stored with the run, and is to start others
             self.run_folder, config["ckpt_path"] = unfinished_run(experiment), None
-            self.resumed = Path(checkpoint_file(str(self.run_folder / LAST)))
+            self.resumed = Path(checkpoint_file(str(checkpoints_of(self.run_folder)[-1])))
             step = read_checkpoint(self.resumed)["global_step"]
             self.save_config_kwargs |= {"config_filename": f"config_resumed_at_step_{step}.yaml", "overwrite": True}
         elif config.get("ckpt_path"):
@@ -141,8 +149,10 @@ class FewShotCLI(LightningCLI):
         plugins = as_list(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
+        # where SLURM requeues, Lightning saves a checkpoint here, and takes up one that it finds here
+        root = config.get("default_root_dir") or self.run_folder
         try:
-            return super().instantiate_trainer(logger=[csv, *loggers], plugins=plugins, **kwargs)
+            return super().instantiate_trainer(logger=[csv, *loggers], plugins=plugins, default_root_dir=root, **kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise ValueError(f"trainer: {error}") from error
 

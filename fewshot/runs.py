@@ -52,7 +52,7 @@ def unfinished_run(experiment: Path) -> Path:
     for number, folder in sorted(versions(experiment), reverse=True):
         if not (folder / UNFINISHED).is_file():
             found.append(f"version_{number} is finished or no training")
-        elif not (folder / LAST).is_file():
+        elif not checkpoints_of(folder):
             found.append(f"version_{number} was stopped before its first checkpoint")
         else:
             return folder
@@ -60,6 +60,12 @@ def unfinished_run(experiment: Path) -> Path:
         f"ckpt_path=auto continues an unfinished run, but {experiment} holds none "
         f"({'; '.join(found) or 'no versions at all'}); leave --ckpt_path out to start one"
     )
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """What a run can be continued from, the oldest first: last.ckpt, and what Lightning saves where SLURM requeues."""
+    found = [path for path in (folder / LAST, *folder.glob("hpc_ckpt_*.ckpt")) if path.is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 def versions(experiment: Path) -> list[tuple[int, Path]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fewshot.runs import LAST, UNFINISHED, new_run_folder, remove_if_empty, unfinished, unfinished_run
+from fewshot.runs import LAST, UNFINISHED, checkpoints_of, new_run_folder, remove_if_empty, unfinished, unfinished_run
 
 
 def begun(folder: Path, *, mark: bool = True, checkpoint: bool = True) -> Path:
@@ -43,6 +44,13 @@ def test_the_newest_unfinished_run_with_a_checkpoint(tmp_path):
     assert unfinished_run(tmp_path) == tmp_path / "version_2"
     begun(tmp_path / "version_11", checkpoint=False)
     assert unfinished_run(tmp_path) == tmp_path / "version_2"
+
+
+def test_a_later_checkpoint_of_a_requeued_job_goes_first(tmp_path):
+    run = begun(tmp_path / "version_0")
+    os.utime(run / LAST, ns=(1, 1))
+    (run / "hpc_ckpt_1.ckpt").touch()
+    assert checkpoints_of(run) == [run / LAST, run / "hpc_ckpt_1.ckpt"]
 
 
 def test_what_became_of_the_others_is_told(tmp_path):
