@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import random
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,11 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fewshot.data.sampler import rank_and_world_size
 
-BATCHES_BETWEEN_CLOCKS = 16
+BATCHES_BETWEEN_AGREEMENTS = 16
 
 
 class Resumption(Callback):
@@ -30,7 +31,7 @@ class Resumption(Callback):
     was never interrupted, bit for bit where the arithmetic is deterministic.
 
     A checkpoint is not written in the middle of accumulated gradients, nor just before a validation: the next batch
-    that is neither comes soon. A SIGTERM while a validation runs leaves the last checkpoint as it is.
+    that is neither comes soon. A SIGTERM is answered then too, by a checkpoint and `SIGTERMException`.
 
     Args:
         path: the file that is replaced each time.
@@ -46,6 +47,7 @@ class Resumption(Callback):
         self._saved_at = (0, 0.0)
         self._pending: dict[str, float] = {}
         self._loaded: dict[str, Any] | None = None
+        self._terminated = False
 
     def state_dict(self) -> dict[str, Any]:
         """Random states of all ranks, and the line of the log that is written only after this checkpoint."""
@@ -61,8 +63,9 @@ class Resumption(Callback):
         self._loaded = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the random states, and write the line that was pending."""
+        """Restore the random states, write the line that was pending, and listen for SIGTERM."""
         self._saved_at = (trainer.global_step, time.monotonic())
+        self._listen()
         loaded, self._loaded = self._loaded, None
         if loaded is None:
             return
@@ -75,40 +78,61 @@ class Resumption(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(values, step)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop, where a SIGTERM came; what the epoch before left behind has just been saved."""
+        if self._agreed(trainer, self._terminated):
+            raise SIGTERMException
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, where it is time to."""
-        if not self._due(trainer, batch_idx) or _trying_out(trainer):
+        """Save, where it is time to; and stop, where a SIGTERM came."""
+        stop, due = self._stop_or_save(trainer, batch_idx)
+        if not (stop or due) or _accumulating(trainer) or _validation_follows(trainer, batch_idx):
             return
-        if not _accumulating(trainer) and not _validation_follows(trainer, batch_idx):
-            self._pending = pending_line(trainer)
-            self._save(trainer)
-            self._pending = {}
+        self._pending = pending_line(trainer)
+        trainer.save_checkpoint(self.path)
+        self._pending = {}
+        self._saved_at = (trainer.global_step, time.monotonic())
+        if stop:
+            raise SIGTERMException
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let the log on disk be as far as the checkpoint."""
         for logger in trainer.loggers:
             logger.save()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, where the exception is a SIGTERM's between two batches of training."""
-        if isinstance(exception, SIGTERMException) and trainer.training and not _trying_out(trainer):
-            if trainer.state.fn == TrainerFn.FITTING and not _accumulating(trainer):
-                self._save(trainer)
+    def _stop_or_save(self, trainer: Trainer, batch_idx: int) -> tuple[bool, bool]:
+        """Whether a SIGTERM came, and whether so many steps or minutes have passed: the same on all ranks.
 
-    def _due(self, trainer: Trainer, batch_idx: int) -> bool:
-        """Whether so many steps or minutes have passed; the clock, about which ranks agree, is asked now and then."""
+        What ranks have to agree about is asked every few batches, where there are several.
+        """
+        if getattr(trainer, "fast_dev_run", False):
+            return False, False
         step, moment = self._saved_at
-        if self.every_n_steps is not None and trainer.global_step - step >= self.every_n_steps:
-            return True
-        if self.every_n_minutes is None or batch_idx % BATCHES_BETWEEN_CLOCKS:
-            return False
-        return trainer.strategy.broadcast(time.monotonic() - moment >= 60 * self.every_n_minutes)
+        due = self.every_n_steps is not None and trainer.global_step - step >= self.every_n_steps
+        if trainer.world_size > 1 and batch_idx % BATCHES_BETWEEN_AGREEMENTS:
+            return False, due
+        if self.every_n_minutes is not None:
+            due = due or self._agreed(trainer, time.monotonic() - moment >= 60 * self.every_n_minutes)
+        return self._agreed(trainer, self._terminated), due
 
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._saved_at = (trainer.global_step, time.monotonic())
+    def _agreed(self, trainer: Trainer, here: bool) -> bool:
+        """Whether it is so on any rank."""
+        return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
+
+    def _listen(self) -> None:
+        """Note a SIGTERM, until training ends and Lightning restores what was there before.
+
+        Lightning's own handler sends messages between ranks from within, which do not meet those of the other ranks.
+        """
+        self._terminated = False
+
+        def note(number: int, frame: Any) -> None:
+            self._terminated = True
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)
 
 
 def random_states() -> dict[str, Any]:
@@ -180,11 +204,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             aside.unlink(missing_ok=True)
             raise ValueError(f"cannot write the checkpoint {target} ({error}); the one before it is whole") from error
-
-
-def _trying_out(trainer: Trainer) -> bool:
-    """Whether this is fast_dev_run, which writes nothing."""
-    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def _accumulating(trainer: Trainer) -> bool:
