@@ -23,6 +23,7 @@ import fewshot.module
 import fewshot.pretrain  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.weights import read_checkpoint, resolve_weights
 from fewshot.predictions import PredictionWriter
+from fewshot.record import RunRecord
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import ResultsWriter, relative
 
@@ -41,6 +42,8 @@ NOISE = (
 )
 # A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
 NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
+# What Lightning and the record write of a run while its trainer is set up.
+WRITTEN_BEFOREHAND = ("config.yaml", "hparams.yaml", "run.json")
 WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
 
 
@@ -50,10 +53,16 @@ class FewShotCLI(LightningCLI):
     def __init__(self, command: str, **kwargs: Any) -> None:
         self.command = command
         self.run_folder: Path | None = None
+        self.record = RunRecord(command, kwargs["args"][1:])
+        ended_by: BaseException | None = None
         try:
             super().__init__(**kwargs)
+        except BaseException as error:
+            ended_by = error
+            raise
         finally:
-            remove_if_empty(self.run_folder)
+            self.record.close(ended_by)
+            remove_unless_begun(self.run_folder, begun=self.record.begun)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command asked for, and which arguments of the Trainer's method are no options."""
@@ -98,7 +107,7 @@ class FewShotCLI(LightningCLI):
         csv = CSVLogger(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
         self.checkpoints = run_checkpoints() if config.get("enable_checkpointing") is not False else []
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
-        self.trainer_defaults["callbacks"] = [*self.checkpoints, self.results, self.predictions]
+        self.trainer_defaults["callbacks"] = [*self.checkpoints, self.record, self.results, self.predictions]
         try:
             return super().instantiate_trainer(logger=[csv, *loggers], **kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -219,9 +228,15 @@ def new_run_folder(experiment: Path) -> Path:
     return experiment / f"version_{number}"
 
 
-def remove_if_empty(folder: Path | None) -> None:
-    """Leave no trace of a run that was refused before it wrote anything."""
-    for path in (folder, *folder.parents[:2]) if folder is not None and is_first_rank() else ():
+def remove_unless_begun(folder: Path | None, *, begun: bool) -> None:
+    """Leave no trace of a run that was refused before it trained or measured anything."""
+    if folder is None or not is_first_rank():
+        return
+    written = [] if begun or not folder.is_dir() else list(folder.iterdir())
+    if all(path.name in WRITTEN_BEFOREHAND for path in written):  # else somebody's: a logger's, a continued run's
+        for path in written:
+            path.unlink()
+    for path in (folder, *folder.parents[:2]):
         try:
             path.rmdir()
         except OSError:  # it holds something, or is gone
