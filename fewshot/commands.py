@@ -22,6 +22,7 @@ import fewshot.methods
 import fewshot.module
 import fewshot.pretrain  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.weights import read_checkpoint, resolve_weights
+from fewshot.checkpoints import check_checkpoint
 from fewshot.predictions import PredictionWriter
 from fewshot.record import RunRecord
 from fewshot.refusals import Parser, check_configs
@@ -53,7 +54,7 @@ class FewShotCLI(LightningCLI):
     def __init__(self, command: str, **kwargs: Any) -> None:
         self.command = command
         self.run_folder: Path | None = None
-        self.record = RunRecord(command, kwargs["args"][1:])
+        self.record = RunRecord(command, kwargs["args"])
         ended_by: BaseException | None = None
         try:
             super().__init__(**kwargs)
@@ -97,6 +98,18 @@ class FewShotCLI(LightningCLI):
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == ".":
                 arguments["save_dir"] = str(self.run_folder)
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint of another model before anything is written; say which options differ from it."""
+        checkpoint = self._get(self.config, "ckpt_path")
+        if not checkpoint or "://" in checkpoint:
+            return
+        differences = check_checkpoint(self.model, Path(checkpoint), training=self.command == "fit")
+        self.record.content["differs_from_checkpoint"] = differences
+        for key, values in differences.items():
+            say(
+                f"differs from the checkpoint: model.{key} is {values['here']}, there {values['there']}{values['note']}"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to the run folder, keeps best and last checkpoint there, and writes results."""

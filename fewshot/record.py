@@ -55,7 +55,7 @@ class RunRecord(Callback):
 
     Args:
         command: fit, validate, test or predict.
-        arguments: the command line behind `python -m fewshot`.
+        arguments: the command line behind `python -m fewshot`, beginning with the command.
     """
 
     def __init__(self, command: str, arguments: list[str]) -> None:
@@ -133,7 +133,7 @@ class RunRecord(Callback):
         self.begun = True
         if self.folder is None or split in self.content["episodes"]:
             return
-        if trainer.ckpt_path and not self.content["checkpoint"] and self.content["command"] != "fit":
+        if trainer.ckpt_path and not self.content["episodes"]:  # what is tested after fit is named in results.json
             self.content["checkpoint"] = relative(str(trainer.ckpt_path))
         self.content["episodes"][split] = episodes_of(getattr(trainer, "datamodule", None), split)
         self.write()
