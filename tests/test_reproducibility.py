@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -66,16 +64,10 @@ REFUSED_ON_CUDA = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, write_pictures: Callable[..., None]) -> Iterator[Path]:
     """The working directory: pictures of five classes a split, and a config for episodes and one for pictures."""
     path = tmp_path_factory.mktemp("reproducibility")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val", "test"):
-        for c in range(5):
-            (path / "pictures" / split / f"{split}{c}").mkdir(parents=True)
-            for i in range(4):
-                colours = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
-                Image.fromarray(colours).save(path / "pictures" / split / f"{split}{c}" / f"{i}.png")
+    write_pictures(path / "pictures")
     (path / "episodes.yaml").write_text(EPISODES)
     (path / "pictures.yaml").write_text(PICTURES)
     with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,7 +72,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
             content: Any = load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # what torch warns of in a file that it then refuses
+                warnings.simplefilter("ignore")
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors raise a dozen types for a bad file
         raise ValueError(f"weight file {file} cannot be read: {reading_fault(error)}") from None
     if not isinstance(content, Mapping):
@@ -90,8 +93,8 @@ def reading_fault(error: Exception) -> str:
             "weights alone (torch.save(model.state_dict(), file)), and be wary of where it comes from"
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if "Weights only load failed" in reason:
-        reason = "no tensors and plain containers"
+    if type(error).__name__ == "UnpicklingError":
+        reason = "a pickle of something else"
     return (
         f"it is damaged or incomplete, or holds more than tensors and plain containers, which is never executed "
         f"({type(error).__name__}: {reason}); copy or download it again, or name another file"
