@@ -1,10 +1,12 @@
-"""The command line, python -m fewshot {fit,validate,test,predict}: its help and its errors.
+"""The command line, python -m fewshot {fit,validate,test,predict} and tools: its help and its errors.
 
 What the commands do is in fewshot.commands, which is imported when one is asked for: Lightning and timm take seconds.
+Each tool has a module of its own, and waits for neither.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -15,6 +17,9 @@ COMMANDS = {
     "predict": "write predictions.csv for the test episodes",
 }
 
+TOOLS = {"results": "fewshot.ledger"}
+"""Other commands, and the module whose `run(arguments)` does each; imported when it is asked for."""
+
 HELP = f"""usage: python -m fewshot {{{",".join(COMMANDS)}}} --config FILE [--config FILE ...] [--KEY VALUE ...]
 
 Transductive few-shot learning: meta-train, test and apply a method on episodes.
@@ -22,10 +27,14 @@ Transductive few-shot learning: meta-train, test and apply a method on episodes.
 commands:
 {chr(10).join(f"  {name:<10}{description}" for name, description in COMMANDS.items())}
 
+tools, with options of their own (python -m fewshot TOOL --help):
+  results   print a table of all runs below a folder, as text, Markdown, CSV or JSON
+
 examples:
   python -m fewshot fit --config configs/quickstart.yaml
   python -m fewshot fit --config configs/quickstart.yaml --model.method.n_steps 5 --data.n_way 9 --trainer.max_epochs 2
   python -m fewshot test --config runs/quickstart/version_0/config.yaml --ckpt_path runs/quickstart/version_0
+  python -m fewshot results runs/
 
 more:
   python -m fewshot fit --help                      options of a command
@@ -44,9 +53,15 @@ def main(args: list[str] | None = None) -> None:
     if any(argument in ("-h", "--help") for argument in arguments[:1]):
         print(HELP, end="")
         return
-    if not arguments or arguments[0] not in COMMANDS:
+    if not arguments or arguments[0] not in (*COMMANDS, *TOOLS):
         given = f"'{arguments[0]}' is no command" if arguments else "no command given"
-        fail(f"{given}; choose one of {', '.join(COMMANDS)} (python -m fewshot --help)")
+        fail(f"{given}; choose one of {', '.join((*COMMANDS, *TOOLS))} (python -m fewshot --help)")
+    if arguments[0] in TOOLS:
+        try:
+            importlib.import_module(TOOLS[arguments[0]]).run(arguments[1:])
+            return
+        except (ValueError, FileNotFoundError) as error:
+            fail(" ".join(str(error).split()), error)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as python -m does it: classes of a person's own are found beside the configs
     from fewshot.commands import run

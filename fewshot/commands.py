@@ -23,7 +23,9 @@ import fewshot.methods
 import fewshot.module
 import fewshot.pretrain  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.weights import read_checkpoint, resolve_weights
+from fewshot.checkpoints import check_checkpoint
 from fewshot.predictions import PredictionWriter
+from fewshot.record import RunRecord
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import ResultsWriter, relative
 from fewshot.resumption import AtomicCheckpointIO, Resumption, continue_log, lines_to_keep
@@ -32,7 +34,7 @@ from fewshot.runs import (
     checkpoints_of,
     is_first_rank,
     new_run_folder,
-    remove_if_empty,
+    remove_unless_begun,
     unfinished,
     unfinished_run,
 )
@@ -66,10 +68,16 @@ class FewShotCLI(LightningCLI):
         self.command = command
         self.run_folder: Path | None = None
         self.resumed: Path | None = None
+        self.record = RunRecord(command, kwargs["args"])
+        ended_by: BaseException | None = None
         try:
             super().__init__(**kwargs)
+        except BaseException as error:
+            ended_by = error
+            raise
         finally:
-            remove_if_empty(self.run_folder)
+            self.record.close(ended_by)
+            remove_unless_begun(self.run_folder, begun=self.record.begun)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command asked for, and which arguments of the Trainer's method are no options."""
@@ -130,6 +138,18 @@ class FewShotCLI(LightningCLI):
             if arguments is not None and arguments.get("save_dir") == ".":
                 arguments["save_dir"] = str(self.run_folder)
 
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint of another model before anything is written; say which options differ from it."""
+        checkpoint = str(self.resumed or self._get(self.config, "ckpt_path") or "")
+        if not checkpoint or "://" in checkpoint:
+            return
+        differences = check_checkpoint(self.model, Path(checkpoint), training=self.command == "fit")
+        self.record.content["differs_from_checkpoint"] = differences
+        for key, values in differences.items():
+            say(
+                f"differs from the checkpoint: model.{key} is {values['here']}, there {values['there']}{values['note']}"
+            )
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to the run folder, keeps best and last checkpoint there, and writes results."""
         assert self.run_folder is not None
@@ -141,7 +161,7 @@ class FewShotCLI(LightningCLI):
             continue_log(csv, lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed)))
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
         self.checkpoints = []
-        self.trainer_defaults["callbacks"] = [self.results, self.predictions]
+        self.trainer_defaults["callbacks"] = [self.record, self.results, self.predictions]
         if config.get("enable_checkpointing") is not False:
             self.checkpoints = run_checkpoints(self.run_folder)
             options = [self._get(self.config, f"checkpoint_every_n_{unit}") for unit in ("steps", "minutes")]

@@ -101,6 +101,12 @@ def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
         return one_line(error)
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
         return f"ckpt_path: the checkpoint does not fit the model of this config: {one_line(error)}"
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        operation = str(error).split()[0]
+        return (
+            f"trainer.deterministic: {operation} of this model has no deterministic implementation on this device; "
+            "set it to warn, or take a backbone or method that does without"
+        )
     for link in links(error):
         folder = last_file(link)
         if isinstance(link, (ValueError, FileNotFoundError)):

@@ -14,14 +14,48 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.metrics import AccuracyInterval
 
-PACKAGES = ("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "jsonargparse", "numpy")
+PACKAGES = (
+    *("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "jsonargparse", "omegaconf"),
+    *("safetensors", "numpy", "pillow", "wandb"),
+)
+
+KEYS = {
+    "accuracy": "mean accuracy over the episodes after the last refinement step, a fraction of one",
+    "ci95": "half-width of its 95 % interval over episodes; null for a single one",
+    "n_episodes": "how many episodes were measured",
+    "accuracy_per_step": "mean accuracy before refinement and after each of the K steps, K + 1 numbers",
+    "ci95_per_step": "their intervals",
+    "accuracy_nearest_mean": "of nearest class mean on the same features and episodes; absent where the method does "
+    "not work on features",
+    "ci95_nearest_mean": "its interval",
+    "gain_over": "by nearest_mean and step_0: mean difference of the last step from it, paired by episode, and ci95",
+    "data": "name of the data set",
+    "split": "which split",
+    "n_classes": "classes of the split",
+    "image_size": "side of the pictures in pixels",
+    "n_way": "classes of an episode",
+    "n_shot": "labelled pictures of a class",
+    "n_query": "queries of a class, their mean where they are not balanced",
+    "query_distribution": "balanced, or dirichlet(concentration)",
+    "seed": "data.seed, which the episodes were drawn from",
+    "episodes_sha256": "hash of the pictures, by name, and labels of all episodes in order: accuracies compare where "
+    "it is the same",
+    "preprocessing": "how pictures became tensors",
+    "backbone": "options of the backbone, among them its name; weights is null where a checkpoint held them",
+    "method": "class and options of the method; of a pre-training 'nearest class mean'",
+    "checkpoint": "the checkpoint that was measured, relative to the working directory where it lies below it",
+    "training_seed": "what seed_everything was given; null where nothing was seeded",
+    "versions": "of Python and of the packages that decide a result",
+}
+"""What every key of results.json means. How and where the run was made is in run.json beside it, see fewshot.record."""
 
 
 class ResultsWriter(Callback):
     """Writes results.json and episodes.csv into the run folder after a test, and keeps the accuracies as a table.
 
     The file holds accuracies as fractions of one, and with them everything needed to repeat the test: the episodes'
-    sizes, seed and hash, the data set, the backbone, the method, the checkpoint and the versions of the packages.
+    sizes, seed and hash, the data set, the backbone, the method, the checkpoint and the versions of the packages. KEYS
+    says what each entry means.
     episodes.csv has the number of correct queries of every single episode, for paired comparisons of two runs.
     """
 

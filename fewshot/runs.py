@@ -18,6 +18,9 @@ except ImportError:  # no POSIX: nothing tells whether another process still wri
 UNFINISHED = "unfinished"
 """The file that stands in a run folder from the start of `fit` until everything the command asked for is done."""
 
+WRITTEN_BEFOREHAND = ("config.yaml", "hparams.yaml", "run.json", UNFINISHED)
+"""What is written of a run while its trainer is set up."""
+
 LAST = Path("checkpoints") / "last.ckpt"
 
 
@@ -33,9 +36,15 @@ def new_run_folder(experiment: Path) -> Path:
     return experiment / f"version_{number}"
 
 
-def remove_if_empty(folder: Path | None) -> None:
-    """Leave no trace of a run that was refused before it wrote anything."""
-    for path in (folder, *folder.parents[:2]) if folder is not None and is_first_rank() else ():
+def remove_unless_begun(folder: Path | None, *, begun: bool) -> None:
+    """Leave no trace of a run that was refused before it trained or measured anything."""
+    if folder is None or not is_first_rank():
+        return
+    written = [] if begun or not folder.is_dir() else list(folder.iterdir())
+    if all(path.name in WRITTEN_BEFOREHAND for path in written):  # else somebody's: a logger's, a continued run's
+        for path in written:
+            path.unlink()
+    for path in (folder, *folder.parents[:2]):
         try:
             path.rmdir()
         except OSError:  # it holds something, or is gone

@@ -8,12 +8,14 @@ import random
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 SETS = ("cifar_fs", "omniglot", "tiny_imagenet_fs")
 
@@ -88,3 +90,19 @@ def data_root() -> Path:
     if missing:
         pytest.fail(f"FEWSHOT_DATA is {root}, which lacks {', '.join(missing)}; unset it to skip real images")
     return root
+
+
+@pytest.fixture(scope="session")
+def write_pictures() -> Callable[..., None]:
+    """Writes pictures of noise, <root>/<split>/<class>/<number>.png."""
+
+    def write(root: Path, *, classes: int = 5, pictures: int = 4, size: int = 16) -> None:
+        rng = np.random.default_rng(0)
+        for split in ("train", "val", "test"):
+            for c in range(classes):
+                (root / split / f"{split}{c}").mkdir(parents=True)
+                for i in range(pictures):
+                    pixels = rng.integers(0, 256, (size, size, 3)).astype(np.uint8)
+                    Image.fromarray(pixels).save(root / split / f"{split}{c}" / f"{i}.png")
+
+    return write

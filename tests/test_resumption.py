@@ -244,23 +244,20 @@ def test_auto_is_for_fit(whole: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "arguments"),
+    ("config", "moment", "arguments"),
     [
-        ("tiny.yaml", ["--trainer.accumulate_grad_batches", "3"]),
-        ("tiny.yaml", ["--model.freeze_backbone", "true"]),
-        ("tiny.yaml", ["--data.num_workers", "2", "--trainer.val_check_interval", "4"]),
-        ("tiny.yaml", ["--trainer.strategy", "ddp", "--trainer.devices", "2"]),
-        ("pretraining.yaml", []),
+        ("tiny.yaml", "SIGKILL 3", ["--trainer.accumulate_grad_batches", "3"]),
+        ("tiny.yaml", "SIGKILL 7", ["--model.freeze_backbone", "true"]),
+        ("tiny.yaml", "SIGKILL 7", ["--data.num_workers", "2", "--trainer.val_check_interval", "4"]),
+        ("tiny.yaml", "SIGKILL 7", TWO_PROCESSES),
+        ("tiny.yaml", "SIGTERM 6", TWO_PROCESSES),
+        ("pretraining.yaml", "SIGKILL 7", []),
     ],
-    ids=[
-        "accumulated gradients",
-        "frozen backbone",
-        "workers and two validations an epoch",
-        "two processes",
-        "pretrain",
-    ],
+    ids=["accumulated", "frozen backbone", "workers", "two processes", "two processes and SIGTERM", "pre-training"],
 )
-def test_so_do_other_kinds_of_runs(config: str, arguments: list[str], folder: Path, request: Any) -> None:
+def test_so_do_other_kinds_of_runs(
+    config: str, moment: str, arguments: list[str], folder: Path, request: pytest.FixtureRequest
+) -> None:
     name = request.node.name.replace(" ", "_")
 
     def finish(runs: str, *more: str) -> Path:

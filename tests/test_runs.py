@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from fewshot.runs import LAST, UNFINISHED, checkpoints_of, new_run_folder, remove_if_empty, unfinished, unfinished_run
+from fewshot.runs import (
+    LAST,
+    UNFINISHED,
+    checkpoints_of,
+    new_run_folder,
+    remove_unless_begun,
+    unfinished,
+    unfinished_run,
+)
 
 
 def begun(folder: Path, *, mark: bool = True, checkpoint: bool = True) -> Path:
@@ -28,13 +36,18 @@ def test_versions_are_counted_by_number(tmp_path):
     assert new_run_folder(tmp_path / "old").name == "version_11"
 
 
-def test_a_folder_without_anything_in_it_goes_and_others_stay(tmp_path):
+def test_a_run_that_was_refused_leaves_nothing_and_others_stay(tmp_path):
     folder = new_run_folder(tmp_path / "runs" / "experiment")
-    remove_if_empty(folder)
+    for name in ("config.yaml", UNFINISHED):
+        (folder / name).touch()
+    remove_unless_begun(folder, begun=False)
     assert not (tmp_path / "runs").exists()
-    (new_run_folder(tmp_path / "runs" / "experiment") / "file").touch()
-    remove_if_empty(tmp_path / "runs" / "experiment" / "version_0")
-    assert (tmp_path / "runs" / "experiment" / "version_0" / "file").exists()
+    folder = new_run_folder(tmp_path / "runs" / "experiment")
+    (folder / "config.yaml").touch()
+    remove_unless_begun(folder, begun=True)
+    (folder / "checkpoints").mkdir()
+    remove_unless_begun(folder, begun=False)
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_the_newest_unfinished_run_with_a_checkpoint(tmp_path):

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -15,6 +19,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from fewshot.backbones.conv4 import Conv4
+from fewshot.backbones.recorded import check_recorded
 from fewshot.backbones.resnet12 import ResNet12
 from fewshot.backbones.weights import (
     load_backbone_weights,
@@ -74,24 +79,44 @@ def create_backbone(
     size = int(usual[-1]) if image_size is None else image_size
     network.register_forward_hook(_to_vectors)
 
-    preprocessing = None
-    ours = type(network).__module__.startswith("fewshot.")
-    if file is not None:
-        content = read_checkpoint(file)
-        load_backbone_weights(network, state_dict_of(content), source=f"weight file {file}")
-        preprocessing = content.get("preprocessing")
-        beside = timm_config_beside(file)
-        if beside is not None or not (ours or preprocessing or "pytorch-lightning_version" in content):
-            preprocessing = _preprocessing(network, beside, in_chans, size)
-    elif pretrained:
-        preprocessing = _preprocessing(network, None, in_chans, size)
-
     network.num_features = _measure_width(network, name, in_chans, size)
     network.in_chans = in_chans
     network.image_size = size
     network.takes_any_size = _takes(network, name, in_chans, size + 32)
-    network.preprocessing = preprocessing
+    network.preprocessing = None
+    if pretrained:
+        network.preprocessing = _preprocessing(network, None, in_chans, size)
+    if file is not None:
+        _load(network, name, file)
     return network
+
+
+def like_with_image_size(network: nn.Module, name: str, image_size: int) -> nn.Module:
+    """A fresh network as `create_backbone` built this one by its name, but for pictures of another size in pixels."""
+    return _build(name, False, network.in_chans, image_size)  # type: ignore[arg-type]
+
+
+def _load(network: Any, name: str, file: Path) -> None:
+    """Put the weights of a file into the network, and the preprocessing that comes with them."""
+    content, source = read_checkpoint(file), f"weight file {file}"
+    recorded = content.get("hyper_parameters")
+    trained_at = check_recorded(
+        recorded.get("backbone") if isinstance(recorded, Mapping) else None,
+        network,
+        name=name,
+        source=source,
+        build=partial(like_with_image_size, network, name),
+    )
+    if trained_at is not None:
+        warnings.warn(
+            f"{source} was trained on pictures of {trained_at} px; here they have {network.image_size} px", stacklevel=3
+        )
+    load_backbone_weights(network, state_dict_of(content), source=source)
+    network.preprocessing = content.get("preprocessing")
+    ours = type(network).__module__.startswith("fewshot.")
+    beside = timm_config_beside(file)
+    if beside is not None or not (ours or network.preprocessing or "pytorch-lightning_version" in content):
+        network.preprocessing = _preprocessing(network, beside, network.in_chans, network.image_size)
 
 
 def _check_name(name: str, pretrained: bool) -> None:

@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import sys
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,21 +62,43 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = resolve_weights(path)
     try:
+        if zipfile.is_zipfile(file):  # torch itself does not compare checksums
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of its part {damaged} is wrong")
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             content: Any = load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # what torch warns of in a file that it then refuses
+                warnings.simplefilter("ignore")
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors raise a dozen types for a bad file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"weight file {file} cannot be read: it is damaged or incomplete, or it holds more than tensors and plain "
-            f"containers, which is never executed ({type(error).__name__}: {reason})"
-        ) from None
+        raise ValueError(f"weight file {file} cannot be read: {reading_fault(error)}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"weight file {file} holds a {type(content).__name__}; expected a dictionary of tensors")
     return dict(content)
+
+
+def reading_fault(error: Exception) -> str:
+    """Why a weight file cannot be read, and what to do, from what its reader raised.
+
+    torch's own words are not repeated where it refuses code: they tell how to have it executed.
+    """
+    if found := re.search(r"(?:GLOBAL|global:?) `?([\w.]+\.[\w.]+)", str(error)):
+        return (
+            f"it asks for {found[1]}, which is more than tensors and plain containers and is never executed; save the "
+            "weights alone (torch.save(model.state_dict(), file)), and be wary of where it comes from"
+        )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if type(error).__name__ == "UnpicklingError":
+        reason = "a pickle of something else"
+    return (
+        f"it is damaged or incomplete, or holds more than tensors and plain containers, which is never executed "
+        f"({type(error).__name__}: {reason}); copy or download it again, or name another file"
+    )
 
 
 def state_dict_of(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,14 +144,14 @@ def load_backbone_weights(network: nn.Module, state: Mapping[str, Any], *, sourc
         state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
         state = {key.removeprefix("module."): value for key, value in state.items()}
     state = _without_head(state, network)
-    if _faults(wanted, state):
+    if state_faults(wanted, state):
         translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
         if translate is not None:
             try:
                 translated = _without_head(dict(translate(dict(state), network)), network)
             except Exception:  # not a layout it knows: the names as they stand tell more
                 translated = state
-            state = translated if len(_faults(wanted, translated)) < len(_faults(wanted, state)) else state
+            state = translated if len(state_faults(wanted, translated)) < len(state_faults(wanted, state)) else state
     load_strictly(network, state, source=source)
 
 
@@ -144,7 +168,7 @@ def load_strictly(
         source: what errors call the file.
         names: what errors call the network's entries, where the file had other names for them.
     """
-    faults = _faults(network.state_dict(), state, names or {})
+    faults = state_faults(network.state_dict(), state, names or {})
     if faults:
         listed = "; ".join(faults[:12]) + (f"; and {len(faults) - 12} more" if len(faults) > 12 else "")
         raise ValueError(f"{source} does not fit {type(network).__name__}: {listed}")
@@ -162,9 +186,12 @@ def _without_head(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
     }
 
 
-def _faults(
+def state_faults(
     wanted: Mapping[str, Tensor], state: Mapping[str, Any], names: Mapping[str, str] | None = None
 ) -> list[str]:
+    """Every entry of `state` that is missing, superfluous, misshapen or not finite, in words; arguments as of
+    `load_strictly`.
+    """
     called = {key: (names or {}).get(key, key) for key in wanted}
     faults = [
         f"missing '{called[key]}' {list(value.shape)}"
