@@ -1,10 +1,11 @@
-"""The command line, python -m fewshot {fit,validate,test,predict}: its help and its errors.
+"""The command line, python -m fewshot {fit,validate,test,predict} and the tools beside them: its help and its errors.
 
 What the commands do is in fewshot.commands, which is imported when one is asked for: Lightning and timm take seconds.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -15,12 +16,18 @@ COMMANDS = {
     "predict": "write predictions.csv for the test episodes",
 }
 
+TOOLS = {"cache": "fewshot.data.cache"}
+"""Commands that take no config: the module whose run(arguments) does the work."""
+
+ABOUT_TOOLS = {"cache": "show and clear decoded pictures and stored features"}
+
 HELP = f"""usage: python -m fewshot {{{",".join(COMMANDS)}}} --config FILE [--config FILE ...] [--KEY VALUE ...]
+       python -m fewshot {{{",".join(TOOLS)}}} [...]
 
 Transductive few-shot learning: meta-train, test and apply a method on episodes.
 
 commands:
-{chr(10).join(f"  {name:<10}{description}" for name, description in COMMANDS.items())}
+{chr(10).join(f"  {name:<10}{description}" for name, description in (COMMANDS | ABOUT_TOOLS).items())}
 
 examples:
   python -m fewshot fit --config configs/quickstart.yaml
@@ -44,9 +51,15 @@ def main(args: list[str] | None = None) -> None:
     if any(argument in ("-h", "--help") for argument in arguments[:1]):
         print(HELP, end="")
         return
-    if not arguments or arguments[0] not in COMMANDS:
+    if not arguments or arguments[0] not in (COMMANDS | TOOLS):
         given = f"'{arguments[0]}' is no command" if arguments else "no command given"
-        fail(f"{given}; choose one of {', '.join(COMMANDS)} (python -m fewshot --help)")
+        fail(f"{given}; choose one of {', '.join(COMMANDS | TOOLS)} (python -m fewshot --help)")
+    if arguments[0] in TOOLS:
+        try:
+            importlib.import_module(TOOLS[arguments[0]]).run(arguments[1:])
+        except (ValueError, FileNotFoundError) as error:
+            fail(" ".join(str(error).split()), error)
+        return
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as python -m does it: classes of a person's own are found beside the configs
     from fewshot.commands import run

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
@@ -23,6 +24,7 @@ import fewshot.module
 import fewshot.pretrain  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.weights import read_checkpoint, resolve_weights
 from fewshot.predictions import PredictionWriter
+from fewshot.ranks import gathered, is_launched_first, launched_world_size
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import ResultsWriter, relative
 
@@ -98,11 +100,14 @@ class FewShotCLI(LightningCLI):
         csv = CSVLogger(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
         self.checkpoints = run_checkpoints() if config.get("enable_checkpointing") is not False else []
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
-        self.trainer_defaults["callbacks"] = [*self.checkpoints, self.results, self.predictions]
+        tell = TellRunFolder(self, csv)
+        self.trainer_defaults["callbacks"] = [tell, *self.checkpoints, self.results, self.predictions]
         try:
-            return super().instantiate_trainer(logger=[csv, *loggers], **kwargs)
+            trainer = super().instantiate_trainer(logger=[csv, *loggers], **kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise ValueError(f"trainer: {error}") from error
+        check_processes(trainer)
+        return trainer
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, then test the best checkpoint (the last one where nothing was validated)."""
@@ -111,6 +116,7 @@ class FewShotCLI(LightningCLI):
             return
         checkpoint = next((x.best_model_path for x in self.checkpoints if x.best_model_path), "")
         if self._get(self.config, "test_after_fit"):
+            hand_round(checkpoint, self.trainer)
             datamodule = kwargs.get("datamodule")
             self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
             say(self.results.table)
@@ -136,6 +142,23 @@ class FewShotCLI(LightningCLI):
         """Write the predictions of the test split's episodes."""
         self.trainer.predict(**kwargs, weights_only=True, return_predictions=False)
         say(f"\npredictions written to {self.predictions.path}")
+
+
+class TellRunFolder(Callback):
+    """Tells all ranks the run folder that the first one has made, as soon as they have found each other.
+
+    Args:
+        cli: whose run folder it is.
+        logger: which logs there.
+    """
+
+    def __init__(self, cli: FewShotCLI, logger: CSVLogger) -> None:
+        self.cli, self.logger = cli, logger
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take over the first rank's folder."""
+        folder = Path(trainer.strategy.broadcast(str(self.cli.run_folder)))
+        self.cli.run_folder, self.logger._version = folder, folder.name
 
 
 def run(arguments: list[str]) -> None:
@@ -207,10 +230,14 @@ def checkpoint_file(given: str) -> str:
 
 
 def new_run_folder(experiment: Path) -> Path:
-    """A new folder <experiment>/version_<n>, n one more than the highest there is; made by the first rank alone."""
+    """A new folder <experiment>/version_<n>, n one more than the highest there is; made by the first process alone.
+
+    For the others it is a guess, which `TellRunFolder` replaces before anything is written: they may have started
+    before or after the first one made it, or see another disk.
+    """
     found = [re.fullmatch(r"version_(\d+)", entry.name) for entry in experiment.glob("version_*")]
     number = max((int(match[1]) for match in found if match), default=-1) + 1
-    while is_first_rank():
+    while is_launched_first():
         try:
             (experiment / f"version_{number}").mkdir(parents=True)
             break
@@ -219,18 +246,41 @@ def new_run_folder(experiment: Path) -> Path:
     return experiment / f"version_{number}"
 
 
+def check_processes(trainer: Trainer) -> None:
+    """Raise ValueError where torchrun or srun has started more or fewer processes than the trainer counts on.
+
+    Lightning notices with strategy ddp only; without it every process would train by itself, in one run folder.
+    """
+    launched = launched_world_size()
+    if launched is not None and launched != trainer.world_size:
+        raise ValueError(
+            f"trainer: {launched} processes were started together, but devices={trainer.num_devices} on "
+            f"num_nodes={trainer.num_nodes} make {trainer.world_size}; set trainer.strategy=ddp, trainer.devices to the "
+            "processes on each node and trainer.num_nodes to the nodes"
+        )
+
+
+def hand_round(checkpoint: str, trainer: Trainer) -> None:
+    """Put a copy of the first rank's checkpoint at the same place on nodes that do not see its disk."""
+    path = Path(checkpoint)
+    missing = gathered(lambda: bool(checkpoint) and not path.is_file())
+    if not any(missing):
+        return
+    content: bytes = trainer.strategy.broadcast(path.read_bytes() if trainer.is_global_zero else b"")
+    if missing[trainer.global_rank]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial{trainer.global_rank}")
+        partial.write_bytes(content)
+        os.replace(partial, path)
+
+
 def remove_if_empty(folder: Path | None) -> None:
     """Leave no trace of a run that was refused before it wrote anything."""
-    for path in (folder, *folder.parents[:2]) if folder is not None and is_first_rank() else ():
+    for path in (folder, *folder.parents[:2]) if folder is not None and is_launched_first() else ():
         try:
             path.rmdir()
         except OSError:  # it holds something, or is gone
             return
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the first of those that train together."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @rank_zero_only

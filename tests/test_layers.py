@@ -24,18 +24,20 @@ BELOW_MODULE = {
     "handover",
     "predictions",
     "optimization",
+    "ranks",
 }
 ROOMS: dict[str, set[str]] = {
     "episode": set(),
     "construction": set(),
     "functional": set(),
     "metrics": set(),
-    "data": {"episode"},
+    "ranks": set(),
+    "data": {"episode", "ranks"},
     "backbones": set(),
     "methods": {"episode", "construction", "functional"},
-    "handover": {"backbones"},
+    "handover": {"backbones", "ranks"},
     "optimization": set(),
-    "predictions": {"episode"},
+    "predictions": {"episode", "ranks"},
     "module": BELOW_MODULE,
     "pretrain": BELOW_MODULE,
 }
