@@ -40,6 +40,8 @@ NOISE = (
     (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
     # short epochs are logged at their last step
     (".*smaller than the logging interval.*", UserWarning),
+    # every rank has computed the same value over all ranks; averaging it would cost a digit
+    (r"(?s).*sync_dist=True.*when logging on epoch level.*", UserWarning),
 )
 # A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
 NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
@@ -255,8 +257,8 @@ def check_processes(trainer: Trainer) -> None:
     if launched is not None and launched != trainer.world_size:
         raise ValueError(
             f"trainer: {launched} processes were started together, but devices={trainer.num_devices} on "
-            f"num_nodes={trainer.num_nodes} make {trainer.world_size}; set trainer.strategy=ddp, trainer.devices to the "
-            "processes on each node and trainer.num_nodes to the nodes"
+            f"num_nodes={trainer.num_nodes} make {trainer.world_size}; set trainer.strategy=ddp, trainer.devices to "
+            "the number of processes on each node and trainer.num_nodes to that of nodes"
         )
 
 
