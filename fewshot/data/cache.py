@@ -81,7 +81,10 @@ def cached_files(folder: Path) -> list[CachedFile]:
     """The files of this package in the folder, by kind and name; everything else is left out, links and folders too."""
     now, found = time.time(), []
     for path in folder.iterdir() if folder.is_dir() else ():
-        status = path.lstat()
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # somebody has just finished writing it, or cleared it
+            continue
         described = _described(path.name) if stat.S_ISREG(status.st_mode) else None
         if described is not None:
             found.append(CachedFile(path, *described, status.st_size, max(0.0, now - status.st_mtime)))
