@@ -1,4 +1,4 @@
-"""The command line, python -m fewshot {fit,validate,test,predict} and tools: its help and its errors.
+"""The command line, python -m fewshot {fit,validate,test,predict} and the tools beside them: its help and its errors.
 
 What the commands do is in fewshot.commands, which is imported when one is asked for: Lightning and timm take seconds.
 Each tool has a module of its own, and waits for neither.
@@ -17,10 +17,16 @@ COMMANDS = {
     "predict": "write predictions.csv for the test episodes",
 }
 
-TOOLS = {"results": "fewshot.ledger"}
+TOOLS = {"results": "fewshot.ledger", "cache": "fewshot.data.cache"}
 """Other commands, and the module whose `run(arguments)` does each; imported when it is asked for."""
 
+ABOUT_TOOLS = {
+    "results": "print a table of all runs below a folder, as text, Markdown, CSV or JSON",
+    "cache": "show and clear decoded pictures and stored features",
+}
+
 HELP = f"""usage: python -m fewshot {{{",".join(COMMANDS)}}} --config FILE [--config FILE ...] [--KEY VALUE ...]
+       python -m fewshot {{{",".join(TOOLS)}}} [...]
 
 Transductive few-shot learning: meta-train, test and apply a method on episodes.
 
@@ -28,7 +34,7 @@ commands:
 {chr(10).join(f"  {name:<10}{description}" for name, description in COMMANDS.items())}
 
 tools, with options of their own (python -m fewshot TOOL --help):
-  results   print a table of all runs below a folder, as text, Markdown, CSV or JSON
+{chr(10).join(f"  {name:<10}{description}" for name, description in ABOUT_TOOLS.items())}
 
 examples:
   python -m fewshot fit --config configs/quickstart.yaml

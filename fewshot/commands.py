@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
@@ -25,6 +25,7 @@ import fewshot.pretrain  # noqa: F401  (imported so that configs may name their 
 from fewshot.backbones.weights import read_checkpoint, resolve_weights
 from fewshot.checkpoints import check_checkpoint
 from fewshot.predictions import PredictionWriter
+from fewshot.ranks import check_processes, is_launched_first
 from fewshot.record import RunRecord
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import ResultsWriter, relative
@@ -32,7 +33,7 @@ from fewshot.resumption import AtomicCheckpointIO, Resumption, continue_log, lin
 from fewshot.runs import (
     LAST,
     checkpoints_of,
-    is_first_rank,
+    hand_round,
     new_run_folder,
     remove_unless_begun,
     unfinished,
@@ -51,6 +52,8 @@ NOISE = (
     (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
     # short epochs are logged at their last step
     (".*smaller than the logging interval.*", UserWarning),
+    # every rank has computed the same value over all ranks; averaging it would cost a digit
+    (r"(?s).*sync_dist=True.*when logging on epoch level.*", UserWarning),
 )
 # A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
 NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
@@ -157,11 +160,12 @@ class FewShotCLI(LightningCLI):
         loggers = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
         experiment = self.run_folder.parent
         csv = CSVLogger(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
-        if self.resumed is not None and is_first_rank():
+        if self.resumed is not None and is_launched_first():
             continue_log(csv, lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed)))
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
+        tell = TellRunFolder(self, csv)
         self.checkpoints = []
-        self.trainer_defaults["callbacks"] = [self.record, self.results, self.predictions]
+        self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions]
         if config.get("enable_checkpointing") is not False:
             self.checkpoints = run_checkpoints(self.run_folder)
             options = [self._get(self.config, f"checkpoint_every_n_{unit}") for unit in ("steps", "minutes")]
@@ -172,9 +176,13 @@ class FewShotCLI(LightningCLI):
         # where SLURM requeues, Lightning saves a checkpoint here, and takes up one that it finds here
         root = config.get("default_root_dir") or self.run_folder
         try:
-            return super().instantiate_trainer(logger=[csv, *loggers], plugins=plugins, default_root_dir=root, **kwargs)
+            trainer = super().instantiate_trainer(
+                logger=[csv, *loggers], plugins=plugins, default_root_dir=root, **kwargs
+            )
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise ValueError(f"trainer: {error}") from error
+        check_processes(trainer)
+        return trainer
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, then test the best checkpoint (the last one where nothing was validated)."""
@@ -195,6 +203,7 @@ class FewShotCLI(LightningCLI):
             return
         checkpoint = next((x.best_model_path for x in self.checkpoints if x.best_model_path), "")
         if self._get(self.config, "test_after_fit"):
+            hand_round(checkpoint, self.trainer)
             datamodule = kwargs.get("datamodule")
             self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
             say(self.results.table)
@@ -220,6 +229,23 @@ class FewShotCLI(LightningCLI):
         """Write the predictions of the test split's episodes."""
         self.trainer.predict(**kwargs, weights_only=True, return_predictions=False)
         say(f"\npredictions written to {self.predictions.path}")
+
+
+class TellRunFolder(Callback):
+    """Tells all ranks the run folder that the first one has made, as soon as they have found each other.
+
+    Args:
+        cli: whose run folder it is.
+        logger: which logs there.
+    """
+
+    def __init__(self, cli: FewShotCLI, logger: CSVLogger) -> None:
+        self.cli, self.logger = cli, logger
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take over the first rank's folder."""
+        folder = Path(trainer.strategy.broadcast(str(self.cli.run_folder)))
+        self.cli.run_folder, self.logger._version = folder, folder.name
 
 
 def run(arguments: list[str]) -> None:

@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from fewshot.data.sampler import rank_and_world_size
 from fewshot.episode import Episode
+from fewshot.ranks import rank_and_world_size
 
 
 def divergence(module: LightningModule, loss: Tensor, episode: Episode, logits: Tensor, *, save: bool) -> ValueError:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+PADDING = -1
+"""Number of an episode that only keeps a device busy while others have one left; it counts in no result."""
+
 
 class Episode(NamedTuple):
     """A batch of T few-shot episodes (tasks) of the same size.
@@ -29,7 +32,7 @@ class Episode(NamedTuple):
     n_way: int
     """N, the number of classes of every episode of the batch."""
     numbers: Tensor | None = None
-    """[T] int64, which episodes of the split these are."""
+    """[T] int64, which episodes of the split these are; PADDING throughout in a batch that is not to be counted."""
     support_index: Tensor | None = None
     """[T, S] int64, which pictures of the split the support holds."""
     query_index: Tensor | None = None
@@ -44,6 +47,11 @@ class Episode(NamedTuple):
     def holds_features(self) -> bool:
         """Whether the inputs are feature vectors [T, *, D] rather than pictures [T, *, C, H, W]."""
         return self.support.ndim == 3
+
+    @property
+    def is_padding(self) -> bool:
+        """Whether no result is to count this batch. Reads a number, which waits for the device."""
+        return self.numbers is not None and int(self.numbers[0]) == PADDING
 
     def known_query_labels(self) -> Tensor:
         """Query labels [T, Q]; ValueError where they are not known."""

@@ -17,7 +17,7 @@ from fewshot.construction import record_hyperparameters
 from fewshot.divergence import divergence
 from fewshot.episode import Episode
 from fewshot.functional.descent import logit_gradient
-from fewshot.handover import compute_features, hand_over_preprocessing
+from fewshot.handover import check_precision, compute_features, encode, hand_over_preprocessing
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, paired_difference
@@ -105,8 +105,10 @@ class FewShotModule(LightningModule):
         """Tell the data module what the backbone receives, and let it store the features of a frozen one.
 
         Raises:
-            ValueError: the data module gives no episodes, or episodes of more or fewer ways than the method serves.
+            ValueError: the data module gives no episodes, or episodes of more or fewer ways than the method serves; a
+                precision that is not supported.
         """
+        check_precision(self.trainer)
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "use_features"):
@@ -131,17 +133,21 @@ class FewShotModule(LightningModule):
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        """Features [B, D] in float32 of pictures [B, C, H, W], by the backbone in evaluation mode on its own device."""
+        """Features [B, D] of pictures [B, C, H, W] by the backbone in evaluation mode; see fewshot.handover.encode."""
         training = self.backbone.training
         self.backbone.eval()
-        dtype: Any = self.dtype
-        features = self.backbone(pictures.to(self.device, dtype, memory_format=torch.channels_last))
+        features = encode(self, pictures)
         self.backbone.train(training)
-        return features.float()
+        return features
 
     def backbone_key(self) -> str:
-        """SHA-256 of the backbone's architecture and of every one of its weights."""
-        digest = hashlib.sha256(f"{self.backbone_config.name} {self.backbone_config.image_size}".encode())
+        """SHA-256 of what decides the features: the backbone's architecture, every one of its weights, the precision.
+
+        The device is left out: features of two kinds of device differ by rounding, and whose are there are used.
+        """
+        config, trainer = self.backbone_config, self._trainer
+        precision = "32-true" if trainer is None else trainer.precision
+        digest = hashlib.sha256(f"{config.name} {config.image_size} {precision} {config.compile}".encode())
         for name, tensor in self.backbone.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -219,12 +225,15 @@ class FewShotModule(LightningModule):
                 f"one and after each, but its evaluation_steps is {self.method.evaluation_steps}; set n_steps to K"
             )
         predictors |= {str(step): logits for step, logits in enumerate(refinement.logits)}
+        loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
+        if self.trainer.world_size > 1 and episode.is_padding:
+            episode, labels = episode._replace(numbers=labels.new_zeros(0)), labels[:0]
+            predictors = {name: logits[:0] for name, logits in predictors.items()}
         for name, logits in predictors.items():
             self.accuracies[f"{split}_{name}"].update(logits, labels)
         if split == "test" and episode.numbers is not None:
             self.test_counts.update(episode.numbers, list(predictors.values()), labels)
-        loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=episode.n_tasks)
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
 
     def _reset(self, split: str) -> None:
         for name, metric in self.accuracies.items():

@@ -16,7 +16,7 @@ from fewshot.backbones.config import BackboneConfig, drop_initial_weights
 from fewshot.construction import record_hyperparameters
 from fewshot.episode import Episode
 from fewshot.functional.prototypes import normalized
-from fewshot.handover import compute_features, hand_over_preprocessing
+from fewshot.handover import check_precision, compute_features, hand_over_preprocessing
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
@@ -97,6 +97,7 @@ class PretrainModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives; check its number of classes."""
+        check_precision(self.trainer)
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "expect_features"):
@@ -173,7 +174,8 @@ class PretrainModule(LightningModule):
     def _evaluate(self, episode: Episode, split: str) -> None:
         support, query = encoded(self.backbone, episode)
         logits = self.nearest_mean.classify(support, episode.support_labels, query, episode.n_way)
-        self.accuracies[split].update(logits, episode.known_query_labels())
+        counted = 0 if self.trainer.world_size > 1 and episode.is_padding else episode.n_tasks
+        self.accuracies[split].update(logits[:counted], episode.known_query_labels()[:counted])
 
     def _log_accuracy(self, split: str) -> None:
         value = self.accuracies[split].compute()

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from fewshot.data.sampler import rank_and_world_size
+from fewshot.ranks import rank_and_world_size
 
 BATCHES_BETWEEN_AGREEMENTS = 16
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning import Trainer
+
+from fewshot.ranks import gathered, is_launched_first
 
 try:
     import fcntl
@@ -25,9 +27,13 @@ LAST = Path("checkpoints") / "last.ckpt"
 
 
 def new_run_folder(experiment: Path) -> Path:
-    """A new folder <experiment>/version_<n>, n one more than the highest there is; made by the first rank alone."""
+    """A new folder <experiment>/version_<n>, n one more than the highest there is; made by the first process alone.
+
+    For the others it is a guess, which the first one's replaces before anything is written: they may have started
+    before or after it was made, or see another disk.
+    """
     number = max((version for version, _ in versions(experiment)), default=-1) + 1
-    while is_first_rank():
+    while is_launched_first():
         try:
             (experiment / f"version_{number}").mkdir(parents=True)
             break
@@ -38,7 +44,7 @@ def new_run_folder(experiment: Path) -> Path:
 
 def remove_unless_begun(folder: Path | None, *, begun: bool) -> None:
     """Leave no trace of a run that was refused before it trained or measured anything."""
-    if folder is None or not is_first_rank():
+    if folder is None or not is_launched_first():
         return
     written = [] if begun or not folder.is_dir() else list(folder.iterdir())
     if all(path.name in WRITTEN_BEFOREHAND for path in written):  # else somebody's: a logger's, a continued run's
@@ -92,7 +98,7 @@ def unfinished(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another process is at work in this folder.
     """
-    if not is_first_rank():
+    if not is_launched_first():
         yield
         return
     mark = folder / UNFINISHED
@@ -120,6 +126,15 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the first of those that train together."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+def hand_round(checkpoint: str, trainer: Trainer) -> None:
+    """Put a copy of the first rank's checkpoint at the same place on nodes that do not see its disk."""
+    path = Path(checkpoint)
+    missing = gathered(lambda: bool(checkpoint) and not path.is_file())
+    if not any(missing):
+        return
+    content: bytes = trainer.strategy.broadcast(path.read_bytes() if trainer.is_global_zero else b"")
+    if missing[trainer.global_rank]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial{trainer.global_rank}")
+        partial.write_bytes(content)
+        os.replace(partial, path)

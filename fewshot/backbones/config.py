@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +23,8 @@ class BackboneConfig:
         weights: a weight file, a checkpoint of PretrainModule, or a run folder (the newest version's best.ckpt).
         in_chans: channels of the pictures the backbone receives, 1 (grey) or 3 (RGB).
         image_size: side of the pictures in pixels; None takes the model's usual size.
+        compile: whether torch.compile translates the network when it is first called, which takes up to minutes and
+            pays off in long runs. Names in checkpoints stay as they are, so they serve with and without.
     """
 
     name: str = "conv4"
@@ -28,13 +32,18 @@ class BackboneConfig:
     weights: str | None = None
     in_chans: int = 3
     image_size: int | None = None
+    compile: bool = False
 
     def located(self) -> BackboneConfig:
         """The same with the weight file itself in place of the run folder that holds it, for the record."""
         return self if self.weights is None else replace(self, weights=str(resolve_weights(self.weights)))
 
     def create(self) -> nn.Module:
-        """The backbone, from pictures [B, C, H, W] to features [B, D], in channels-last memory order."""
+        """The backbone, from pictures [B, C, H, W] to features [B, D], in channels-last memory order.
+
+        Raises:
+            ValueError: as create_backbone, and for compile=True where there is no C++ compiler.
+        """
         backbone = create_backbone(
             self.name,
             pretrained=self.pretrained,
@@ -42,7 +51,21 @@ class BackboneConfig:
             in_chans=self.in_chans,
             image_size=self.image_size,
         )
-        return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compile:
+            check_compiler()
+            backbone.compile()  # in place: torch.compile(backbone) would put '_orig_mod.' before every name
+        return backbone
+
+
+def check_compiler() -> None:
+    """Raise ValueError where there is no C++ compiler, which torch.compile calls."""
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        raise ValueError(
+            f"backbone.compile=true needs a C++ compiler but {' or '.join(compilers)} is not on the PATH; install one, "
+            "name it in the environment variable CXX, or set backbone.compile=false"
+        )
 
 
 def drop_initial_weights(checkpoint: dict[str, Any]) -> None:

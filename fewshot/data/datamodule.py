@@ -19,6 +19,7 @@ from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, PictureKeys, check
 from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
+from fewshot.ranks import gathered
 
 
 class EpisodicDataModule(LightningDataModule):
@@ -32,10 +33,15 @@ class EpisodicDataModule(LightningDataModule):
         n_way: N, classes of an episode.
         n_shot: K, labelled pictures of a class.
         n_query: queries of a class.
-        tasks_per_batch: T, episodes of a batch on each device; the last batch of an epoch may be smaller.
+        tasks_per_batch: T, episodes of a batch on each device; the last batch of an epoch may be smaller. With
+            trainer.accumulate_grad_batches=a on W devices an optimiser step follows the mean over a*T*W episodes: where
+            a method normalises within the episode, as all here do, 8 = 1*8*1 = 4*2*1 = 1*4*2 episodes give the same
+            step up to rounding. The step that ends an epoch takes what is left of it, episodes of a smaller last batch
+            weigh more than others, and where fewer than a batches are left Lightning still divides by a, so that this
+            step is smaller. Neither happens where a*T*W divides train_episodes.
         num_workers: processes that prepare pictures on each device; 0 prepares them in the main process. Stored
             features are always read in the main process.
-        train_episodes: episodes of a training epoch, all devices together.
+        train_episodes: episodes of a training epoch, all devices together; rounded up to a multiple of their number.
         val_episodes: episodes of a validation.
         test_episodes: episodes of a test, and of a prediction.
         seed: 0 or more; what all episodes and augmentations are drawn from.
@@ -145,6 +151,7 @@ class EpisodicDataModule(LightningDataModule):
 
         Args:
             encoder: float [B, C, H, W] on the CPU -> [B, D]; its own affair are device, evaluation mode, precision.
+                With several ranks each encodes a share of the pictures.
             key: changes with the backbone's architecture, weights and precision; or a function that returns it, called
                 whenever a loader is asked for.
         """
@@ -167,7 +174,7 @@ class EpisodicDataModule(LightningDataModule):
         """Encode the split's pictures, each once, by a backbone that is still being trained.
 
         To be called before every validation and test, with the backbone as it is then; nothing happens for splits
-        whose episodes carry pictures or stored features.
+        whose episodes carry pictures or stored features. With several ranks each encodes a share of the pictures.
         """
         features = self.features(split)
         if isinstance(features, PassingFeatures):
@@ -256,6 +263,7 @@ class EpisodicDataModule(LightningDataModule):
         preprocessing, views = self.preprocessing, self.augmented_views if split == "train" else 0
         asked = (key, preprocessing, views)
         if split not in self._features or self._features[split][0] != asked:
+            gathered(lambda: len(self.images(split)))  # a picture that one rank cannot read ends all of them
             name = f"{self.dataset.name}-{split}"
             features = stored_features(
                 encoder, self.images(split), preprocessing, key=key, name=name, views=views, seed=self.seed

@@ -13,7 +13,7 @@ from fewshot.data.features import Features, PassingFeatures
 from fewshot.data.images import Images
 from fewshot.data.sampler import EpisodeIndex, EpisodeKey, EpisodeSampler, PictureKey
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
-from fewshot.episode import Episode
+from fewshot.episode import PADDING, Episode
 
 
 class EpisodeDataset(Dataset[Episode]):
@@ -58,6 +58,8 @@ class EpisodeDataset(Dataset[Episode]):
             support, query = self._features(self.features, epoch, numbers, index)
         else:
             support, query = self._pictures(epoch, numbers, index)
+        if not self.training:  # see EpisodeKeys: there may be fewer episodes than ranks
+            numbers = [number if number < self.n_episodes else PADDING for number in numbers]
         return Episode(
             support=support,
             support_labels=torch.from_numpy(index.support_labels),

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.data.images import Images, cache_dir
+from fewshot.data.cache import cached_file, open_aside
+from fewshot.data.images import Images
 from fewshot.data.progress import Progress
-from fewshot.data.sampler import rank_and_world_size
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
+from fewshot.ranks import gathered, rank_and_world_size
 
 Encoder = Callable[[Tensor], Tensor]
 """float [B, C, H, W], on the CPU -> [B, D], on any device."""
 
 ENCODE_BATCH = 256
+SECONDS_UNTIL_SEEN = 60
 
 
 class Features:
@@ -69,9 +73,9 @@ class PassingFeatures:
         self._rows: Tensor | None = None  # [n, D]
 
     def compute(self, encoder: Encoder, images: Images, preprocessing: Preprocessing) -> None:
-        """Encode every picture anew; arguments as of stored_features."""
-        parts = [torch.from_numpy(features) for _, _, features in encoded(encoder, images, preprocessing)]
-        self._rows = torch.cat(parts)
+        """Encode every picture anew, each rank its share; arguments as of stored_features."""
+        rows = [torch.from_numpy(part) for parts in encoded(encoder, images, preprocessing) for part in parts]
+        self._rows = torch.cat(rows)
 
     def read(self, index: np.ndarray, views: np.ndarray | None = None) -> Tensor:
         """float32 [*, D] for pictures index [*]; compute comes first."""
@@ -92,8 +96,12 @@ def stored_features(
     """The features of all pictures, from the cache folder if they are there, computed and put there otherwise.
 
     The file's name is a hash of everything that the features depend on, so that a stale one is never found. Several
-    processes may ask at once: each writes aside, and the last to finish replaces equal contents. With
-    torch.distributed, rank 0 computes while the others wait.
+    processes may ask at once: each writes aside, and the last to finish replaces equal contents.
+
+    With torch.distributed every rank has to call this. Each encodes its share of the batches on its own device, and one
+    rank of every cache folder writes them all, in the same order and to the last bit what a single rank would have
+    written. Ranks that have other pictures (a copy with other times of change, say) encode theirs among themselves. An
+    error on one rank is raised on all.
 
     Args:
         encoder: called without gradient, on up to 256 pictures at a time.
@@ -104,23 +112,21 @@ def stored_features(
         views: how many augmented views of each picture are stored; 0 stores one, the evaluation view.
         seed: of the augmented views.
 
-    Raises ValueError where the encoder does not return [B, D], where a feature is not finite and for a full disk.
+    Raises ValueError where the encoder does not return [B, D], where a feature is not finite, and for a cache folder
+    that is full or cannot be written to.
     """
-    path = features_path(images, preprocessing, key=key, name=name, views=views, seed=seed)
 
-    def found_or_computed() -> Features:
-        found = _found(path)
-        if found is None:
-            _write(path, encoder, images, preprocessing, name=name, views=views, seed=seed)
-        return found or Features(path)
+    def look() -> tuple[Path, bool]:
+        path = features_path(images, preprocessing, key=key, name=name, views=views, seed=seed)
+        return path, _found(path) is not None
 
-    rank, world = rank_and_world_size()
-    if world == 1:
-        return found_or_computed()
-    if rank == 0:
-        found_or_computed()
-    torch.distributed.barrier()
-    return found_or_computed()  # computed once more only where nodes do not share the cache folder
+    answers = gathered(look)
+    path = answers[rank_and_world_size()[0]][0]
+    if not all(found for _, found in answers):
+        partners = [rank for rank, (other, _) in enumerate(answers) if other.name == path.name]
+        batches = encoded(encoder, images, preprocessing, views=views, seed=seed, partners=partners)
+        _write(path, batches, (max(views, 1), len(images)), name=name, partners=partners)
+    return Features(path)
 
 
 def features_path(
@@ -136,7 +142,7 @@ def features_path(
         "layout": 1,
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-    return cache_dir() / f"features-{name}-{digest[:32]}.npy"
+    return cached_file(name, digest, features=True)
 
 
 def package_version() -> str:
@@ -148,76 +154,174 @@ def package_version() -> str:
 
 
 def encoded(
-    encoder: Encoder, images: Images, preprocessing: Preprocessing, *, views: int = 0, seed: int = 0
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yields (view, first picture, features float32 [B, D]) for all views of all pictures, in order."""
-    for view in range(max(views, 1)):
-        for first in range(0, len(images), ENCODE_BATCH):
-            pictures = images.read(np.arange(first, min(first + ENCODE_BATCH, len(images))))
-            if views:
-                generator = np.random.default_rng(np.random.SeedSequence([seed, view, first]))
-                inputs = training_transform(pictures, preprocessing, generator)
-            else:
-                inputs = evaluation_transform(pictures, preprocessing)
-            with torch.no_grad():
-                features = encoder(inputs)
-            if features.ndim != 2 or len(features) != len(inputs):
-                raise ValueError(
-                    f"the encoder turns {list(inputs.shape)} into {list(features.shape)}; features are [B, D]"
-                )
-            if not bool(features.isfinite().all()):
-                name = images.names[first + int((~features.isfinite().all(dim=1)).nonzero()[0, 0])]
-                raise ValueError(f"the feature of picture {name!r} is not finite; check the backbone")
-            yield view, first, features.detach().float().cpu().numpy()
-
-
-def _found(path: Path) -> Features | None:
-    """The features of that file; None where there is none, or a damaged one (the disk failed: we only rename)."""
-    try:
-        return Features(path)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-
-
-def _write(
-    path: Path,
     encoder: Encoder,
     images: Images,
     preprocessing: Preprocessing,
     *,
-    name: str,
-    views: int,
-    seed: int,
-) -> None:
-    """Encode everything into a file aside, then give it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npy")
-    progress = Progress(f"encoding {name} once", max(views, 1) * len(images))
-    needed = 0
+    views: int = 0,
+    seed: int = 0,
+    partners: Sequence[int] | None = None,
+) -> Iterator[list[np.ndarray]]:
+    """Yields the features of all views of all pictures, in order: lists of float32 [B, D], one for each rank at work.
+
+    Args:
+        encoder: as of stored_features.
+        images: as of stored_features.
+        preprocessing: as of stored_features.
+        views: as of stored_features.
+        seed: as of stored_features.
+        partners: the ranks that share these batches out; None is all of them. Ranks that are not among them have to
+            call this too, with their own pictures.
+
+    Raises on every rank where one cannot encode its share.
+    """
+    rank, world = rank_and_world_size()
+    partners = range(world) if partners is None else partners
+    batches = [(view, first) for view in range(max(views, 1)) for first in range(0, len(images), ENCODE_BATCH)]
+    rounds = max(gathered(lambda: -(-len(batches) // len(partners))))
+    for start in range(0, rounds * len(partners), len(partners)):
+
+        def share(number: int = start + partners.index(rank)) -> np.ndarray | None:
+            if number >= len(batches):
+                return None
+            view, first = batches[number]
+            return _encoded_batch(encoder, images, preprocessing, view=view if views else None, first=first, seed=seed)
+
+        shares = gathered(share)
+        yield [part for partner in partners if (part := shares[partner]) is not None]
+
+
+def _encoded_batch(
+    encoder: Encoder, images: Images, preprocessing: Preprocessing, *, view: int | None, first: int, seed: int
+) -> np.ndarray:
+    """Features float32 [B, D] of up to 256 pictures from number `first` on, in an augmented view or as they are."""
+    pictures = images.read(np.arange(first, min(first + ENCODE_BATCH, len(images))))
+    if view is None:
+        inputs = evaluation_transform(pictures, preprocessing)
+    else:
+        generator = np.random.default_rng(np.random.SeedSequence([seed, view, first]))
+        inputs = training_transform(pictures, preprocessing, generator)
+    with torch.no_grad():
+        features = encoder(inputs)
+    if features.ndim != 2 or len(features) != len(inputs):
+        raise ValueError(f"the encoder turns {list(inputs.shape)} into {list(features.shape)}; features are [B, D]")
+    if not bool(features.isfinite().all()):
+        name = images.names[first + int((~features.isfinite().all(dim=1)).nonzero()[0, 0])]
+        raise ValueError(f"the feature of picture {name!r} is not finite; check the backbone")
+    return features.detach().float().cpu().numpy()
+
+
+def _found(path: Path) -> Features | None:
+    """The features of that file; None where there is none to read, or a damaged one (the disk failed: we rename)."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            for view, first, features in encoded(encoder, images, preprocessing, views=views, seed=seed):
-                if not view and not first:
-                    shape = (max(views, 1), len(images), features.shape[1])
-                    needed = int(np.prod(shape)) * 4 + 128
-                    free = shutil.disk_usage(path.parent).free
-                    if needed > free:
-                        raise OSError(errno.ENOSPC, f"{free:,} bytes are free")
-                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(features, dtype="<f4").data)
-                progress.advance(len(features))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ValueError(
-            f"{path} needs {needed:,} bytes but the disk is full ({error.strerror}); "
-            "make room, set FEWSHOT_CACHE to another folder, or set data.store_features=false"
-        ) from error
+        return Features(path)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _write(
+    path: Path, batches: Iterator[list[np.ndarray]], size: tuple[int, int], *, name: str, partners: Sequence[int]
+) -> None:
+    """Put the features into a file aside, then give it its name; one rank of each cache folder does, all take part.
+
+    Args:
+        path: the file.
+        batches: as `encoded` yields them.
+        size: how many views of how many pictures.
+        name: for messages.
+        partners: the ranks that want this file.
+    """
+    rank, _ = rank_and_world_size()
+    first_rank, progress = rank == 0, Progress(f"encoding {name} once", size[0] * size[1])
+    aside = _Aside(path)
+    try:
+        asides = gathered(aside.open)
+        # Who sees whose files tells who shares a folder; its first rank writes.
+        seen = gathered(lambda: [other for other in asides if (path.parent / other).exists()])
+        writer = min(partner for partner in partners if seen[partner] == seen[rank])
+        if rank != writer:
+            aside.remove()
+        for parts in batches:
+            gathered(partial(aside.append, parts, size) if rank == writer else _nothing)
+            if first_rank:
+                progress.advance(sum(map(len, parts)))
+        gathered(aside.rename if rank == writer else _nothing)
+        gathered(partial(_wait_for, path))
     finally:
         progress.close()
-        if os.path.exists(aside):
-            os.unlink(aside)
+        aside.remove()
+
+
+class _Aside:
+    """A file of features that is being written. Its errors are ValueErrors that say what to do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+        self._needed = 0
+
+    def open(self) -> str:
+        """Make the file; returns its name."""
+        with self._told():
+            self._file = open_aside(self.path)
+        return Path(self._file.name).name
+
+    def append(self, parts: Sequence[np.ndarray], size: tuple[int, int]) -> None:
+        """Write parts [B, D] of `size` (views, pictures); the first ones bring D, and with it the header."""
+        assert self._file is not None
+        with self._told():
+            if not self._needed and parts:
+                shape = (*size, parts[0].shape[1])
+                self._needed = int(np.prod(shape)) * 4 + 128
+                free = shutil.disk_usage(self.path.parent).free
+                if self._needed > free:
+                    raise OSError(errno.ENOSPC, f"{free:,} bytes are free")
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(self._file, header)
+            for part in parts:
+                self._file.write(np.ascontiguousarray(part, dtype="<f4").data)
+
+    def rename(self) -> None:
+        """Give the file its name."""
+        assert self._file is not None
+        with self._told():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._file.name, self.path)
+        self._file = None
+
+    def remove(self) -> None:
+        """Leave nothing behind, unless the file has got its name."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # closing writes what is left, and the disk may be full
+                self._file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._file.name)
+            self._file = None
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            advice = "set FEWSHOT_CACHE to another folder, or set data.store_features=false"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ValueError(
+                    f"{self.path} needs {self._needed:,} bytes but the disk is full ({error.strerror}); make room, "
+                    + advice
+                ) from error
+            raise ValueError(f"cannot write features to {self.path.parent} ({error}); {advice}") from error
+
+
+def _nothing() -> None:
+    """What a rank does while another one writes."""
+
+
+def _wait_for(path: Path) -> None:
+    """Return once the file is there: another node may see a minute late what has been renamed on a network disk."""
+    for _ in range(2 * SECONDS_UNTIL_SEEN):
+        if _found(path) is not None:
+            return
+        time.sleep(0.5)
+    raise ValueError(f"{path} was written but is not to be seen here; set FEWSHOT_CACHE to a folder of each node's own")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -18,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fewshot.data.cache import cached_file, open_aside
 from fewshot.data.progress import Progress
 from fewshot.data.transforms import Preprocessing
 
@@ -192,18 +191,12 @@ def load_images(
     return Images(array, labels, class_names, pictures.names)
 
 
-def cache_dir() -> Path:
-    """The folder of decoded pictures: $FEWSHOT_CACHE, else ~/.cache/fewshot. Everything in it may be deleted."""
-    chosen = os.environ.get("FEWSHOT_CACHE")
-    return Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "fewshot"
-
-
 def cache_path(name: str, described: Mapping[str, object], stamp: Iterable[str] = ()) -> Path:
     """Where an array of this description lies in the cache, made or not: another description, another file."""
     digest = hashlib.sha256(json.dumps({"format": CACHE_FORMAT, **described}, sort_keys=True).encode())
     for line in stamp:
         digest.update(b"\n" + line.encode("utf-8", "surrogateescape"))
-    return cache_dir() / f"{re.sub(r'[^-.0-9A-Za-z_]', '_', name)}-{digest.hexdigest()[:20]}.npy"
+    return cached_file(name, digest.hexdigest())
 
 
 def load_cached(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
@@ -223,9 +216,8 @@ def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     aside = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".npy", delete=False) as file:
+        with open_aside(path) as file:
             aside = file.name
             np.lib.format.write_array_header_1_0(file, header)
             rows = 0

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from fewshot.data.sampler import EpisodeKeys, PictureKeys, rank_and_world_size
+from fewshot.data.sampler import EpisodeKeys, PictureKeys
+from fewshot.ranks import rank_and_world_size
 
 Batch = TypeVar("Batch")
 

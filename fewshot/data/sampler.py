@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+from fewshot.ranks import rank_and_world_size
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -243,7 +244,8 @@ class EpisodeKeys(Sampler[EpisodeKey]):
     number of episodes, ceil(n_episodes / world size): where they do not divide evenly, the last ones have numbers from
     n_episodes on (new episodes, no repetition). In evaluation exactly 0..n_episodes-1 are handed out, each once, and
     ranks may differ by one episode; Lightning bears this as long as metrics are synchronised at the end of the epoch
-    only.
+    only. It does not bear a rank without any batch: where there are fewer episodes than ranks, those without one get
+    one with a number from n_episodes on, which EpisodeDataset marks as padding and no result counts.
 
     Lightning calls ``set_epoch`` on the sampler of a loader, hence the epoch travels in the key and reaches workers.
     """
@@ -264,7 +266,7 @@ class EpisodeKeys(Sampler[EpisodeKey]):
     def __len__(self) -> int:
         """Episodes of this rank in a whole epoch, also when resuming."""
         rank, world = rank_and_world_size()
-        return (self.n_episodes + world - 1 - (0 if self.training else rank)) // world
+        return max(1, (self.n_episodes + world - 1 - (0 if self.training else rank)) // world)
 
     def __iter__(self) -> Iterator[EpisodeKey]:
         rank, world = rank_and_world_size()
@@ -309,10 +311,3 @@ class PictureKeys(Sampler[PictureKey]):
         for step in range(start, len(self)):
             position = step * world + rank
             yield epoch, position, int(order[position])
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """This process's number and how many there are; (0, 1) outside distributed runs."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewshot.data import features as features_module
+from fewshot.data.cache import FEATURES, UNFINISHED, cached_files
 from fewshot.data.features import Features, features_path, stored_features
 from fewshot.data.images import Images
 from fewshot.data.transforms import Preprocessing, evaluation_transform
@@ -94,6 +95,42 @@ def test_whatever_matters_gives_another_file(monkeypatch):
     assert features_path(pictures(), PREPROCESSING, **plain) == features_path(images, PREPROCESSING, **plain)
 
 
+@pytest.mark.parametrize("field", [field.name for field in fields(Preprocessing)])
+def test_every_option_of_the_transform_gives_another_file(field):
+    other = {
+        **{"image_size": 7, "stored_size": 9, "mean": (0.4, 0.5, 0.5), "std": (0.2, 0.25, 0.25), "channels": 1},
+        **{"interpolation": "nearest", "crop_padding": 3, "colour_jitter": 0.3, "flip": False},
+    }
+    if field == "channels":
+        changed = PREPROCESSING.with_channels(1)
+    else:
+        changed = replace(PREPROCESSING, **{field: other[field]})
+    images = pictures()
+    assert features_path(images, changed, key="k", name="toys") != features_path(
+        images, PREPROCESSING, key="k", name="toys"
+    )
+
+
+@pytest.mark.parametrize("name", ["../../toys", "/etc/toys", "..", "a b\n:*?", "ü" * 300, ""])
+def test_a_name_cannot_leave_the_cache_folder(cache, name):
+    features = stored_features(Encoder(), pictures(), PREPROCESSING, key="k", name=name)
+    assert [path for path in cache.rglob("*") if path.is_file()] == [features.path]
+    assert [(file.path, file.kind) for file in cached_files(cache)] == [(features.path, FEATURES)]
+
+
+def test_what_is_not_whole_is_not_found(cache):
+    seen = []
+
+    def watching(inputs: Tensor) -> Tensor:
+        path = features_path(pictures(), PREPROCESSING, key="k", name="toys")
+        seen.append((path.exists(), [file.kind for file in cached_files(cache)]))
+        return inputs.mean((2, 3))
+
+    features = stored_features(watching, pictures(), PREPROCESSING, key="k", name="toys")
+    assert seen == [(False, [UNFINISHED])] * 2
+    assert [(file.path, file.kind) for file in cached_files(cache)] == [(features.path, FEATURES)]
+
+
 def test_a_half_encoded_set_leaves_nothing_behind(cache):
     def fails(inputs: Tensor) -> Tensor:
         if len(inputs) < 256:
@@ -151,6 +188,13 @@ def test_a_disk_that_fills_up_while_writing_is_a_clear_error(cache, monkeypatch)
     with pytest.raises(ValueError, match="needs 3,728 bytes but the disk is full"):
         stored_features(Encoder(), pictures(), PREPROCESSING, key="k", name="toys")
     assert list(cache.iterdir()) == []
+
+
+def test_a_cache_folder_that_cannot_be_written_to_is_a_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ValueError, match=r"cannot write features to .*file.cache .*set FEWSHOT_CACHE to another"):
+        stored_features(Encoder(), pictures(), PREPROCESSING, key="k", name="toys")
 
 
 def test_features_that_are_not_numbers_name_the_picture():

@@ -14,7 +14,8 @@ from PIL import Image
 from torchvision.transforms import functional as reference
 
 from fewshot.data import images as subject
-from fewshot.data.images import Images, PictureFiles, cache_dir, load_images, open_picture, square_picture
+from fewshot.data.cache import cache_dir
+from fewshot.data.images import Images, PictureFiles, load_images, open_picture, square_picture
 from fewshot.data.transforms import Preprocessing
 
 COLOUR = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)
