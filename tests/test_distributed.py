@@ -149,7 +149,7 @@ def test_two_processes_train_and_test_like_one(config: Path, tmp_path: Path, mon
     assert printed.count("7 episodes of pictures (test)") == 1 and "sync_dist" not in printed
     run = run_of(tmp_path)
     assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
-        *("config.yaml", "episodes.csv", "hparams.yaml", "metrics.csv", "results.json")
+        *("config.yaml", "episodes.csv", "hparams.yaml", "metrics.csv", "results.json", "run.json")
     ]
     assert len(validated(run)) == 1
     assert_same_test(run, test_of(run, tmp_path, monkeypatch), 7)
