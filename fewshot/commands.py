@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import warnings
@@ -25,6 +26,7 @@ from fewshot.backbones.weights import read_checkpoint, resolve_weights
 from fewshot.predictions import PredictionWriter
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import ResultsWriter, relative
+from fewshot.wandb_logging import WandbReport, placed, wandb_session
 
 # Silenced by name: what each of them says is so by design, or is upstream's to mend.
 NOISE = (
@@ -38,6 +40,8 @@ NOISE = (
     (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
     # short epochs are logged at their last step
     (".*smaller than the logging interval.*", UserWarning),
+    # Lightning starts W&B, which writes into the run folder, before the CSVLogger looks into it
+    (".*Experiment logs directory .* exists and is not empty.*", UserWarning),
 )
 # A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
 NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
@@ -50,8 +54,10 @@ class FewShotCLI(LightningCLI):
     def __init__(self, command: str, **kwargs: Any) -> None:
         self.command = command
         self.run_folder: Path | None = None
+        self.artifacts = False
         try:
-            super().__init__(**kwargs)
+            with contextlib.ExitStack() as self.session:
+                super().__init__(**kwargs)
         finally:
             remove_if_empty(self.run_folder)
 
@@ -84,21 +90,26 @@ class FewShotCLI(LightningCLI):
             if backbone is not None:
                 backbone["weights"], backbone["pretrained"] = None, False
         self.run_folder = new_run_folder(Path(config["runs"]) / config["experiment"])
-        for logger in as_list(config["trainer"].get("logger")):
-            arguments = getattr(logger, "init_args", None)
-            if arguments is not None and arguments.get("save_dir") == ".":
-                arguments["save_dir"] = str(self.run_folder)
+        self.session.enter_context(wandb_session(self.run_folder))
+        self.given_logger = config["trainer"].get("logger")
+        config["trainer"]["logger"], self.artifacts = placed(
+            None if config["trainer"].get("fast_dev_run") else self.given_logger,  # which logs nowhere
+            folder=self.run_folder,
+            command=self.command,
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to the run folder, keeps best and last checkpoint there, and writes results."""
         assert self.run_folder is not None
+        self.config[self.subcommand]["trainer"]["logger"] = self.given_logger  # config.yaml serves other runs too
         config = self._get(self.config_init, "trainer")
         loggers = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
         experiment = self.run_folder.parent
         csv = CSVLogger(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
         self.checkpoints = run_checkpoints() if config.get("enable_checkpointing") is not False else []
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
-        self.trainer_defaults["callbacks"] = [*self.checkpoints, self.results, self.predictions]
+        report = WandbReport(checkpoints=self.artifacts)
+        self.trainer_defaults["callbacks"] = [*self.checkpoints, self.results, self.predictions, report]
         try:
             return super().instantiate_trainer(logger=[csv, *loggers], **kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:
