@@ -11,7 +11,7 @@ import copy
 import json
 import netrc
 import os
-import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from fewshot.episode import Episode
@@ -117,8 +118,9 @@ class WandbReport(Callback):
         for run in wandb_runs(trainer) if self.checkpoints else ():
             import wandb
 
-            for callback in trainer.checkpoint_callbacks:
-                path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
+            callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+            for callback in callbacks:
+                path = callback.best_model_path
                 if path and Path(path).is_file():
                     artifact = wandb.Artifact(name=f"model-{run.id}", type="model", metadata=described(callback))
                     artifact.add_file(path, name=Path(path).name)
@@ -161,7 +163,9 @@ def episode_rows(values: dict[str, Any], images: Any) -> list[list[Any]]:
         images: the pictures of the split, fewshot.data.images.Images.
     """
     support, query = values["support_index"].numpy(), values["query_index"].numpy()
-    names = {int(c): images.class_names[images.labels[i]] for i, c in zip(support, values["support_labels"], strict=True)}
+    names = {
+        int(c): images.class_names[images.labels[i]] for i, c in zip(support, values["support_labels"], strict=True)
+    }
     number, pictures = int(values["numbers"]), images.read([*support, *query])
     rows: list[list[Any]] = []
     for i, picture in zip(support, pictures, strict=False):
@@ -249,6 +253,7 @@ def kept_id(folder: Path) -> str | None:
     return file.read_text(encoding="utf-8").strip() if file.is_file() and "WANDB_SWEEP_ID" not in os.environ else None
 
 
+@rank_zero_only
 def be_silent() -> None:
     """Keep wandb from writing to the screen, until the session ends, unless WANDB_SILENT says otherwise."""
     import wandb
@@ -267,8 +272,8 @@ def check_key() -> None:
     host = urlsplit(settings.base_url).netloc
     if not getattr(settings, "api_key", None) and not set(netrc_machines()) & {host, "api.wandb.ai"}:
         raise ValueError(
-            f"trainer.logger.offline=false but there is no API key for {host}; run `wandb login`, set WANDB_API_KEY, or "
-            "leave offline at true and upload later with `wandb sync`"
+            f"trainer.logger.offline=false but there is no API key for {host}; run `wandb login`, set WANDB_API_KEY, "
+            "or leave offline at true and upload later with `wandb sync`"
         )
 
 
@@ -310,7 +315,15 @@ def wandb_session(folder: Path) -> Iterator[None]:
             if wandb.run is not None:
                 wandb.run.finish(exit_code)
             wandb.teardown(exit_code)
+        if outer is None and not list((folder / "wandb").glob("*run-*")):
+            remove(folder / "wandb")  # no run was started, but the settings were asked for
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@rank_zero_only
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
