@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import warnings
@@ -39,6 +40,7 @@ from fewshot.runs import (
     unfinished,
     unfinished_run,
 )
+from fewshot.wandb_logging import WandbReport, placed, wandb_session
 
 # Silenced by name: what each of them says is so by design, or is upstream's to mend.
 NOISE = (
@@ -54,13 +56,11 @@ NOISE = (
     (".*smaller than the logging interval.*", UserWarning),
     # every rank has computed the same value over all ranks; averaging it would cost a digit
     (r"(?s).*sync_dist=True.*when logging on epoch level.*", UserWarning),
+    # W&B writes into the run folder before the CSVLogger looks into it; a run that is continued has lines there, kept
+    (".*Experiment logs directory .* exists and is not empty.*", UserWarning),
 )
 # A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
 NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
-NOISE_OF_RESUMING = (
-    # the log is begun anew, with the lines that it held
-    (".*exists and is not empty.*", UserWarning),
-)
 WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
 
 
@@ -71,10 +71,12 @@ class FewShotCLI(LightningCLI):
         self.command = command
         self.run_folder: Path | None = None
         self.resumed: Path | None = None
+        self.artifacts = False
         self.record = RunRecord(command, kwargs["args"])
         ended_by: BaseException | None = None
         try:
-            super().__init__(**kwargs)
+            with contextlib.ExitStack() as self.session:
+                super().__init__(**kwargs)
         except BaseException as error:
             ended_by = error
             raise
@@ -136,10 +138,13 @@ class FewShotCLI(LightningCLI):
             if backbone is not None:
                 backbone["weights"], backbone["pretrained"] = None, False
         self.run_folder = self.run_folder or new_run_folder(experiment)
-        for logger in as_list(config["trainer"].get("logger")):
-            arguments = getattr(logger, "init_args", None)
-            if arguments is not None and arguments.get("save_dir") == ".":
-                arguments["save_dir"] = str(self.run_folder)
+        self.session.enter_context(wandb_session(self.run_folder))
+        self.given_logger = config["trainer"].get("logger")
+        config["trainer"]["logger"], self.artifacts = placed(
+            None if config["trainer"].get("fast_dev_run") else self.given_logger,  # which logs nowhere
+            folder=self.run_folder,
+            command=self.command,
+        )
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint of another model before anything is written; say which options differ from it."""
@@ -156,6 +161,7 @@ class FewShotCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to the run folder, keeps best and last checkpoint there, and writes results."""
         assert self.run_folder is not None
+        self.config[self.subcommand]["trainer"]["logger"] = self.given_logger  # config.yaml serves other runs too
         config = self._get(self.config_init, "trainer")
         loggers = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
         experiment = self.run_folder.parent
@@ -163,9 +169,10 @@ class FewShotCLI(LightningCLI):
         if self.resumed is not None and is_launched_first():
             continue_log(csv, lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed)))
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
+        report = WandbReport(checkpoints=self.artifacts)
         tell = TellRunFolder(self, csv)
         self.checkpoints = []
-        self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions]
+        self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions, report]
         if config.get("enable_checkpointing") is not False:
             self.checkpoints = run_checkpoints(self.run_folder)
             options = [self._get(self.config, f"checkpoint_every_n_{unit}") for unit in ("steps", "minutes")]
@@ -262,7 +269,7 @@ def run(arguments: list[str]) -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # no tips, no list of absent accelerators
     with warnings.catch_warnings():
-        for message, category in NOISE + (NOISE_OF_RESUMING if arguments[0] == "fit" else NOISE_BUT_IN_FIT):
+        for message, category in NOISE if arguments[0] == "fit" else NOISE + NOISE_BUT_IN_FIT:
             warnings.filterwarnings("ignore", message=message, category=category)
         FewShotCLI(
             command=arguments[0],

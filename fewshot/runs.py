@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ except ImportError:  # no POSIX: nothing tells whether another process still wri
 UNFINISHED = "unfinished"
 """The file that stands in a run folder from the start of `fit` until everything the command asked for is done."""
 
-WRITTEN_BEFOREHAND = ("config.yaml", "hparams.yaml", "run.json", UNFINISHED)
+WRITTEN_BEFOREHAND = ("config.yaml", "hparams.yaml", "run.json", "wandb", UNFINISHED)
 """What is written of a run while its trainer is set up."""
 
 LAST = Path("checkpoints") / "last.ckpt"
@@ -49,7 +50,7 @@ def remove_unless_begun(folder: Path | None, *, begun: bool) -> None:
     written = [] if begun or not folder.is_dir() else list(folder.iterdir())
     if all(path.name in WRITTEN_BEFOREHAND for path in written):  # else somebody's: a logger's, a continued run's
         for path in written:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in (folder, *folder.parents[:2]):
         try:
             path.rmdir()

@@ -134,6 +134,13 @@ def test_the_backbone_exists_at_its_shipped_width_and_size(config: Path) -> None
 
 
 @each_config
+def test_a_config_logs_to_wandb_offline(config: Path) -> None:
+    logger = load(config).trainer.logger
+    assert logger.class_path == "WandbLogger"
+    assert logger.init_args == {"project": "fewshot", "offline": True}
+
+
+@each_config
 def test_a_schedule_in_steps_agrees_with_the_epochs(config: Path) -> None:
     loaded = load(config)
     schedule = loaded.model.init_args.get("lr_scheduler")
@@ -142,6 +149,7 @@ def test_a_schedule_in_steps_agrees_with_the_epochs(config: Path) -> None:
     data = loaded.data.init_args
     steps = TRAINING_PICTURES[data.dataset.class_path] // data.batch_size
     last = loaded.trainer.max_epochs * steps
+    assert schedule.init_args.get("max_lr", None) in (None, loaded.model.init_args.optimizer.init_args.lr)
     assert schedule.init_args.get("total_steps", last) == last
     milestones = schedule.init_args.get("milestones", [])
     assert all(milestone % steps == 0 and milestone < last for milestone in milestones)
@@ -247,6 +255,7 @@ def test_a_config_is_fitted_tested_and_predicts(
 ) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # test_wandb_logging.py starts it
     run = fitted(config)
     best = run / "checkpoints" / "best.ckpt"
     assert best.is_file() and (run / "checkpoints" / "last.ckpt").is_file()

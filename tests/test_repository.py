@@ -24,7 +24,6 @@ PYTHON = sorted([*(ROOT / "fewshot").rglob("*.py"), *(ROOT / "tests").rglob("*.p
 NOT_IMPORTED = {
     "omegaconf": "jsonargparse's parser mode",
     "rich": "Lightning's progress bar and model summary",
-    "wandb": "Lightning's WandbLogger, named in YAML",
 }
 IMPORTED_AS = {
     "pillow": "PIL",
