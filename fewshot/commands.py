@@ -57,7 +57,7 @@ NOISE = (
     # every rank has computed the same value over all ranks; averaging it would cost a digit
     (r"(?s).*sync_dist=True.*when logging on epoch level.*", UserWarning),
     # W&B writes into the run folder before the CSVLogger looks into it; a run that is continued has lines there, kept
-    (".*Experiment logs directory .* exists and is not empty.*", UserWarning),
+    (".*directory .* exists and is not empty.*", UserWarning),
 )
 # A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
 NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)

@@ -202,11 +202,17 @@ def test_without_wandb(mode: str | None, options: list[str], work: Path, monkeyp
 
 
 def test_a_failed_run_is_told_to_have_failed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "method was made for n_way=7" in refused(
-        capsys, "fit", "--config", "tiny.yaml", "--experiment", "failed", "--data.train_n_way", "5"
-    )
+    options = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "1.0e38"]
+    assert "the loss is nan" in refused(capsys, "fit", "--config", "tiny.yaml", "--experiment", "failed", *options)
     assert OfflineRun(work / "runs" / "failed" / "version_0").exit_code == 1
     assert wandb.run is None
+
+
+def test_a_refused_run_leaves_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "method was made for n_way=7" in refused(
+        capsys, "fit", "--config", "tiny.yaml", "--experiment", "refused", "--data.train_n_way", "5"
+    )
+    assert not (work / "runs" / "refused").exists() and wandb.run is None
 
 
 # What is refused.
