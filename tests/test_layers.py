@@ -36,6 +36,10 @@ ROOMS: dict[str, set[str]] = {
     "handover": {"backbones"},
     "optimization": set(),
     "predictions": {"episode"},
+    "ledger": set(),
+    "results": {"metrics"},
+    "record": {"results"},
+    "checkpoints": {"backbones", "construction"},
     "module": BELOW_MODULE,
     "pretrain": BELOW_MODULE,
 }
