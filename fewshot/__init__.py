@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 def _is_command_line() -> bool:
     """Whether this process is `python -m fewshot` or the installed script."""
     words = list(zip(sys.orig_argv, sys.orig_argv[1:], strict=False))
-    return ("-m", "fewshot") in words or os.path.splitext(os.path.basename(sys.argv[0]))[0] == "fewshot"
+    return ("-m", "fewshot") in words or os.path.splitext(os.path.basename((sys.argv or [""])[0]))[0] == "fewshot"
 
 
 if not _is_command_line():

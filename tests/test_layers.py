@@ -40,6 +40,13 @@ ROOMS: dict[str, set[str]] = {
     "optimization": set(),
     "predictions": {"episode", "ranks"},
     "divergence": {"data", "episode", "ranks"},
+    "ledger": set(),
+    "results": {"metrics"},
+    "record": {"results"},
+    "checkpoints": {"backbones", "construction"},
+    "resumption": {"ranks"},
+    "runs": {"ranks"},
+    "wandb_logging": {"episode"},
     "module": BELOW_MODULE,
     "pretrain": BELOW_MODULE,
 }
