@@ -105,7 +105,9 @@ def share_buffers(module: torch.nn.Module) -> None:
     """
     if rank_and_world_size()[1] > 1:
         for buffer in module.buffers():
-            torch.distributed.broadcast(buffer, src=0)
+            first = buffer.contiguous()
+            torch.distributed.broadcast(first, src=0)
+            buffer.copy_(first)
 
 
 def _told(error: Exception | None) -> tuple[str, str] | None:

@@ -142,7 +142,7 @@ def validated(run: Path) -> list[str]:
 
 
 def test_two_processes_train_and_test_like_one(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five training steps with a frozen backbone; one validation episode for two processes, and seven test ones."""
+    """Three training steps with a frozen backbone; one validation episode for two processes, and seven test ones."""
     monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
     options = ["--data.val_episodes", 1, "--trainer.max_epochs", 1]
     printed = finished(started("fit", "--config", config, *TWO, *options, folder=tmp_path))
@@ -151,8 +151,9 @@ def test_two_processes_train_and_test_like_one(config: Path, tmp_path: Path, mon
     assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
         *("config.yaml", "episodes.csv", "hparams.yaml", "metrics.csv", "results.json", "run.json")
     ]
-    assert len(validated(run)) == 1
     assert_same_test(run, test_of(run, tmp_path, monkeypatch), 7)
+    best = run / "checkpoints" / "best.ckpt"
+    assert validated(run) == [validation_of(best, run, tmp_path, monkeypatch)]
 
 
 @pytest.mark.slow

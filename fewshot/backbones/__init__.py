@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -40,6 +41,7 @@ def create_backbone(
     weights: str | os.PathLike[str] | None = None,
     in_chans: int = 3,
     image_size: int | None = None,
+    compile: bool = False,
 ) -> nn.Module:
     """A network from pictures [B, in_chans, H, W] to features [B, D].
 
@@ -62,9 +64,12 @@ def create_backbone(
         in_chans: channels of the pictures.
         image_size: side of the pictures in pixels. Models that are built for one size (ViT, Swin, conv4) are built for
             this one, wrn28_10 chooses its strides by it, others only record it. None: the model's usual size.
+        compile: let torch.compile translate the network when it is first called. The network remains what it is, and
+            so do the names in its state dict.
 
     Raises:
-        ValueError: no such model, pictures of that size are not possible, or the weights do not fit.
+        ValueError: no such model, pictures of that size are not possible, the weights do not fit, or there is no C++
+            compiler for compile=True.
         FileNotFoundError: no weight file there.
     """
     if pretrained and weights is not None:
@@ -72,12 +77,15 @@ def create_backbone(
     if in_chans < 1 or (image_size is not None and image_size < 1):
         raise ValueError(f"backbone '{name}': in_chans={in_chans} and image_size={image_size}; both are at least 1")
     _check_name(name, pretrained)
+    if compile:
+        _check_compiler()
     file = None if weights is None else resolve_weights(weights)
     network = _build(name, pretrained, in_chans, image_size)
     config = network.pretrained_cfg
     usual = config.get("input_size") or (in_chans, 224, 224)
     size = int(usual[-1]) if image_size is None else image_size
-    network.register_forward_hook(_to_vectors)
+    # Outside of what is compiled: what ran in a hook would be a graph of its own, for one mean.
+    network.register_forward_hook(torch.compiler.disable(_to_vectors) if compile else _to_vectors)
 
     network.num_features = _measure_width(network, name, in_chans, size)
     network.in_chans = in_chans
@@ -88,6 +96,8 @@ def create_backbone(
         network.preprocessing = _preprocessing(network, None, in_chans, size)
     if file is not None:
         _load(network, name, file)
+    if compile:
+        network.compile()  # in place: torch.compile(network) would put '_orig_mod.' before every name
     return network
 
 
@@ -137,6 +147,16 @@ def _check_name(name: str, pretrained: bool) -> None:
         raise ValueError(
             f"backbone '{name}' has no published weights; use pretrained=False, with weights=<file> of your own, or a "
             "name from timm.list_models(pretrained=True)"
+        )
+
+
+def _check_compiler() -> None:
+    """Raise ValueError where there is no C++ compiler, which torch.compile calls."""
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        raise ValueError(
+            f"backbone.compile=true needs a C++ compiler but {' or '.join(compilers)} is not on the PATH; install one, "
+            "name it in the environment variable CXX, or set backbone.compile=false"
         )
 
 

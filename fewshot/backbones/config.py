@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,33 +37,16 @@ class BackboneConfig:
         return self if self.weights is None else replace(self, weights=str(resolve_weights(self.weights)))
 
     def create(self) -> nn.Module:
-        """The backbone, from pictures [B, C, H, W] to features [B, D], in channels-last memory order.
-
-        Raises:
-            ValueError: as create_backbone, and for compile=True where there is no C++ compiler.
-        """
+        """The backbone, from pictures [B, C, H, W] to features [B, D], in channels-last memory order."""
         backbone = create_backbone(
             self.name,
             pretrained=self.pretrained,
             weights=self.weights,
             in_chans=self.in_chans,
             image_size=self.image_size,
+            compile=self.compile,
         )
-        backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.compile:
-            check_compiler()
-            backbone.compile()  # in place: torch.compile(backbone) would put '_orig_mod.' before every name
-        return backbone
-
-
-def check_compiler() -> None:
-    """Raise ValueError where there is no C++ compiler, which torch.compile calls."""
-    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
-    if not any(shutil.which(compiler) for compiler in compilers):
-        raise ValueError(
-            f"backbone.compile=true needs a C++ compiler but {' or '.join(compilers)} is not on the PATH; install one, "
-            "name it in the environment variable CXX, or set backbone.compile=false"
-        )
+        return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def drop_initial_weights(checkpoint: dict[str, Any]) -> None:

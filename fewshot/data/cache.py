@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import os
 import re
@@ -11,7 +12,14 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, NamedTuple, NoReturn
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 PICTURES, FEATURES, UNFINISHED = "decoded pictures", "features", "unfinished"
 
@@ -61,6 +69,26 @@ def open_aside(path: Path) -> BinaryIO:
     """A new file beside `path`, in a folder made where there is none, to become `path` by renaming once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return open(path.parent / f".{path.stem}-{secrets.token_hex(4)}.npy", "xb")
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time make `path`, so that its ranks need not all do the same work.
+
+    It saves work and nothing else: where the system or the disk knows no locks, processes do not wait for each other.
+    """
+    lock = path.with_name(f".{path.stem}.lock")
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # a folder that cannot be written to is found out by whoever writes
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = opened.enter_context(lock.open("w"))
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)  # let go of when the file is closed, also by a kill
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
 
 
 class CachedFile(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from fewshot.data.cache import cached_file, open_aside
+from fewshot.data.cache import alone, cached_file, open_aside
 from fewshot.data.progress import Progress
 from fewshot.data.transforms import Preprocessing
 
@@ -187,7 +187,10 @@ def load_images(
     path = cache_path(key, described, pictures.stamp())
     array = load_cached(path, shape)
     if array is None:
-        array = write_cached(path, shape, _decoded(pictures, preprocessing, what=key))
+        with alone(path):
+            array = load_cached(path, shape)  # another process may have been faster
+            if array is None:
+                array = write_cached(path, shape, _decoded(pictures, preprocessing, what=key))
     return Images(array, labels, class_names, pictures.names)
 
 

@@ -104,7 +104,8 @@ def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
         return episode.support, episode.query
     tasks, n_support = episode.support_labels.shape
     pictures = torch.cat([episode.support, episode.query], dim=1)  # [T, S+Q, C, H, W]
-    features = backbone(pictures.flatten(0, 1)).unflatten(0, (tasks, -1))  # [T, S+Q, D]
+    pictures = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    features = backbone(pictures).unflatten(0, (tasks, -1))  # [T, S+Q, D]
     return features[:, :n_support], features[:, n_support:]
 
 

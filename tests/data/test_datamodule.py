@@ -20,7 +20,7 @@ from fewshot.data.images import Images
 from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.sets.folder import ImageFolderSplits
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing, evaluation_transform
-from fewshot.episode import Episode, stack_episodes
+from fewshot.episode import PADDING, Episode, stack_episodes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 
@@ -168,6 +168,15 @@ def test_evaluation_episodes_do_not_depend_on_the_epoch():
 def test_prediction_reads_the_test_episodes():
     data = make()
     assert_same(gathered(data.test_dataloader()), gathered(data.predict_dataloader()))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_episode_too_many_is_marked_as_padding(monkeypatch, split):
+    monkeypatch.setattr(sampler_module, "rank_and_world_size", lambda: (2, 3))
+    episode = next(iter(getattr(make(train_episodes=2, val_episodes=2), f"{split}_dataloader")()))
+    assert episode.is_padding == (split == "val")
+    assert episode.numbers.tolist() == [PADDING if split == "val" else 2]
+    assert not next(iter(make().val_dataloader())).is_padding
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

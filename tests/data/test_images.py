@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,24 @@ def test_the_second_time_nothing_is_decoded(
     second = load(files)
     assert first.fingerprint == second.fingerprint
     assert torch.equal(first.read(np.arange(6)), second.read(np.arange(6)))
+
+
+def test_of_two_that_ask_at_once_one_decodes(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    decoded = []
+
+    def slowly(path: str) -> Image.Image:
+        decoded.append(path)
+        time.sleep(0.1)
+        return open_picture(path)
+
+    monkeypatch.setattr(subject, "open_picture", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(load, [files, files])
+    assert sorted(decoded) == sorted(map(str, files))
+    assert torch.equal(first.read(np.arange(6)), second.read(np.arange(6)))
+    assert [path.suffix for path in own_cache.iterdir()] == [".npy"]
 
 
 def test_a_changed_picture_is_decoded_again(files: list[Path]) -> None:

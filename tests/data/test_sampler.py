@@ -245,6 +245,16 @@ def test_ranks_share_evaluation_episodes_without_loss_or_repetition(monkeypatch,
     assert sorted(key for share in shares for key in share) == [(0, number) for number in range(10)]
 
 
+def test_a_rank_without_an_episode_gets_one_that_does_not_exist(monkeypatch):
+    keys = EpisodeKeys(2, training=False)
+    shares = []
+    for rank in range(4):
+        set_ranks(monkeypatch, rank, 4)
+        assert len(keys) == 1
+        shares.append(list(keys))
+    assert shares == [[(0, 0)], [(0, 1)], [(0, 2)], [(0, 3)]]
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_train_on_equally_many_episodes(monkeypatch, world):
     keys = EpisodeKeys(10, training=True)
