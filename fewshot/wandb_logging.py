@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import torch
 import yaml
+from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
@@ -151,12 +152,14 @@ class WandbReport(Callback):
         for run in wandb_runs(trainer) if self._rows else ():
             import wandb
 
-            rows = [[wandb.Image(cell) if isinstance(cell, Tensor) else cell for cell in row] for row in self._rows]
+            rows = [
+                [wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in self._rows
+            ]
             run.log({name: wandb.Table(columns=list(COLUMNS), data=rows), "trainer/global_step": trainer.global_step})
 
 
 def episode_rows(values: dict[str, Any], images: Any) -> list[list[Any]]:
-    """A row of COLUMNS for every support and every query picture of one episode; pictures as uint8 [C, S, S].
+    """A row of COLUMNS for every support and every query picture of one episode.
 
     Args:
         values: one episode of what `fewshot.predictions.prediction` returns.
@@ -166,7 +169,7 @@ def episode_rows(values: dict[str, Any], images: Any) -> list[list[Any]]:
     names = {
         int(c): images.class_names[images.labels[i]] for i, c in zip(support, values["support_labels"], strict=True)
     }
-    number, pictures = int(values["numbers"]), images.read([*support, *query])
+    number, pictures = int(values["numbers"]), [picture_of(array) for array in images.read([*support, *query])]
     rows: list[list[Any]] = []
     for i, picture in zip(support, pictures, strict=False):
         label = images.class_names[images.labels[i]]
@@ -179,6 +182,11 @@ def episode_rows(values: dict[str, Any], images: Any) -> list[list[Any]]:
         correct = None if label is None else guesses[2] == label
         rows.append([number, "query", picture, images.names[i], label, *guesses, correct])
     return rows
+
+
+def picture_of(array: Tensor) -> Image.Image:
+    """The picture [C, S, S] of uint8, C = 1 or 3; what wandb makes of a tensor depends on its version."""
+    return Image.fromarray((array[0] if len(array) == 1 else array.permute(1, 2, 0)).numpy())
 
 
 def described(checkpoint: ModelCheckpoint) -> dict[str, Any]:
