@@ -6,6 +6,7 @@ import functools
 import hashlib
 from typing import Any, Literal
 
+import timm
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
@@ -143,11 +144,13 @@ class FewShotModule(LightningModule):
     def backbone_key(self) -> str:
         """SHA-256 of what decides the features: the backbone's architecture, every one of its weights, the precision.
 
-        The device is left out: features of two kinds of device differ by rounding, and whose are there are used.
+        With it timm's version, whose networks may change under the same name and weights. The device is left out:
+        features of two kinds of device differ by rounding, and whose are there are used.
         """
         config, trainer = self.backbone_config, self._trainer
         precision = "32-true" if trainer is None else trainer.precision
-        digest = hashlib.sha256(f"{config.name} {config.image_size} {precision} {config.compile}".encode())
+        described = f"{config.name} {config.image_size} {precision} {config.compile} timm {timm.__version__}"
+        digest = hashlib.sha256(described.encode())
         for name, tensor in self.backbone.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -157,12 +157,15 @@ def test_two_processes_train_and_test_like_one(config: Path, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["lightning", "torchrun", "two nodes"])
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun", "two nodes", "srun"])
 @pytest.mark.parametrize("trained", ["frozen", "trained"])
 def test_whoever_starts_them(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str, trained: str
 ) -> None:
-    """Fit, test and predict with frozen and trained backbone; the second node sees neither runs nor cache."""
+    """Fit, test and predict with frozen and trained backbone.
+
+    The second of two nodes sees neither runs nor cache. What srun would start is started by hand, with its environment.
+    """
     monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
     options = ["--model.freeze_backbone", str(trained == "frozen").lower()]
     run = fit_on_two(config, tmp_path, launcher, *options)
@@ -184,6 +187,12 @@ def fit_on_two(config: Path, folder: Path, launcher: str, *options: str) -> Path
         finished(started(*arguments, *TWO, folder=folder))
     elif launcher == "torchrun":
         finished(started(*arguments, *TWO, folder=folder, launcher=(*TORCHRUN, 2, "--master_port", free_port())))
+    elif launcher == "srun":
+        variables = {"NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1", "NODELIST": "127.0.0.1", "NODEID": "0"}
+        slurm = {f"SLURM_{name}": value for name, value in {**variables, "JOB_ID": "1", "JOB_NAME": "fit"}.items()}
+        slurm["MASTER_PORT"] = str(free_port())
+        ranks = [{**slurm, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+        finished(*[started(*arguments, *TWO, folder=folder, **rank) for rank in ranks])
     else:
         agents = (*TORCHRUN, 1, "--nnodes", 2, "--master_addr", "127.0.0.1", "--master_port", free_port())
         nodes = (*arguments, *DDP, "--trainer.devices", 1, "--trainer.num_nodes", 2)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import importlib.metadata
 import json
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.data.cache import cached_file, open_aside
+from fewshot.data.cache import cached_file
+from fewshot.data.feature_file import Features, found_features, write_features
 from fewshot.data.images import Images
-from fewshot.data.progress import Progress
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 from fewshot.ranks import gathered, rank_and_world_size
 
@@ -30,38 +24,6 @@ Encoder = Callable[[Tensor], Tensor]
 """float [B, C, H, W], on the CPU -> [B, D], on any device."""
 
 ENCODE_BATCH = 256
-SECONDS_UNTIL_SEEN = 60
-
-
-class Features:
-    """Features of all pictures of a split, memory-mapped.
-
-    Workers and ranks share the pages of the file; pickling one passes its path on, not its contents.
-
-    Args:
-        path: a float32 .npy file [V, n, D]: V views of n pictures.
-
-    Raises ValueError where the file holds anything else.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        # Copy on write: the same pages as read-only, but torch takes the array without a warning.
-        array = np.load(self.path, mmap_mode="c", allow_pickle=False)
-        if array.ndim != 3 or array.dtype != np.float32:
-            raise ValueError(f"{path} holds {array.dtype} {list(array.shape)}, not float32 [views, pictures, width]")
-        self.n_views, self.n_pictures, self.width = array.shape
-        self._rows = torch.from_numpy(array.reshape(-1, self.width))  # [V*n, D]
-
-    def read(self, index: np.ndarray, views: np.ndarray | None = None) -> Tensor:
-        """float32 [*, D] for pictures index [*], each in the view of the same place in views [*] (view 0 if None)."""
-        rows = index if views is None else views * self.n_pictures + index
-        chosen = self._rows.index_select(0, torch.from_numpy(np.ascontiguousarray(rows).reshape(-1)))
-        return chosen.view(*rows.shape, self.width)
-
-    def __reduce__(self) -> tuple[type[Features], tuple[Path]]:
-        """Map the file again on the other side."""
-        return Features, (self.path,)
 
 
 class PassingFeatures:
@@ -118,14 +80,14 @@ def stored_features(
 
     def look() -> tuple[Path, bool]:
         path = features_path(images, preprocessing, key=key, name=name, views=views, seed=seed)
-        return path, _found(path) is not None
+        return path, found_features(path) is not None
 
     answers = gathered(look)
     path = answers[rank_and_world_size()[0]][0]
     if not all(found for _, found in answers):
         partners = [rank for rank, (other, _) in enumerate(answers) if other.name == path.name]
         batches = encoded(encoder, images, preprocessing, views=views, seed=seed, partners=partners)
-        _write(path, batches, (max(views, 1), len(images)), name=name, partners=partners)
+        write_features(path, batches, (max(views, 1), len(images)), name=name, partners=partners)
     return Features(path)
 
 
@@ -209,119 +171,3 @@ def _encoded_batch(
         name = images.names[first + int((~features.isfinite().all(dim=1)).nonzero()[0, 0])]
         raise ValueError(f"the feature of picture {name!r} is not finite; check the backbone")
     return features.detach().float().cpu().numpy()
-
-
-def _found(path: Path) -> Features | None:
-    """The features of that file; None where there is none to read, or a damaged one (the disk failed: we rename)."""
-    try:
-        return Features(path)
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-def _write(
-    path: Path, batches: Iterator[list[np.ndarray]], size: tuple[int, int], *, name: str, partners: Sequence[int]
-) -> None:
-    """Put the features into a file aside, then give it its name; one rank of each cache folder does, all take part.
-
-    Args:
-        path: the file.
-        batches: as `encoded` yields them.
-        size: how many views of how many pictures.
-        name: for messages.
-        partners: the ranks that want this file.
-    """
-    rank, _ = rank_and_world_size()
-    first_rank, progress = rank == 0, Progress(f"encoding {name} once", size[0] * size[1])
-    aside = _Aside(path)
-    try:
-        asides = gathered(aside.open)
-        # Who sees whose files tells who shares a folder; its first rank writes.
-        seen = gathered(lambda: [other for other in asides if (path.parent / other).exists()])
-        writer = min(partner for partner in partners if seen[partner] == seen[rank])
-        if rank != writer:
-            aside.remove()
-        for parts in batches:
-            gathered(partial(aside.append, parts, size) if rank == writer else _nothing)
-            if first_rank:
-                progress.advance(sum(map(len, parts)))
-        gathered(aside.rename if rank == writer else _nothing)
-        gathered(partial(_wait_for, path))
-    finally:
-        progress.close()
-        aside.remove()
-
-
-class _Aside:
-    """A file of features that is being written. Its errors are ValueErrors that say what to do."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: BinaryIO | None = None
-        self._needed = 0
-
-    def open(self) -> str:
-        """Make the file; returns its name."""
-        with self._told():
-            self._file = open_aside(self.path)
-        return Path(self._file.name).name
-
-    def append(self, parts: Sequence[np.ndarray], size: tuple[int, int]) -> None:
-        """Write parts [B, D] of `size` (views, pictures); the first ones bring D, and with it the header."""
-        assert self._file is not None
-        with self._told():
-            if not self._needed and parts:
-                shape = (*size, parts[0].shape[1])
-                self._needed = int(np.prod(shape)) * 4 + 128
-                free = shutil.disk_usage(self.path.parent).free
-                if self._needed > free:
-                    raise OSError(errno.ENOSPC, f"{free:,} bytes are free")
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(self._file, header)
-            for part in parts:
-                self._file.write(np.ascontiguousarray(part, dtype="<f4").data)
-
-    def rename(self) -> None:
-        """Give the file its name."""
-        assert self._file is not None
-        with self._told():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self._file.name, self.path)
-        self._file = None
-
-    def remove(self) -> None:
-        """Leave nothing behind, unless the file has got its name."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # closing writes what is left, and the disk may be full
-                self._file.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._file.name)
-            self._file = None
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            advice = "set FEWSHOT_CACHE to another folder, or set data.store_features=false"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ValueError(
-                    f"{self.path} needs {self._needed:,} bytes but the disk is full ({error.strerror}); make room, "
-                    + advice
-                ) from error
-            raise ValueError(f"cannot write features to {self.path.parent} ({error}); {advice}") from error
-
-
-def _nothing() -> None:
-    """What a rank does while another one writes."""
-
-
-def _wait_for(path: Path) -> None:
-    """Return once the file is there: another node may see a minute late what has been renamed on a network disk."""
-    for _ in range(2 * SECONDS_UNTIL_SEEN):
-        if _found(path) is not None:
-            return
-        time.sleep(0.5)
-    raise ValueError(f"{path} was written but is not to be seen here; set FEWSHOT_CACHE to a folder of each node's own")

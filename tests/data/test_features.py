@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewshot.data import feature_file
 from fewshot.data import features as features_module
 from fewshot.data.cache import FEATURES, UNFINISHED, cached_files
 from fewshot.data.features import Features, features_path, stored_features
@@ -172,7 +173,7 @@ def test_a_full_disk_is_a_clear_error(cache, monkeypatch):
     class Usage:
         free = 10
 
-    monkeypatch.setattr(features_module.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(feature_file.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(
         ValueError, match=r"features-toys-\w+\.npy needs 3,728 bytes but the disk is full \(10 bytes are"
     ):
@@ -184,7 +185,7 @@ def test_a_disk_that_fills_up_while_writing_is_a_clear_error(cache, monkeypatch)
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features_module.os, "fsync", full)
+    monkeypatch.setattr(feature_file.os, "fsync", full)
     with pytest.raises(ValueError, match="needs 3,728 bytes but the disk is full"):
         stored_features(Encoder(), pictures(), PREPROCESSING, key="k", name="toys")
     assert list(cache.iterdir()) == []

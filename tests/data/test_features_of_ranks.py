@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from two_ranks import join, meet, on_two_ranks, raised
 
-from fewshot.data import features as features_module
+from fewshot.data import feature_file
 from fewshot.data.features import PassingFeatures, stored_features
 from fewshot.data.images import Images, PictureFiles, load_images
 from fewshot.data.transforms import Preprocessing
@@ -99,9 +99,9 @@ def errors(rank: int, folder: Path) -> dict[str, str]:
         class Usage:
             free = 10
 
-        features_module.shutil.disk_usage = lambda path: Usage  # type: ignore[assignment,return-value]
+        feature_file.shutil.disk_usage = lambda path: Usage  # type: ignore[assignment,return-value]
     found["disk full"] = raised(lambda: asked(folder / "full"))
-    features_module.shutil.disk_usage = real
+    feature_file.shutil.disk_usage = real
     (folder / "file").touch()
     found["not writable"] = raised(lambda: asked(folder / "file" / "cache" if rank == 1 else folder / "full"))
     found["no file"] = raised(lambda: gathered(lambda: (folder / "nothing").read_text() if rank == 1 else ""))
