@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from fewshot import EpisodicDataModule, FewShotModule
 from fewshot.commands import run_checkpoints
+from fewshot.resumption import AtomicCheckpointIO, Resumption
 from tests.benchmarks import reference
 from tests.benchmarks.measuring import Cost, Stopwatch, measured, medians, own_cache, quiet, table
 from tests.benchmarks.synthetic import WIDTH, Clouds, module, prepared
@@ -47,7 +48,8 @@ def trainer(folder: Path, times: Callback, **options: Any) -> Trainer:
         accelerator="cpu",
         default_root_dir=folder,
         logger=CSVLogger(folder, name="log"),
-        callbacks=[run_checkpoints()[-1], times],
+        callbacks=[run_checkpoints(folder)[-1], Resumption(folder / "last.ckpt"), times],
+        plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         **options,
     )
