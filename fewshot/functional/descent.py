@@ -39,7 +39,7 @@ def cosine_logits(query: Tensor, weights: Tensor, scale: Tensor | float, bias: T
     Args:
         query: f, [T, Q, D], each of length one.
         weights: theta, [T, N, D], of any length.
-        scale: s, multiplies cosine and bias.
+        scale: s, multiplies cosine and bias; or broadcast to the result.
         bias: b, one number shared by all classes.
     """
     return scale * (torch.bmm(query, normalized(weights).transpose(1, 2)) + bias)
@@ -74,11 +74,11 @@ def position(weights: Tensor, query: Tensor, inverse_length: Tensor) -> Position
 def moved(start: Position, query_cosines: Tensor, logit_gradient: Tensor, step: Tensor | float) -> Position:
     """The position after theta <- theta - (step / s) * cosine_weight_gradient(theta, f, g, s).
 
-    With c = step / |theta|, h = sum_i g_i f_i and r = h . u, the weights become theta - c (h - r u). What the queries see
-    of that are z and inner products of queries alone, h . f_j = sum_i g_i G_ij and |h|^2 = g G g; as the step is at right
-    angles to theta, |theta|^2 grows by c^2 (|h|^2 - r^2). For a few steps on a task of the usual size this moves an eighth
-    of the numbers that the weights themselves take, and where features need no gradient, the backward pass meets
-    no D either.
+    With c = step / |theta|, h = sum_i g_i f_i and r = h . u, the weights become theta - c (h - r u). What the queries
+    see of that are z and inner products of queries alone, h . f_j = sum_i g_i G_ij and |h|^2 = g G g; as the step is at
+    right angles to theta, |theta|^2 grows by c^2 (|h|^2 - r^2). For a few steps on a task of the usual size this moves
+    an eighth of the numbers that the weights themselves take, and where features need no gradient, the backward pass
+    meets no D either.
 
     Args:
         start: where theta stands.

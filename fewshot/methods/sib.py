@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -140,16 +140,18 @@ class MLPGradient(QueryGradient):
                 stacklevel=2,
             )
             return torch.zeros_like(logits)
-        first, _, first_norm, second, _, second_norm, last = self.layers
-        # What self.layers(logits) says, in fewer passes: queries last, and each norm's scale and shift in the next layer.
-        hidden = _on_queries(first, logits.transpose(1, 2)).relu()  # [T, H, Q]
-        hidden = _on_queries(second, F.layer_norm(hidden, (n_query,)), after=first_norm).relu()
+        # What self.layers(logits) says, in fewer passes: queries last, a norm's scale and shift in the layer after it.
+        layers: Any = self.layers
+        first, _, first_norm, second, _, second_norm, last = layers
+        hidden = _on_queries(first, logits.transpose(1, 2)).relu_()  # [T, H, Q]
+        hidden = _on_queries(second, F.layer_norm(hidden, (n_query,)), after=first_norm).relu_()
         return _on_queries(last, F.layer_norm(hidden, (n_query,)), after=second_norm).transpose(1, 2)
 
 
 def _on_queries(linear: nn.Linear, hidden: Tensor, after: QueryNorm | None = None) -> Tensor:
     """The linear layer on each query, [T, H', Q] from [T, H, Q], with the scale and shift of the norm before it."""
-    weight, bias = linear.weight, linear.bias
+    weight: Tensor = linear.weight
+    bias: Tensor = linear.bias
     if after is not None:
         weight, bias = weight * after.weight, torch.addmv(bias, weight, after.bias)
     return torch.baddbmm(bias.unsqueeze(-1), weight.expand(len(hidden), -1, -1), hidden)

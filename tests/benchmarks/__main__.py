@@ -1,8 +1,8 @@
 """Prints the benchmarks' tables: all of them, or those that are named.
 
-    python -m tests.benchmarks                    every table (about half an hour on two idle cores)
-    python -m tests.benchmarks sib_training       one of them
-    python -m tests.benchmarks --quick            each for a moment, to see that it runs; the figures mean nothing
+python -m tests.benchmarks                    every table (about half an hour on two idle cores)
+python -m tests.benchmarks sib_training       one of them
+python -m tests.benchmarks --quick            each for a moment, to see that it runs; the figures mean nothing
 """
 
 from __future__ import annotations

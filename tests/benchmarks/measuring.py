@@ -84,7 +84,9 @@ def machine() -> str:
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"pytorch-lightning {pytorch_lightning.__version__}, numpy {np.__version__}"
     )
-    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {device}, {load}; {versions}"
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {device}, {load}; {versions}"
+    )
 
 
 @contextlib.contextmanager

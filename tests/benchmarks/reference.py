@@ -1,7 +1,7 @@
 """The original program's way of working, written plainly: one episode at a time, nothing kept between episodes.
 
-Pictures are opened, decoded and transformed for every episode by Pillow, the frozen backbone encodes all of them again, the
-inner gradient comes from autograd with create_graph, and the gradient network normalises by BatchNorm modules in
+Pictures are opened, decoded and transformed for every episode by Pillow, the frozen backbone encodes all of them again,
+the inner gradient comes from autograd with create_graph, and the gradient network normalises by BatchNorm modules in
 training mode. Parameters have the original program's names, so that its state dicts load as they are;
 tests/test_benchmarks.py compares logits and gradients with tests/oracles.
 """
@@ -54,7 +54,9 @@ class GradientNetwork(nn.Module):
 class ReferenceSIB(nn.Module):
     """SIB for one episode, always in training mode, as the original program runs it at meta-test too."""
 
-    def __init__(self, n_features: int, n_way: int = N_WAY, n_steps: int = N_STEPS, step_size: float = STEP_SIZE) -> None:
+    def __init__(
+        self, n_features: int, n_way: int = N_WAY, n_steps: int = N_STEPS, step_size: float = STEP_SIZE
+    ) -> None:
         super().__init__()
         self.n_way, self.n_steps, self.step_size = n_way, n_steps, step_size
         self.scale_cls = nn.Parameter(torch.tensor(10.0))
@@ -126,7 +128,9 @@ def feature_tasks(features: Tensor, by_class: list[np.ndarray], seed: int = 0) -
         )
 
 
-def training_pipeline(size: int, padding: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., Tensor]:
+def training_pipeline(
+    size: int, padding: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[..., Tensor]:
     """The published training transforms on a PIL picture."""
     return transforms.Compose(
         [
@@ -141,9 +145,7 @@ def training_pipeline(size: int, padding: int, mean: tuple[float, ...], std: tup
 
 def test_pipeline(size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., Tensor]:
     """The published test transforms on a PIL picture."""
-    return transforms.Compose(
-        [transforms.CenterCrop(size), transforms.ToTensor(), transforms.Normalize(mean, std)]
-    )
+    return transforms.Compose([transforms.CenterCrop(size), transforms.ToTensor(), transforms.Normalize(mean, std)])
 
 
 def picture_tasks(

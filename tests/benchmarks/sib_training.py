@@ -1,4 +1,4 @@
-"""SIB on stored features, 5-way 1-shot, 15 queries, D = 640, K = 3: the reference, our Method in a loop, and the Trainer."""
+"""SIB on stored features: the reference, our Method in a plain loop, and the Trainer; training and testing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks run on where no real pictures are needed: features of width 640 from a backbone that costs nothing."""
+"""What benchmarks run on where no real pictures are needed: features of width 640 by a backbone that costs nothing."""
 
 from __future__ import annotations
 
