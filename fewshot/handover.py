@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.profilers import PassThroughProfiler
 from torch import Tensor
 
 from fewshot.backbones.config import BackboneConfig
 from fewshot.ranks import share_buffers
+from fewshot.sections import measure_with, section
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -37,7 +39,7 @@ def encode(module: Any, pictures: Tensor) -> Tensor:
     which the same run would compute for every episode. They are kept in float32 in any precision.
     """
     trainer = module._trainer
-    with contextlib.nullcontext() if trainer is None else trainer.precision_plugin.forward_context():
+    with section("encode"), contextlib.nullcontext() if trainer is None else trainer.precision_plugin.forward_context():
         pictures = pictures.to(module.device, module.dtype, memory_format=torch.channels_last)
         return module.backbone(pictures).float()
 
@@ -52,6 +54,12 @@ def compute_features(module: Any, split: str) -> None:
     datamodule: Any = getattr(module.trainer, "datamodule", None)
     if hasattr(datamodule, "compute_features"):
         datamodule.compute_features(split, functools.partial(encode, module))
+
+
+def hand_over_profiler(trainer: Trainer) -> None:
+    """Let sections of the field's words report to the trainer's profiler, if it has one; see fewshot.sections."""
+    profiler = getattr(trainer, "profiler", None)
+    measure_with(None if isinstance(profiler, PassThroughProfiler) else profiler)
 
 
 def check_precision(trainer: Trainer) -> None:

@@ -22,6 +22,16 @@ class AccuracyInterval(NamedTuple):
         return f"{100 * self.accuracy:.2f} +- {100 * self.ci95:.2f} %"
 
 
+def correct_queries(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many queries of each episode have their largest score at their label, [..., T] int64.
+
+    Args:
+        scores: [..., T, Q, N]; leading dimensions are predictors.
+        labels: [T, Q] int64.
+    """
+    return (scores.argmax(-1) == labels).sum(-1)
+
+
 class EpisodeAccuracy(Metric):
     """Mean accuracy over episodes and its 95 % interval, 1.96 std / sqrt(n), std with n - 1 in the denominator.
 
@@ -43,25 +53,32 @@ class EpisodeAccuracy(Metric):
         self.add_state("correct", zero.clone(), dist_reduce_fx="sum")
         self.add_state("correct_squared", zero.clone(), dist_reduce_fx="sum")
         self.add_state("n_query", zero.clone(), dist_reduce_fx="max")
+        self._size = 0  # n_query once more, so that checking it waits for no device
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count the correct queries of a batch of episodes.
 
         Args:
-            logits: [T, Q, N], or any scores whose largest entry is the prediction.
+            logits: [T, Q, N], or any scores whose largest entry is the prediction; or [T], from correct_queries.
             labels: [T, Q] int64.
         """
         tasks, n_query = labels.shape
-        if self.n_episodes > 0 and self.n_query != n_query:
+        if self._size not in (0, n_query):
             raise ValueError(
-                f"episodes with {n_query} queries after episodes with {int(self.n_query)}; "
+                f"episodes with {n_query} queries after episodes with {self._size}; "
                 "measure each size with an EpisodeAccuracy of its own"
             )
-        correct = (logits.argmax(-1) == labels).sum(-1)  # [T]
+        if not self._size:
+            self._size, self.n_query = n_query, torch.full_like(self.n_query, n_query)
+        correct = logits if logits.ndim == 1 else correct_queries(logits, labels)  # [T]
         self.n_episodes += tasks
-        self.n_query = torch.full_like(self.n_query, n_query)
         self.correct += correct.sum()
         self.correct_squared += correct.square().sum()
+
+    def reset(self) -> None:
+        """Forget all episodes."""
+        super().reset()
+        self._size = 0
 
     def compute(self) -> AccuracyInterval:
         """The accuracy of all episodes of all ranks so far."""
@@ -95,10 +112,11 @@ class EpisodeCounts(Metric):
 
         Args:
             numbers: [T] int64, which episodes these are.
-            logits: M predictors' logits, each [T, Q, N].
+            logits: M predictors' logits, each [T, Q, N]; or each [T], what correct_queries counted.
             labels: [T, Q] int64.
         """
-        correct = torch.stack([(predictor.argmax(-1) == labels).sum(-1) for predictor in logits], dim=1)  # [T, M]
+        counts = [scores if scores.ndim == 1 else correct_queries(scores, labels) for scores in logits]
+        correct = torch.stack(counts, dim=1)  # [T, M]
         self.rows.append(torch.cat([numbers.to(correct.device)[:, None], correct], dim=1))
 
     def compute(self) -> Tensor:

@@ -18,12 +18,13 @@ from fewshot.construction import record_hyperparameters
 from fewshot.divergence import divergence
 from fewshot.episode import Episode
 from fewshot.functional.descent import logit_gradient
-from fewshot.handover import check_precision, compute_features, encode, hand_over_preprocessing
+from fewshot.handover import check_precision, compute_features, encode, hand_over_preprocessing, hand_over_profiler
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
-from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, paired_difference
+from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, correct_queries, paired_difference
 from fewshot.optimization import configured_optimizer, is_logged
 from fewshot.predictions import prediction
+from fewshot.sections import begin
 
 
 class FewShotModule(LightningModule):
@@ -110,6 +111,7 @@ class FewShotModule(LightningModule):
                 precision that is not supported.
         """
         check_precision(self.trainer)
+        hand_over_profiler(self.trainer)
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "use_features"):
@@ -175,6 +177,9 @@ class FewShotModule(LightningModule):
             self._log_training(loss, terms, refinement, labels)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        begin("optimiser")
+
     def on_validation_epoch_start(self) -> None:
         self._reset("val")
         compute_features(self, "val")
@@ -215,27 +220,27 @@ class FewShotModule(LightningModule):
 
     def _evaluate(self, episode: Episode, split: str) -> None:
         labels = episode.known_query_labels()
-        predictors = {}
+        counts = {}
         if self.method.on_features:
             support, query = encoded(self.backbone, episode)
             episode = episode._replace(support=support, query=query)
             nearest = self.yardstick.classify(support, episode.support_labels, query, episode.n_way)
-            predictors["nearest_mean"] = nearest
+            counts["nearest_mean"] = correct_queries(nearest, labels)
         refinement = self(episode)
         if len(refinement.logits) != self.method.evaluation_steps + 1:
             raise ValueError(
                 f"{type(self.method).__name__}.refine gives logits of {len(refinement.logits)} steps, before the first "
                 f"one and after each, but its evaluation_steps is {self.method.evaluation_steps}; set n_steps to K"
             )
-        predictors |= {str(step): logits for step, logits in enumerate(refinement.logits)}
+        counts |= {str(step): correct for step, correct in enumerate(correct_queries(refinement.logits, labels))}
         loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
         if self.trainer.world_size > 1 and episode.is_padding:
             episode, labels = episode._replace(numbers=labels.new_zeros(0)), labels[:0]
-            predictors = {name: logits[:0] for name, logits in predictors.items()}
-        for name, logits in predictors.items():
-            self.accuracies[f"{split}_{name}"].update(logits, labels)
+            counts = {name: correct[:0] for name, correct in counts.items()}
+        for name, correct in counts.items():
+            self.accuracies[f"{split}_{name}"].update(correct, labels)
         if split == "test" and episode.numbers is not None:
-            self.test_counts.update(episode.numbers, list(predictors.values()), labels)
+            self.test_counts.update(episode.numbers, list(counts.values()), labels)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
 
     def _reset(self, split: str) -> None:

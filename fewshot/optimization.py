@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 
+from fewshot.sections import end, measuring
+
 
 def configured_optimizer(
     module: LightningModule,
@@ -30,6 +32,8 @@ def configured_optimizer(
         built = optimizer(parameters)
     except (ValueError, TypeError) as error:
         raise ValueError(f"optimizer: {error}") from error
+    if measuring():
+        built.register_step_post_hook(lambda *_: end("optimiser"))  # the modules begin it, after the backward pass
     if lr_scheduler is None:
         return built
     try:

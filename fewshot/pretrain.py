@@ -16,12 +16,13 @@ from fewshot.backbones.config import BackboneConfig, drop_initial_weights
 from fewshot.construction import record_hyperparameters
 from fewshot.episode import Episode
 from fewshot.functional.prototypes import normalized
-from fewshot.handover import check_precision, compute_features, hand_over_preprocessing
+from fewshot.handover import check_precision, compute_features, hand_over_preprocessing, hand_over_profiler
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
 from fewshot.optimization import configured_optimizer, is_logged
 from fewshot.predictions import prediction
+from fewshot.sections import begin, section
 
 
 class CosineClassifier(nn.Module):
@@ -93,11 +94,13 @@ class PretrainModule(LightningModule):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [B, D] of pictures [B, C, H, W]."""
-        return self.backbone(pictures.contiguous(memory_format=torch.channels_last))
+        with section("encode"):
+            return self.backbone(pictures.contiguous(memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives; check its number of classes."""
         check_precision(self.trainer)
+        hand_over_profiler(self.trainer)
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "expect_features"):
@@ -131,6 +134,9 @@ class PretrainModule(LightningModule):
             self.log("train/loss", loss.detach(), prog_bar=True)
             self.log("train/accuracy", (logits.detach().argmax(-1) == labels).float().mean(), prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        begin("optimiser")
 
     def on_validation_epoch_start(self) -> None:
         self.accuracies["val"].reset()

@@ -14,6 +14,7 @@ from fewshot.data.images import Images
 from fewshot.data.sampler import EpisodeIndex, EpisodeKey, EpisodeSampler, PictureKey
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 from fewshot.episode import PADDING, Episode
+from fewshot.sections import section
 
 
 class EpisodeDataset(Dataset[Episode]):
@@ -53,9 +54,11 @@ class EpisodeDataset(Dataset[Episode]):
         pairs = [(0, key) if isinstance(key, int) else key for key in keys]
         epoch, numbers = pairs[0][0], [number for _, number in pairs]
         assert all(pair[0] == epoch for pair in pairs), "a batch lies within one epoch"
-        index = self.sampler.draw(epoch, numbers)
+        with section("sampling"):
+            index = self.sampler.draw(epoch, numbers)
         if self.features is not None:
-            support, query = self._features(self.features, epoch, numbers, index)
+            with section("reading"):
+                support, query = self._features(self.features, epoch, numbers, index)
         else:
             support, query = self._pictures(epoch, numbers, index)
         if not self.training:  # see EpisodeKeys: there may be fewer episodes than ranks
@@ -87,17 +90,20 @@ class EpisodeDataset(Dataset[Episode]):
         tasks, n_support = index.support.shape
         if not self.training:
             flat = np.concatenate([index.support.reshape(-1), index.query.reshape(-1)])
-            inputs = evaluation_transform(self.images.read(flat), self.preprocessing)
+            pictures = self.images.read(flat)
+            with section("transform"):
+                inputs = evaluation_transform(pictures, self.preprocessing)
             support, query = inputs.split([index.support.size, index.query.size])
             return support.unflatten(0, (tasks, -1)), query.unflatten(0, (tasks, -1))
         order = np.concatenate([index.support, index.query], axis=1)  # [T, S+Q]
         pictures = self.images.read(order.reshape(-1)).unflatten(0, order.shape)
         # One call an episode, each with the episode's own random numbers: the batch leaves no trace in the pictures.
-        augmented = [
-            training_transform(pictures[task], self.preprocessing, self.sampler.generator(epoch, number))
-            for task, number in enumerate(numbers)
-        ]
-        return torch.stack([x[:n_support] for x in augmented]), torch.stack([x[n_support:] for x in augmented])
+        with section("transform"):
+            augmented = [
+                training_transform(pictures[task], self.preprocessing, self.sampler.generator(epoch, number))
+                for task, number in enumerate(numbers)
+            ]
+            return torch.stack([x[:n_support] for x in augmented]), torch.stack([x[n_support:] for x in augmented])
 
 
 class PictureDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -121,5 +127,7 @@ class PictureDataset(Dataset[tuple[Tensor, Tensor]]):
         triples = [(0, key, key) if isinstance(key, int) else key for key in keys]
         index = np.array([picture for _, _, picture in triples])
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, 1, *triples[0][:2]])))
-        inputs = training_transform(self.images.read(index), self.preprocessing, generator)
+        pictures = self.images.read(index)
+        with section("transform"):
+            inputs = training_transform(pictures, self.preprocessing, generator)
         return inputs, torch.from_numpy(self.images.labels[index])

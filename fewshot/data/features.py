@@ -19,6 +19,7 @@ from fewshot.data.feature_file import Features, found_features, write_features
 from fewshot.data.images import Images
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 from fewshot.ranks import gathered, rank_and_world_size
+from fewshot.sections import section
 
 Encoder = Callable[[Tensor], Tensor]
 """float [B, C, H, W], on the CPU -> [B, D], on any device."""
@@ -158,11 +159,12 @@ def _encoded_batch(
 ) -> np.ndarray:
     """Features float32 [B, D] of up to 256 pictures from number `first` on, in an augmented view or as they are."""
     pictures = images.read(np.arange(first, min(first + ENCODE_BATCH, len(images))))
-    if view is None:
-        inputs = evaluation_transform(pictures, preprocessing)
-    else:
-        generator = np.random.default_rng(np.random.SeedSequence([seed, view, first]))
-        inputs = training_transform(pictures, preprocessing, generator)
+    with section("transform"):
+        if view is None:
+            inputs = evaluation_transform(pictures, preprocessing)
+        else:
+            generator = np.random.default_rng(np.random.SeedSequence([seed, view, first]))
+            inputs = training_transform(pictures, preprocessing, generator)
     with torch.no_grad():
         features = encoder(inputs)
     if features.ndim != 2 or len(features) != len(inputs):

@@ -19,10 +19,12 @@ from torch import Tensor
 from fewshot.data.cache import alone, cached_file, open_aside
 from fewshot.data.progress import Progress
 from fewshot.data.transforms import Preprocessing
+from fewshot.sections import section
 
 MAX_CACHED_BYTES = 2 * 1024**3
 CACHE_FORMAT = 1  # raised whenever decoding changes, so that arrays written before are not read any more
 PICTURES_AT_A_TIME = 64
+DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -109,13 +111,29 @@ class Images:
         """Pictures of the given numbers, uint8 [B, C, S, S], for index int [B]. The result is a copy."""
         index = np.asarray(index)
         if self._array is not None:
-            return torch.from_numpy(self._array[index])
-        assert self._pictures is not None and self._preprocessing is not None
-        size, channels = self._preprocessing.stored_size, self._preprocessing.channels
+            with section("reading"):
+                return torch.from_numpy(self._array[index])
+        with section("decode"):
+            return torch.from_numpy(self._decode(index))
+
+    def _decode(self, index: np.ndarray) -> np.ndarray:
+        """uint8 [B, C, S, S]; by threads, unless this is one of several worker processes."""
+        pictures, preprocessing = self._pictures, self._preprocessing
+        assert pictures is not None and preprocessing is not None
+        size, channels = preprocessing.stored_size, preprocessing.channels
         result = np.empty((len(index), channels, size, size), dtype=np.uint8)
-        for row, number in enumerate(index):
-            result[row] = square_picture(self._pictures.open(int(number)), self._preprocessing)
-        return torch.from_numpy(result)
+
+        def fill(rows: range) -> None:
+            for row in rows:
+                result[row] = square_picture(pictures.open(int(index[row])), preprocessing)
+
+        threads = DECODING_THREADS if torch.utils.data.get_worker_info() is None else 1
+        if threads == 1 or len(index) < 2 * threads:
+            fill(range(len(index)))
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(fill, [range(first, len(index), threads) for first in range(threads)]))
+        return result
 
     @property
     def memory_mapped(self) -> bool:
@@ -187,7 +205,7 @@ def load_images(
     path = cache_path(key, described, pictures.stamp())
     array = load_cached(path, shape)
     if array is None:
-        with alone(path):
+        with alone(path), section("decode"):
             array = load_cached(path, shape)  # another process may have been faster
             if array is None:
                 array = write_cached(path, shape, _decoded(pictures, preprocessing, what=key))
@@ -293,7 +311,7 @@ def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> 
         return np.stack([square_picture(pictures.open(number), preprocessing) for number in numbers])
 
     progress = Progress(f"decoding {what} once", total)
-    threads = min(8, os.cpu_count() or 1)
+    threads = DECODING_THREADS
     with ThreadPoolExecutor(threads) as pool:
         starts = range(0, total, PICTURES_AT_A_TIME)
         # In rounds, so that the results of a large set do not pile up before they are written.

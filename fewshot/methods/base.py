@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.construction import Recorded
 from fewshot.episode import Episode
+from fewshot.sections import section
 
 
 class Refinement(NamedTuple):
@@ -90,7 +91,8 @@ class Method(Recorded, nn.Module, ABC):
             episode: T tasks.
         """
         support, query = encoded(backbone, episode)
-        return self.refine(support, episode.support_labels, query, episode.n_way)
+        with section("method"):
+            return self.refine(support, episode.support_labels, query, episode.n_way)
 
 
 def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
@@ -104,8 +106,9 @@ def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
         return episode.support, episode.query
     tasks, n_support = episode.support_labels.shape
     pictures = torch.cat([episode.support, episode.query], dim=1)  # [T, S+Q, C, H, W]
-    pictures = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    features = backbone(pictures).unflatten(0, (tasks, -1))  # [T, S+Q, D]
+    with section("encode"):
+        pictures = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = backbone(pictures).unflatten(0, (tasks, -1))  # [T, S+Q, D]
     return features[:, :n_support], features[:, n_support:]
 
 

@@ -26,5 +26,6 @@ class NearestClassMean(Method):
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), normalized(in_full_precision(query))
-            return cosine_logits(query, class_means(support, support_labels, n_way), self.scale, 0.0)
+            support, query = normalized(in_full_precision(support)), in_full_precision(query)
+            length = torch.linalg.vector_norm(query, dim=-1, keepdim=True).clamp_min(1e-12)  # [T, Q, 1]
+            return cosine_logits(query, class_means(support, support_labels, n_way), self.scale / length, 0.0)

@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.construction import Recorded
-from fewshot.functional.descent import cosine_logits, cosine_weight_gradient, logit_gradient
+from fewshot.functional.descent import (
+    cosine_logits,
+    cosine_weight_gradient,
+    logit_gradient,
+    moved,
+    position,
+    query_cosines,
+)
 from fewshot.functional.prototypes import class_means, normalized
 from fewshot.methods.base import Method, Refinement, check_width, in_full_precision
 from fewshot.methods.posterior import GaussianPosterior
+
+QUERIES_PER_CLASS = 32
+"""Up to so many, a step works on the cosines between a task's queries, Q x Q numbers, rather than on features."""
 
 
 class Initializer(Recorded, nn.Module, ABC):
@@ -129,7 +140,21 @@ class MLPGradient(QueryGradient):
                 stacklevel=2,
             )
             return torch.zeros_like(logits)
-        return self.layers(logits)
+        # What self.layers(logits) says, in fewer passes: queries last, a norm's scale and shift in the layer after it.
+        layers: Any = self.layers
+        first, _, first_norm, second, _, second_norm, last = layers
+        hidden = _on_queries(first, logits.transpose(1, 2)).relu_()  # [T, H, Q]
+        hidden = _on_queries(second, F.layer_norm(hidden, (n_query,)), after=first_norm).relu_()
+        return _on_queries(last, F.layer_norm(hidden, (n_query,)), after=second_norm).transpose(1, 2)
+
+
+def _on_queries(linear: nn.Linear, hidden: Tensor, after: QueryNorm | None = None) -> Tensor:
+    """The linear layer on each query, [T, H', Q] from [T, H, Q], with the scale and shift of the norm before it."""
+    weight: Tensor = linear.weight
+    bias: Tensor = linear.bias
+    if after is not None:
+        weight, bias = weight * after.weight, torch.addmv(bias, weight, after.bias)
+    return torch.baddbmm(bias.unsqueeze(-1), weight.expand(len(hidden), -1, -1), hidden)
 
 
 class EquivariantGradient(QueryGradient):
@@ -250,11 +275,13 @@ class SIB(Method):
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), normalized(in_full_precision(query))
+            support, query = normalized(in_full_precision(support)), in_full_precision(query)
             start = self.initializer(support, support_labels, n_way)  # [T, N, D]
-            if self.posterior is None:
-                return self._descend(start, query)
-            return self._descend_gaussian(start, query, self.posterior)
+            if self.posterior is not None:
+                return self._descend_gaussian(start, normalized(query), self.posterior)
+            if self._steps and query.shape[1] <= QUERIES_PER_CLASS * n_way:
+                return self._descend_by_cosines(start, query)
+            return self._descend(start, normalized(query))
 
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         terms = super().loss(refinement, query_labels)
@@ -270,6 +297,19 @@ class SIB(Method):
             weights = weights - self._eta(query) * cosine_weight_gradient(weights, query, gradients[-1], self.scale)
             logits.append(self._logits(query, weights))
         return Refinement(torch.stack(logits), torch.stack(gradients) if gradients else None)
+
+    def _descend_by_cosines(self, weights: Tensor, query: Tensor) -> Refinement:
+        """As _descend, on inner products alone: the weights after the start are never written down."""
+        between_queries, inverse = query_cosines(query)
+        place = position(weights, query, inverse)
+        # A zero vector has no direction to turn to.
+        step = self._eta(query) * self.scale * weights.any(-1, keepdim=True)  # [T, N, 1]
+        logits, gradients = [self.scale * (place.cosines + self.bias)], []  # [T, N, Q]
+        for _ in range(self._steps):
+            gradients.append(self.gradient(logits[-1].transpose(1, 2)).transpose(1, 2))
+            place = moved(place, between_queries, gradients[-1], step)
+            logits.append(self.scale * (place.cosines + self.bias))
+        return Refinement(torch.stack(logits).transpose(2, 3), torch.stack(gradients).transpose(2, 3))
 
     def _descend_gaussian(self, mean: Tensor, query: Tensor, posterior: GaussianPosterior) -> Refinement:
         log_std = posterior.log_std.expand_as(mean)  # [T, N, D]

@@ -1,0 +1,8 @@
+"""Speed, measured side by side with a plain reference: `python -m tests.benchmarks` prints every table.
+
+One file is one benchmark: a TITLE and `run(quick=...)`, which returns Markdown tables. Nothing here is a test and no
+time is asserted; tests/test_benchmarks.py runs each for a moment, so that they keep working. Times are medians over
+repeats in which every way has its turn. Set OMP_NUM_THREADS=1: the tensors of an episode are too small to share out.
+"""
+
+NAMES = ["sib_training"]

@@ -1,0 +1,161 @@
+"""SIB on stored features: the reference, our Method in a plain loop, and the Trainer; training and testing."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import CSVLogger
+
+from fewshot import EpisodicDataModule, FewShotModule
+from fewshot.commands import run_checkpoints
+from fewshot.resumption import AtomicCheckpointIO, Resumption
+from tests.benchmarks import reference
+from tests.benchmarks.measuring import Cost, Stopwatch, measured, medians, own_cache, quiet, table
+from tests.benchmarks.synthetic import WIDTH, Clouds, module, prepared
+
+TITLE = "SIB on stored features (5-way 1-shot, 15 queries, D = 640, K = 3)"
+
+
+class EpisodeTimes(Callback):
+    """Seconds of a whole fit and of a whole test, without setting up: batches, logging, checkpoints, progress."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch = Stopwatch()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.total = self.watch.stop()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch = Stopwatch()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.total = self.watch.stop()
+
+
+def trainer(folder: Path, times: Callback, **options: Any) -> Trainer:
+    """As the command line makes it: CSV log, checkpoint of the last epoch, progress bar."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    return Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=CSVLogger(folder, name="log"),
+        callbacks=[run_checkpoints(folder)[-1], Resumption(folder / "last.ckpt"), times],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        **options,
+    )
+
+
+def through_trainer(
+    model: FewShotModule, data: EpisodicDataModule, folder: Path, *, test: bool, **options: Any
+) -> Cost:
+    """Cost of an episode by Trainer.fit (of one epoch, nothing validated) or Trainer.test."""
+    times = EpisodeTimes()
+    with quiet():
+        if test:
+            trainer(folder, times, **options).test(model, data, verbose=False)
+        else:
+            trainer(folder, times, limit_val_batches=0, **options).fit(model, data)
+    episodes = data.test_episodes if test else data.train_episodes
+    return Cost(times.total.wall / episodes, times.total.cpu / episodes)
+
+
+def training_loop(model: FewShotModule, data: EpisodicDataModule) -> Cost:
+    """Cost of an episode in a plain loop over the same loader, with our Method and the published optimiser."""
+    method, loader = model.method.train(), data.train_dataloader()
+    optimizer = model.optimizer(method.parameters())
+    watch = Stopwatch()
+    for episode in loader:
+        labels = episode.known_query_labels()
+        refinement = method.refine(episode.support, episode.support_labels, episode.query, episode.n_way)
+        optimizer.zero_grad()
+        method.loss(refinement, labels)["cross_entropy"].backward()
+        optimizer.step()
+    return watch.stop(data.train_episodes)
+
+
+@torch.inference_mode()
+def test_loop(model: FewShotModule, data: EpisodicDataModule) -> Cost:
+    """Cost of an episode in a plain loop over the test loader."""
+    method, loader, correct = model.method.eval(), data.test_dataloader(), 0
+    watch = Stopwatch()
+    for episode in loader:
+        logits = method.classify(episode.support, episode.support_labels, episode.query, episode.n_way)
+        correct += int((logits.argmax(-1) == episode.query_labels).sum())
+    return watch.stop(data.test_episodes)
+
+
+def reference_ways(n_features: int, episodes: int) -> dict[str, Callable[[], Cost]]:
+    """Training and testing by the reference on features held in memory: 64 classes of 600, as the data modules have."""
+    features = torch.rand(64 * 600, n_features)
+    tasks = reference.feature_tasks(features, [np.arange(600 * c, 600 * (c + 1)) for c in range(64)])
+    model = reference.ReferenceSIB(n_features)
+    optimizer = reference.reference_optimizer(model)
+
+    def train() -> None:
+        for task in itertools.islice(tasks, episodes):
+            reference.train_episode(model, optimizer, task)
+
+    def test() -> None:
+        for task in itertools.islice(tasks, episodes):
+            reference.test_accuracy(model, task)
+
+    return {"train": lambda: measured(train, episodes), "test": lambda: measured(test, episodes)}
+
+
+def run(*, quick: bool = False) -> str:
+    """The tables of training and testing."""
+    repeats, seconds = (1, 0.02) if quick else (5, 2.0)
+    sizes = (1, 8) if quick else (1, 8, 16, 32, 64, 256)
+    plain = reference_ways(WIDTH, 10 if quick else 300)
+    ways: dict[str, dict[str, Callable[[], Cost]]] = {kind: {"reference": plain[kind]} for kind in plain}
+    with own_cache() as folder:
+        dataset = Clouds(n_pictures=20 if quick else 600)
+        model = module()
+        for tasks in sizes:
+            batches = max(3, int(seconds * 1000 / (2 + 0.4 * tasks)))
+            data = prepared(
+                dataset,
+                model,
+                tasks_per_batch=tasks,
+                train_episodes=tasks * batches,
+                test_episodes=tasks * batches,
+            )
+            through = functools.partial(through_trainer, model, data, folder)
+            ways["train"][f"loop, {tasks}"] = functools.partial(training_loop, model, data)
+            ways["train"][f"Trainer.fit, {tasks}"] = functools.partial(through, test=False)
+            ways["test"][f"loop, {tasks}"] = functools.partial(test_loop, model, data)
+            ways["test"][f"Trainer.test, {tasks}"] = functools.partial(through, test=True)
+        costs = {kind: medians(ways[kind], repeats) for kind in ways}
+    return "\n\n".join(comparison(kind, costs[kind]) for kind in costs)
+
+
+def comparison(kind: str, costs: dict[str, Cost]) -> str:
+    """Episodes per second of each way, how many times the reference's, and Lightning's share of its time."""
+    rows = []
+    for name, cost in costs.items():
+        way, _, tasks = name.partition(", ")
+        share = ""
+        if way.startswith("Trainer"):
+            share = f"{100 * max(0.0, 1 - costs[f'loop, {tasks}'].cpu / cost.cpu):.0f} %"
+        times = costs["reference"].wall / cost.wall, costs["reference"].cpu / cost.cpu
+        rows.append([way, tasks or "1", cost.per_second, 1e6 * cost.cpu, *times, share])
+    header = [
+        f"{kind}: way",
+        "tasks per batch",
+        "episodes/s",
+        "processor µs/episode",
+        "times the reference",
+        "by processor time",
+        "Lightning's share",
+    ]
+    return table(header, rows)
