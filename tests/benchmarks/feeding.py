@@ -1,4 +1,4 @@
-"""Pictures of 84 px to training episodes: ours from JPEG files and from the array, and a DataLoader over an ImageFolder."""
+"""Pictures of 84 px to episodes: ours from JPEG files and from the array, and a DataLoader over an ImageFolder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Methods that other packages have too, on the same features: 5-way 1-shot, 15 queries, D = 640, no training.
 
-The other package is an optional dependency, `pip install -e .[bench]`. To compare one more method, add a line to METHODS.
+The other package is an optional dependency, `pip install -e .[bench]`. To compare one more method, add it to METHODS.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from fewshot.data.sets import CIFARFS, DataSet, ImageFolderSplits
 from fewshot.data.sets.cifar import PREPROCESSING
 from fewshot.methods import SIB
 from tests.benchmarks import reference
-from tests.benchmarks.measuring import Cost, Stopwatch, measured, own_cache, quiet, say, shown, table
+from tests.benchmarks.measuring import Cost, Stopwatch, measured, middle, own_cache, quiet, say, shown, table
 from tests.benchmarks.pictures import listed, real, written
 from tests.benchmarks.sib_training import through_trainer
 
@@ -86,9 +86,7 @@ def run(*, quick: bool = False) -> str:
             test = through_trainer(model, data, folder, test=True)
             rows.append([f"ours, {tasks} tasks per batch", episodes, *line(ready, fit, test, before)])
         again = reference_costs(root, backbone, model.backbone.num_features, 2 if quick else 40)
-    before = tuple(
-        Cost(*(sum(pair) / 2 for pair in zip(*both, strict=True))) for both in zip(before, again, strict=True)
-    )  # type: ignore[assignment]
+    before = middle([before[0], again[0]]), middle([before[1], again[1]])
     rows = [["reference", 2 if quick else 80, *line(Cost(0.0, 0.0), *before, before)], *rows]
     header = [
         "way",
