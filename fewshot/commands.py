@@ -268,6 +268,7 @@ def run(arguments: list[str]) -> None:
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # no tips, no list of absent accelerators
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what trainer.profiler asks for
     with warnings.catch_warnings():
         for message, category in NOISE if arguments[0] == "fit" else NOISE + NOISE_BUT_IN_FIT:
             warnings.filterwarnings("ignore", message=message, category=category)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -231,6 +233,20 @@ def test_a_checkpoint_needs_no_weights_of_pretraining(fitted, in_folder):
     main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
     assert results(newest(run.parent))["accuracy"] == results(run)["accuracy"]
     FewShotModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True)
+
+
+def test_a_profiler_tells_where_an_episodes_time_goes(in_folder):
+    printed = io.StringIO()
+    logger, handler = logging.getLogger("pytorch_lightning.profilers.profiler"), logging.StreamHandler(printed)
+    logger.addHandler(handler)
+    try:
+        options = ["--trainer.max_epochs", "1", "--test_after_fit", "false", "--trainer.profiler", "simple"]
+        pictures = ["--data.store_features", "false", "--data.dataset.max_cached_bytes", "0"]
+        main(["fit", "--config", "tiny.yaml", "--experiment", "profiled", *options, *pictures])
+    finally:
+        logger.removeHandler(handler)
+    rows = {line.split("|")[1].strip() for line in printed.getvalue().splitlines() if line.count("|") > 3}
+    assert {"sampling", "decode", "transform", "encode", "method", "optimiser"} <= rows
 
 
 def test_validate_measures_a_checkpoint(fitted, in_folder, capsys):

@@ -114,12 +114,15 @@ def reference_ways(n_features: int, episodes: int) -> dict[str, Callable[[], Cos
 
 def run(*, quick: bool = False) -> str:
     """The tables of training and testing."""
-    repeats, seconds = (1, 0.02) if quick else (5, 2.0)
-    sizes = (1, 8) if quick else (1, 8, 16, 32, 64, 256)
-    plain = reference_ways(WIDTH, 10 if quick else 300)
+    return tables((1, 8), repeats=1, seconds=0.02) if quick else tables((1, 8, 16, 64, 256), repeats=5, seconds=1.5)
+
+
+def tables(sizes: tuple[int, ...], *, repeats: int, seconds: float) -> str:
+    """The two tables for these tasks per batch, with about so many seconds for a measurement."""
+    plain = reference_ways(WIDTH, max(10, int(200 * seconds)))
     ways: dict[str, dict[str, Callable[[], Cost]]] = {kind: {"reference": plain[kind]} for kind in plain}
     with own_cache() as folder:
-        dataset = Clouds(n_pictures=20 if quick else 600)
+        dataset = Clouds(n_pictures=600 if seconds > 0.1 else 20)
         model = module()
         for tasks in sizes:
             batches = max(3, int(seconds * 1000 / (2 + 0.4 * tasks)))

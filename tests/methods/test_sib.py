@@ -23,6 +23,29 @@ def test_a_support_picture_without_any_feature_gives_no_nan():
     assert all(parameter.grad.isfinite().all() for parameter in method.parameters())
 
 
+@pytest.mark.parametrize("build", [lambda: MLPGradient(3), EquivariantGradient])
+def test_many_queries_are_refined_by_the_weights_themselves_with_the_same_result(build, monkeypatch):
+    support, labels, query, query_labels = (x.double() if x.is_floating_point() else x for x in task())
+    support[0, ::3], query[1, 4], query.requires_grad = 0, 0, True
+    method = SIB(ScaledClassMeans(6), build(), step_size=0.1).double()
+    found = []
+    for limit in (64, 0):
+        monkeypatch.setattr("fewshot.methods.sib.QUERIES_PER_CLASS", limit)
+        refinement = method.refine(support, labels, query, 3)
+        loss = method.loss(refinement, query_labels)["cross_entropy"]
+        gradients = torch.autograd.grad(loss, [query, *method.parameters()])
+        found.append([refinement.logits, refinement.gradients, *gradients])
+    for by_cosines, by_weights in zip(*found, strict=True):
+        torch.testing.assert_close(by_cosines, by_weights, rtol=1e-9, atol=1e-12)
+
+
+def test_the_published_network_is_its_layers_in_their_order():
+    network, logits = MLPGradient(3).double(), torch.randn(2, 12, 3, dtype=torch.float64)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.testing.assert_close(network(logits), network.layers(logits))
+
+
 def test_the_matching_loss_pulls_the_network_and_not_the_true_gradient():
     support, labels, query, query_labels = task()
     method = SIB(ScaledClassMeans(6), MLPGradient(3), n_steps=1, matching_weight=0.5)

@@ -1,0 +1,54 @@
+"""The benchmarks run, and what they compare with is the original program."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.benchmarks import NAMES
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.reference import ReferenceSIB
+
+ORACLES = sorted((Path(__file__).parent / "oracles").glob("sib_*.npz"))
+
+
+@pytest.mark.parametrize("path", ORACLES, ids=lambda path: path.stem)
+def test_the_reference_reproduces_the_original(path):
+    oracle = {key: torch.from_numpy(value) for key, value in np.load(path, allow_pickle=False).items()}
+    sizes = int(oracle["n_way"]), int(oracle["n_steps"]), float(oracle["step_size"])
+    model = ReferenceSIB(oracle["support"].shape[-1], *sizes).double()
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model.load_state_dict({name: oracle[f"weights/{name}"].reshape(shape) for name, shape in shapes.items()})
+
+    tasks = list(zip(oracle["support"], oracle["support_labels"], oracle["query"], strict=True))
+    logits = torch.stack([model(*task) for task in tasks])
+    tested = torch.stack([model(*task, create_graph=False) for task in tasks])
+    assert (logits - oracle["logits"]).abs().max() < 1e-9
+    assert (tested - oracle["logits"]).abs().max() < 1e-9
+
+    F.cross_entropy(logits.flatten(0, 1), oracle["query_labels"].flatten()).backward()
+    compared = 0
+    for name, parameter in model.named_parameters():
+        expected = oracle.get(f"grads/{name}")
+        if expected is not None and expected.norm() > 1e-12:  # the shared bias at K = 0 is zero but for rounding
+            assert (parameter.grad - expected.reshape(parameter.shape)).norm() / expected.norm() < 1e-7
+            compared += 1
+    assert compared >= (13 if sizes[1] else 2)
+
+
+def test_every_benchmark_prints_its_tables(capsys):
+    main(["--quick"])
+    sections = re.split(r"^## ", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    assert len(sections) == len(NAMES)
+    for section in sections:
+        assert re.search(r"\d+ cores, \d+ threads", section)
+        assert re.search(r"^\|(-+\|)+\n(\| .+ \|\n?)+", section, re.MULTILINE) or "not installed" in section
+
+
+def test_an_unknown_benchmark_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["speed"])
+    assert "choose among sib_training" in capsys.readouterr().err
