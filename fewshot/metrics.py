@@ -94,6 +94,33 @@ class EpisodeAccuracy(Metric):
         return AccuracyInterval(accuracy, 1.96 * math.sqrt(variance / n), n)
 
 
+class EpisodeLoss(Metric):
+    """Mean loss over episodes, each counted once on whichever rank and in however large a batch it comes.
+
+    Lightning's own average over ranks divides by their rounded mean number of episodes (2.6), which is wrong where they
+    do not divide evenly and infinite where a rank has none.
+    """
+
+    full_state_update = False
+    total: Tensor
+    n_episodes: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("n_episodes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, n_episodes: int) -> None:
+        """Add the mean loss, one number, of so many episodes."""
+        if n_episodes:
+            self.total += loss.detach() * n_episodes
+            self.n_episodes += n_episodes
+
+    def compute(self) -> Tensor:
+        """The mean loss, one number; not a number without any episode."""
+        return self.total / self.n_episodes
+
+
 class EpisodeCounts(Metric):
     """Correct queries of every single episode under several predictors, for paired comparisons; [n, 1 + M] int64.
 

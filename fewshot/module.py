@@ -21,7 +21,14 @@ from fewshot.functional.descent import logit_gradient
 from fewshot.handover import check_precision, compute_features, encode, hand_over_preprocessing, hand_over_profiler
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
-from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, correct_queries, paired_difference
+from fewshot.metrics import (
+    AccuracyInterval,
+    EpisodeAccuracy,
+    EpisodeCounts,
+    EpisodeLoss,
+    correct_queries,
+    paired_difference,
+)
 from fewshot.optimization import configured_optimizer, is_logged
 from fewshot.predictions import prediction
 from fewshot.sections import begin
@@ -50,6 +57,7 @@ class FewShotModule(LightningModule):
 
     backbone: Any
     accuracies: Any
+    losses: Any
 
     def __init__(
         self,
@@ -89,6 +97,7 @@ class FewShotModule(LightningModule):
                 for name in (*(str(step) for step in range(self.method.evaluation_steps + 1)), "nearest_mean")
             }
         )
+        self.losses = nn.ModuleDict({split: EpisodeLoss() for split in ("val", "test")})
         self.test_counts = EpisodeCounts()
         self.results: dict[str, dict[str, Any]] = {}
 
@@ -241,9 +250,10 @@ class FewShotModule(LightningModule):
             self.accuracies[f"{split}_{name}"].update(correct, labels)
         if split == "test" and episode.numbers is not None:
             self.test_counts.update(episode.numbers, list(counts.values()), labels)
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        self.losses[split].update(loss, len(labels))
 
     def _reset(self, split: str) -> None:
+        self.losses[split].reset()
         for name, metric in self.accuracies.items():
             if name.startswith(f"{split}_"):
                 metric.reset()
@@ -261,6 +271,7 @@ class FewShotModule(LightningModule):
             "ci95_per_step": [step.ci95 for step in steps],
         }
         logged = {f"{split}/accuracy": steps[-1].accuracy, f"{split}/accuracy_ci95": steps[-1].ci95}
+        logged[f"{split}/loss"] = self.losses[split].compute()
         logged |= {f"{split}/accuracy_step_{k}": step.accuracy for k, step in enumerate(steps)}
         if nearest.n_episodes:
             logged[f"{split}/accuracy_nearest_mean"] = nearest.accuracy

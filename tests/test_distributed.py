@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -70,7 +71,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for c in range(6):
             (folder / "pictures" / split / f"{split}{c}").mkdir(parents=True)
             shade = generator.integers(64, 192, 3)
-            for number in range(5):
+            for number in range(45 if split == "val" else 5):  # two batches to encode: one for each process
                 pixels = shade + generator.integers(-60, 60, (28, 28, 3))
                 path = folder / "pictures" / split / f"{split}{c}" / f"{number}.png"
                 Image.fromarray(pixels.astype(np.uint8)).save(path)
@@ -135,10 +136,11 @@ def run_of(folder: Path, experiment: str = "runs") -> Path:
     return runs[0]
 
 
-def validated(run: Path) -> list[str]:
-    """The logged validation accuracies."""
-    header, *rows = (line.split(",") for line in (run / "metrics.csv").read_text().splitlines())
-    return [value for row in rows if (value := row[header.index("val/accuracy")])]
+def validated(run: Path) -> list[tuple[str, Any]]:
+    """The logged validation accuracies as they are written, each with the loss, which adds up in another order."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/accuracy"]]
+    return [(row["val/accuracy"], pytest.approx(float(row["val/loss"]), rel=1e-5)) for row in rows]
 
 
 def test_two_processes_train_and_test_like_one(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +155,8 @@ def test_two_processes_train_and_test_like_one(config: Path, tmp_path: Path, mon
     ]
     assert_same_test(run, test_of(run, tmp_path, monkeypatch), 7)
     best = run / "checkpoints" / "best.ckpt"
-    assert validated(run) == [validation_of(best, run, tmp_path, monkeypatch)]
+    accuracy, loss = validation_of(best, run, tmp_path, monkeypatch)
+    assert validated(run) == [(accuracy, loss.expected)]
 
 
 @pytest.mark.slow
@@ -167,11 +170,12 @@ def test_whoever_starts_them(
     The second of two nodes sees neither runs nor cache. What srun would start is started by hand, with its environment.
     """
     monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
-    options = ["--model.freeze_backbone", str(trained == "frozen").lower()]
+    options = ["--model.freeze_backbone", str(trained == "frozen").lower(), "--data.val_episodes=21"]
     run = fit_on_two(config, tmp_path, launcher, *options)
     assert_same_test(run, test_of(run, tmp_path, monkeypatch), 7)
     best = run / "checkpoints" / "best.ckpt"
-    assert max(validated(run)) == validation_of(best, run, tmp_path, monkeypatch)
+    accuracy, loss = validation_of(best, run, tmp_path, monkeypatch)
+    assert (accuracy, loss.expected) in validated(run)
     options = ["--config", str(run / "config.yaml"), "--ckpt_path", str(best), "--runs"]
     finished(started("predict", *options, "predicted", *TWO, "--trainer.num_nodes", "1", folder=tmp_path))
     main(["predict", *options, "alone", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1"])
@@ -208,8 +212,8 @@ def fit_on_two(config: Path, folder: Path, launcher: str, *options: str) -> Path
     return run_of(folder)
 
 
-def validation_of(best: Path, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The validation accuracy of a checkpoint by this process alone, as it is logged."""
+def validation_of(best: Path, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
+    """The validation accuracy and loss of a checkpoint by this process alone, as they are logged."""
     monkeypatch.chdir(folder)
     alone = ["--runs", "validated", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1"]
     main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", str(best), *alone])
