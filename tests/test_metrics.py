@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.metrics import EpisodeAccuracy, EpisodeCounts, paired_difference
+from fewshot.metrics import EpisodeAccuracy, EpisodeCounts, correct_queries, paired_difference
 
 
 def one_hot_scores(predictions, n_way):
@@ -34,6 +34,14 @@ def test_batch_size_and_order_change_no_digit():
             metric.update(scores[part], labels[part])
         values.append(metric.compute())
     assert values[0] == values[1] == values[2]
+
+
+def test_correct_queries_are_those_of_argmax_with_ties_and_in_any_layout():
+    scores = torch.randint(3, (4, 6, 5, 9)).float().transpose(2, 3)  # [M, T, Q, N] with many ties
+    labels = torch.randint(5, (6, 9))
+    assert torch.equal(correct_queries(scores, labels), (scores.argmax(-1) == labels).sum(-1))
+    scores[:, :, :, 2] = torch.nan
+    assert not correct_queries(scores, labels).any()
 
 
 def test_few_episodes():

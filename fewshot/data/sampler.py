@@ -189,8 +189,8 @@ def check_sizes(*, n_way: int, n_shot: int, n_query: int, seed: int, dirichlet: 
 def distinct_integers(uniform: FloatArray, sizes: IntArray, used: IntArray | None = None) -> IntArray:
     """[R, n] integers: row r is a uniform ordered draw without replacement out of 0..sizes[r]-1.
 
-    Fisher-Yates on a sparse array: step j exchanges place j with a random place in j..size-1. As long as no place comes
-    up twice, what stands there is its own number, so only rows with a repeated place are walked step by step.
+    Fisher-Yates: step j exchanges place j with a random place in j..size-1 and takes what stood there. As long as no
+    place comes up twice, what stands there is its own number, so only rows with a repeated place need more.
 
     Args:
         uniform: [R, n] random numbers in [0, 1).
@@ -202,14 +202,29 @@ def distinct_integers(uniform: FloatArray, sizes: IntArray, used: IntArray | Non
     if used is not None:
         places = np.where(steps < used[:, None], places, sizes[:, None] + steps)
     ordered = np.sort(places, axis=1)
-    for row in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
-        moved: dict[int, int] = {}
-        walk = places[row].tolist()
-        for step, place in enumerate(walk):
-            walk[step] = moved.get(place, place)
-            moved[place] = moved.get(step, step)
-        places[row] = walk
+    repeated = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    at_once = max(1, 2**20 // max(1, places.shape[1]) ** 2)
+    for first in range(0, len(repeated), at_once):
+        rows = repeated[first : first + at_once]
+        places[rows] = exchanged(places[rows])
     return places
+
+
+def exchanged(places: IntArray) -> IntArray:
+    """[R, n] what Fisher-Yates takes when step j exchanges place j with place places[r, j] >= j.
+
+    A place that step j has visited holds what place j held then: its own number, unless an earlier step i had visited
+    place j, for then it held what place i held at step i, and so on back. So each step looks up who visited its place
+    last before it, and follows that chain to its end.
+    """
+    steps = np.arange(places.shape[1])
+    earlier = steps < steps[:, None]  # [n, n]: step i before step j
+    last_here = np.where(earlier & (places[:, None, :] == places[:, :, None]), steps, -1).max(axis=2)  # [R, n]
+    origin = np.where(earlier & (places[:, None, :] == steps[:, None]), steps, -1).max(axis=2)
+    origin = np.where(origin < 0, steps, origin)
+    while not np.array_equal(further := np.take_along_axis(origin, origin, axis=1), origin):
+        origin = further
+    return np.where(last_here < 0, places, np.take_along_axis(origin, np.maximum(last_here, 0), axis=1))
 
 
 def dirichlet_counts(shares: FloatArray, total: int, room: IntArray) -> IntArray:

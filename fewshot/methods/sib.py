@@ -303,7 +303,7 @@ class SIB(Method):
         between_queries, inverse = query_cosines(query)
         place = position(weights, query, inverse)
         # A zero vector has no direction to turn to.
-        step = self._eta(query) * self.scale * weights.any(-1, keepdim=True)  # [T, N, 1]
+        step = self._eta(query) * self.scale * (place.length > 2e-12)  # [T, N, 1]
         logits, gradients = [self.scale * (place.cosines + self.bias)], []  # [T, N, Q]
         for _ in range(self._steps):
             gradients.append(self.gradient(logits[-1].transpose(1, 2)).transpose(1, 2))

@@ -15,6 +15,7 @@ from fewshot.data.sampler import (
     PictureKeys,
     dirichlet_counts,
     distinct_integers,
+    exchanged,
     largest_remainders,
 )
 
@@ -300,3 +301,14 @@ def test_the_order_of_pictures_changes_with_epoch_and_seed():
     assert [picture for *_, picture in keys] != first
     assert [picture for *_, picture in PictureKeys(50, seed=0)] == first
     assert [picture for *_, picture in PictureKeys(50, seed=1)] != first
+
+
+def test_exchanging_is_what_a_shuffle_does_step_by_step():
+    rng = np.random.default_rng(0)
+    for size, n in ((3, 3), (16, 16), (20, 16), (100, 40)):
+        places = rng.integers(np.arange(n), size, (200, n))
+        for row, found in zip(places, exchanged(places), strict=True):
+            deck = list(range(size))
+            for step, place in enumerate(row):
+                deck[step], deck[place] = deck[place], deck[step]
+            assert found.tolist() == deck[:n]
