@@ -20,8 +20,9 @@ def euclidean_logits(features: Tensor, weights: Tensor, temperature: float) -> T
         weights: w, [T, N, D].
         temperature: multiplies half the squared distance.
     """
-    offsets = (-temperature / 2) * weights.square().sum(-1).unsqueeze(1)  # [T, 1, N]
-    return torch.baddbmm(offsets, features, weights.transpose(1, 2), alpha=temperature)
+    offsets = (-temperature / 2) * weights.square().sum(-1, keepdim=True)  # [T, N, 1]
+    logits = torch.baddbmm(offsets, weights, features.transpose(1, 2), alpha=temperature)  # [T, N, n]
+    return logits.transpose(1, 2)
 
 
 def euclidean_weight_gradient(features: Tensor, weights: Tensor, logit_gradient: Tensor, temperature: float) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fewshot.functional.information import class_softmax
+
 SWEEPS = 10
 """Sweeps by multiplication between two returns to logarithms."""
 LARGEST_FACTOR = 1e9
@@ -36,14 +38,14 @@ def sinkhorn_plan(
     """
     n_tasks, n_rows, n_columns = scores.shape
     if n_iterations == 0 or n_rows == 0:
-        return scores.softmax(-1)
+        return class_softmax(scores)
     masses = column_masses.to(scores.dtype).expand(n_tasks, n_columns)
     masses = masses * (n_rows / masses.sum(-1, keepdim=True))  # [T, N]
     # the first sweep in logarithms: from here on, no row's and no column's sum is far from its mass
     potentials = masses.log() - scores.log_softmax(-1).logsumexp(1)  # [T, N]
     running = torch.arange(n_tasks, device=scores.device)
     for first in range(1, n_iterations, SWEEPS):
-        plan = (scores[running] + potentials[running].unsqueeze(1)).softmax(-1)  # [R, M, N]
+        plan = class_softmax(scores[running] + potentials[running].unsqueeze(1))  # [R, M, N]
         if tolerance is not None:
             error = (plan.sum(1) - masses[running]).abs().amax(-1) / n_rows  # [R]
             unfinished = error > tolerance
@@ -52,7 +54,7 @@ def sinkhorn_plan(
                 break
         factors = _column_factors(plan, masses[running], min(SWEEPS, n_iterations - first))
         potentials = potentials.index_add(0, running, factors.log())
-    return (scores + potentials.unsqueeze(1)).softmax(-1)
+    return class_softmax(scores + potentials.unsqueeze(1))
 
 
 def _column_factors(plan: Tensor, masses: Tensor, n_sweeps: int) -> Tensor:

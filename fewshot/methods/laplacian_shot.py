@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fewshot.functional.information import class_softmax
 from fewshot.functional.prototypes import class_means, normalized, squared_distances
 from fewshot.functional.rectification import rectified_means, shifted_queries
 from fewshot.methods.base import Method, Refinement, in_full_precision
@@ -58,7 +59,7 @@ class LaplacianShot(Method):
             start = logits = -squared_distances(query, means)  # [T, Q, N]
             neighbours = self._neighbours(query)  # [T, Q, k]
             for _ in range(self.n_iterations):
-                said = _gathered(logits.softmax(-1), neighbours).sum(2)  # [T, Q, N]
+                said = _gathered(class_softmax(logits), neighbours).sum(2)  # [T, Q, N]
                 logits = start + self.weight * said
             return Refinement(torch.stack([before, logits]))
 

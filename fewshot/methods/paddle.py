@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot.functional.feature_transforms import signed_power
+from fewshot.functional.information import class_softmax
 from fewshot.functional.prototypes import class_means, normalized, squared_distances
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
@@ -61,7 +62,7 @@ class PADDLE(Method):
             before = logits = -0.5 * squared_distances(query, weights)  # [T, Q, N]
             share = 1.0 if self.penalty is None else self.penalty / query.shape[1]
             for _ in range(self.n_iterations - 1):
-                assignments = logits.softmax(-1)
+                assignments = class_softmax(logits)
                 total = sums + torch.bmm(assignments.transpose(1, 2), query)
                 weights = total / (counts + assignments.sum(1)).unsqueeze(-1)
                 used = assignments.mean(1, keepdim=True).clamp_min(torch.finfo(assignments.dtype).tiny).log()

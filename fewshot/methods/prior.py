@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot.functional.information import class_softmax
+
 PRIORS = ("uniform", "support", "queries")
 
 Prior = str | list[float]
@@ -86,7 +88,7 @@ def estimated_proportions(scores: Tensor, strength: float, n_iterations: int) ->
     log_proportions = scores.new_zeros(scores.shape[0], 1, n_way)
     proportions = scores.new_full((scores.shape[0], n_way), 1 / n_way)
     for _ in range(n_iterations if n_query or strength else 0):
-        counts = (scores + log_proportions).softmax(-1).sum(1)  # [T, N]
+        counts = class_softmax(scores + log_proportions).sum(1)  # [T, N]
         proportions = (counts + strength) / (n_query + n_way * strength)
         log_proportions = proportions.clamp_min(torch.finfo(scores.dtype).tiny).log().unsqueeze(1)
     return proportions

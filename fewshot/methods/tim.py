@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot.functional.euclidean import euclidean_descent, euclidean_logits
-from fewshot.functional.information import information_gradient
+from fewshot.functional.information import class_softmax, information_gradient
 from fewshot.functional.prototypes import class_means, normalized
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
@@ -66,7 +66,7 @@ class TIM(Method):
             target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
 
             def logit_gradient(logits: Tensor) -> Tensor:
-                probabilities = logits.softmax(-1)  # [T, S+Q, N]
+                probabilities = class_softmax(logits)  # [T, S+Q, N]
                 of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
                 with_support = (of_support - target) * (self.ce_weight / target.shape[1])
                 with_query = information_gradient(

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from fewshot.functional.adam import adam_descent
 from fewshot.functional.euclidean import euclidean_logits, euclidean_weight_gradient
 from fewshot.functional.information import (
+    class_softmax,
     information_gradient,
     tsallis_cross_entropy_gradient,
     tsallis_entropy,
@@ -63,3 +64,9 @@ def test_adam_is_torchs():
     found = adam_descent(start, lambda w: 4 * (w - centre) ** 3, learning_rate=0.02, n_iterations=25)
     torch.testing.assert_close(found, parameter.detach(), rtol=1e-10, atol=1e-10)
     assert torch.equal(start, before)
+
+
+def test_class_softmax_is_softmax_with_the_queries_side_by_side():
+    logits = torch.randn(2, 7, 3)
+    torch.testing.assert_close(class_softmax(logits), logits.softmax(-1))
+    assert class_softmax(logits).stride() == (21, 1, 7)
