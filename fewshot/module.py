@@ -14,6 +14,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from fewshot.backbones.config import BackboneConfig, drop_initial_weights
+from fewshot.base_classes import hand_over_base_classes
 from fewshot.construction import record_hyperparameters
 from fewshot.divergence import divergence
 from fewshot.episode import Episode
@@ -189,15 +190,21 @@ class FewShotModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         begin("optimiser")
 
+    def on_train_start(self) -> None:
+        hand_over_base_classes(self)
+
     def on_validation_epoch_start(self) -> None:
         self._reset("val")
+        hand_over_base_classes(self)
         compute_features(self, "val")
 
     def on_test_epoch_start(self) -> None:
         self._reset("test")
+        hand_over_base_classes(self)
         compute_features(self, "test")
 
     def on_predict_epoch_start(self) -> None:
+        hand_over_base_classes(self)
         compute_features(self, "test")
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
