@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from scipy.special import logsumexp
+
+from fewshot.functional.transport import clamped_sinkhorn_plan, sinkhorn_plan
+
+
+def slow_plan(scores, masses, n_iterations):
+    """Row and column potentials of one task in logarithms, one sweep after the other; ends with the rows."""
+    columns = np.zeros(scores.shape[1])
+    for _ in range(n_iterations):
+        rows = -logsumexp(scores + columns, axis=1)
+        columns = np.log(masses) - logsumexp(scores + rows[:, None], axis=0)
+    rows = -logsumexp(scores + columns, axis=1)
+    return np.exp(scores + rows[:, None] + columns)
+
+
+def drawn(n_tasks=3, n_rows=12, n_columns=4, temperature=3.0):
+    scores = temperature * torch.randn(n_tasks, n_rows, n_columns, dtype=torch.float64)
+    masses = torch.rand(n_tasks, n_columns, dtype=torch.float64) + 0.2
+    return scores, n_rows * masses / masses.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("n_iterations", [1, 2, 10, 11, 37])
+def test_so_many_sweeps_are_those_of_a_slow_loop(n_iterations):
+    scores, masses = drawn()
+    plan = sinkhorn_plan(scores, masses, n_iterations=n_iterations, tolerance=None)
+    for task in range(3):
+        expected = slow_plan(scores[task].numpy(), masses[task].numpy(), n_iterations)
+        np.testing.assert_allclose(plan[task].numpy(), expected, rtol=1e-10)
+
+
+def test_marginals_within_the_tolerance_and_scores_within_the_scalings():
+    scores, masses = drawn(temperature=8.0)
+    plan = sinkhorn_plan(scores, masses / 100, tolerance=1e-9)
+    torch.testing.assert_close(plan.sum(-1), torch.ones(3, 12, dtype=torch.float64))
+    torch.testing.assert_close(plan.sum(1), masses, rtol=0, atol=12e-9)
+    scaling = plan.log() - scores  # f_m + g_n
+    residual = scaling - scaling.mean(1, keepdim=True) - scaling.mean(2, keepdim=True) + scaling.mean((1, 2), True)
+    torch.testing.assert_close(residual, torch.zeros_like(residual), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_scores_approach_the_linear_programme(dtype):
+    benefit = torch.rand(1, 6, 3, dtype=torch.float64)
+    masses = [2, 3, 1]
+    sums = [np.kron(np.eye(6), np.ones(3)), np.kron(np.ones(6), np.eye(3))]
+    best = linprog(-benefit.flatten().numpy(), A_eq=np.vstack(sums), b_eq=[1] * 6 + masses)
+    plan = sinkhorn_plan((2e3 * benefit).to(dtype), torch.tensor(masses), n_iterations=20_000, tolerance=1e-5)
+    np.testing.assert_allclose(plan.flatten().numpy(), best.x, atol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e2, 1e4, 1e8])
+def test_no_temperature_overflows_in_float32(temperature):
+    scores = (temperature * torch.randn(4, 40, 5)).requires_grad_()
+    scores.data[:, :, 4] -= 50 * temperature  # a column that no row would choose
+    plan = sinkhorn_plan(scores, torch.tensor([0.6, 0.2, 0.1, 1e-7, 0.1]), n_iterations=200)
+    assert plan.isfinite().all()
+    torch.testing.assert_close(plan.sum(-1), torch.ones(4, 40))
+    (plan * torch.randn_like(plan)).sum().backward()
+    assert scores.grad.isfinite().all()
+
+
+def test_derivatives():
+    scores, masses = drawn(n_tasks=2, n_rows=5, n_columns=3)
+    scores, masses = scores.requires_grad_(), masses.requires_grad_()
+    for options in ({"n_iterations": 4, "tolerance": None}, {"tolerance": 1e-12}):
+        assert torch.autograd.gradcheck(lambda s, m, o=options: sinkhorn_plan(s, m, **o), (scores, masses))
+
+
+def test_the_other_tasks_of_a_batch_change_nothing():
+    scores, masses = drawn()
+    scores = scores * torch.tensor([0.01, 1.0, 10.0], dtype=torch.float64).view(3, 1, 1)  # stop after 10, more, many
+    together = sinkhorn_plan(scores, masses)
+    for task in range(3):
+        alone = sinkhorn_plan(scores[task : task + 1], masses[task : task + 1])
+        torch.testing.assert_close(together[task : task + 1], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_an_empty_column_no_rows_and_no_sweeps():
+    scores, _ = drawn()
+    plan = sinkhorn_plan(scores, torch.tensor([1.0, 0.0, 1.0, 2.0]))
+    assert (plan[..., 1] == 0).all()
+    torch.testing.assert_close(plan.sum(1)[:, 3], torch.full((3,), 6.0, dtype=torch.float64), rtol=0, atol=1e-4)
+    assert sinkhorn_plan(scores[:, :0], torch.ones(4)).shape == (3, 0, 4)
+    assert torch.equal(sinkhorn_plan(scores, torch.ones(4), n_iterations=0), scores.softmax(-1))
+
+
+def test_clamped_rows_end_where_clamping_in_every_sweep_ends():
+    scores, _ = drawn()
+    labels = torch.tensor([[0, 1, 2, 3, 1], [0, 1, 2, 3, 3], [3, 2, 1, 0, 0]])
+    assigned = torch.nn.functional.one_hot(labels, 4).double()
+    masses = torch.tensor([5.0, 4.0, 3.0, 5.0], dtype=torch.float64)
+    rows = torch.cat([assigned, scores.exp()], dim=1)
+    for _ in range(2000):
+        rows = rows / rows.sum(-1, keepdim=True)
+        rows = rows * (masses / rows.sum(1, keepdim=True))
+        rows[:, :5] = assigned
+    plan = clamped_sinkhorn_plan(scores, assigned, masses, tolerance=1e-11)
+    torch.testing.assert_close(plan, rows, rtol=0, atol=1e-8)
+
+
+def test_a_column_filled_beyond_its_mass_gets_nothing_more():
+    assigned = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])
+    plan = clamped_sinkhorn_plan(torch.randn(1, 3, 2), assigned, torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(plan[:, 3:], torch.tensor([[[0.0, 1.0]] * 3]))
