@@ -48,8 +48,8 @@ def test_large_scores_approach_the_linear_programme(dtype):
     masses = [2, 3, 1]
     sums = [np.kron(np.eye(6), np.ones(3)), np.kron(np.ones(6), np.eye(3))]
     best = linprog(-benefit.flatten().numpy(), A_eq=np.vstack(sums), b_eq=[1] * 6 + masses)
-    plan = sinkhorn_plan((2e3 * benefit).to(dtype), torch.tensor(masses), n_iterations=20_000, tolerance=1e-5)
-    np.testing.assert_allclose(plan.flatten().numpy(), best.x, atol=1e-3)
+    plan = sinkhorn_plan((500 * benefit).to(dtype), torch.tensor(masses), n_iterations=2000, tolerance=1e-4)
+    np.testing.assert_allclose(plan.flatten().numpy(), best.x, atol=5e-3)
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e2, 1e4, 1e8])
@@ -64,9 +64,9 @@ def test_no_temperature_overflows_in_float32(temperature):
 
 
 def test_derivatives():
-    scores, masses = drawn(n_tasks=2, n_rows=5, n_columns=3)
+    scores, masses = drawn(n_tasks=2, n_rows=4, n_columns=2)
     scores, masses = scores.requires_grad_(), masses.requires_grad_()
-    for options in ({"n_iterations": 4, "tolerance": None}, {"tolerance": 1e-12}):
+    for options in ({"n_iterations": 4, "tolerance": None}, {"n_iterations": 12}):
         assert torch.autograd.gradcheck(lambda s, m, o=options: sinkhorn_plan(s, m, **o), (scores, masses))
 
 
