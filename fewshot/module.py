@@ -17,7 +17,7 @@ from fewshot.construction import record_hyperparameters
 from fewshot.divergence import divergence
 from fewshot.episode import Episode
 from fewshot.functional.descent import logit_gradient
-from fewshot.handover import compute_features, hand_over_preprocessing
+from fewshot.handover import compute_features, hand_over_base_classes, hand_over_preprocessing
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import AccuracyInterval, EpisodeAccuracy, EpisodeCounts, paired_difference
@@ -166,15 +166,21 @@ class FewShotModule(LightningModule):
             self._log_training(loss, terms, refinement, labels)
         return loss
 
+    def on_train_start(self) -> None:
+        hand_over_base_classes(self)
+
     def on_validation_epoch_start(self) -> None:
         self._reset("val")
+        hand_over_base_classes(self)
         compute_features(self, "val")
 
     def on_test_epoch_start(self) -> None:
         self._reset("test")
+        hand_over_base_classes(self)
         compute_features(self, "test")
 
     def on_predict_epoch_start(self) -> None:
+        hand_over_base_classes(self)
         compute_features(self, "test")
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:

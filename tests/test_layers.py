@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "data": {"episode"},
     "backbones": set(),
     "methods": {"episode", "construction", "functional"},
-    "handover": {"backbones"},
+    "handover": {"backbones", "functional", "methods"},
     "optimization": set(),
     "predictions": {"episode"},
     "divergence": {"data", "episode"},

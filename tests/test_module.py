@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.loggers import CSVLogger
 
-from fewshot import EpisodicDataModule, FewShotModule
+from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
 from fewshot.backbones.config import BackboneConfig
 from fewshot.data.images import Images
 from fewshot.data.sets import CIFARFS, DataSet, Glyphs
-from fewshot.data.transforms import Preprocessing
+from fewshot.data.transforms import Preprocessing, evaluation_transform
 from fewshot.methods import SIB, EquivariantGradient, Method, MLPGradient, NearestClassMean, ProtoNet
 
 pytestmark = [
@@ -331,3 +332,65 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_episode(save, tmp
         assert content["query_index"].tolist() == index.query.tolist()
     else:
         assert "save_bad_episodes" in str(error.value)
+
+
+class BaseClassReader(Method):
+    """A nearest-mean classifier of centred features, for what it is told of the training classes."""
+
+    needs_base = "features"
+
+    def classify(self, support, support_labels, query, n_way):
+        return NearestClassMean().classify(support - self.base.mean, support_labels, query - self.base.mean, n_way)
+
+
+class ClassifierReader(BaseClassReader):
+    """The same, of one that needs the classifier too."""
+
+    needs_base = "classifier"
+
+
+@pytest.mark.parametrize("store_features", [True, False])
+def test_a_method_is_told_of_the_training_classes(store_features):
+    module = FewShotModule(BaseClassReader(), CONV4)
+    datamodule = data(store_features=store_features, augmented_views=2)
+    trainer().test(module, datamodule, verbose=False)
+    images = datamodule.images("train")
+    pictures = evaluation_transform(images.read(np.arange(len(images))), datamodule.preprocessing)
+    features = module.encode(pictures)  # [n, D]
+    base = module.method.base
+    torch.testing.assert_close(base.mean, features.mean(0))
+    by_hand = torch.stack([features[torch.as_tensor(images.labels) == c].mean(0) for c in range(8)])
+    torch.testing.assert_close(base.class_means, by_hand)
+    assert base.weights is None and base.scale is None
+
+
+def test_what_a_method_was_told_is_in_its_checkpoint(tmp_path, monkeypatch):
+    module = FewShotModule(BaseClassReader(), CONV4)
+    tester = trainer()
+    tester.test(module, data(), verbose=False)
+    tester.save_checkpoint(tmp_path / "told.ckpt")
+    monkeypatch.setattr(EpisodicDataModule, "plain_features", lambda *_: pytest.fail("it is known already"))
+    again = FewShotModule(BaseClassReader(), CONV4)
+    trainer().test(again, data(), ckpt_path=str(tmp_path / "told.ckpt"), weights_only=True, verbose=False)
+    assert torch.equal(again.method.base.mean, module.method.base.mean)
+    assert again.results == module.results
+
+
+def test_the_classifier_comes_from_the_pretraining_checkpoint(tmp_path):
+    pretrained = PretrainModule(n_classes=8, backbone=CONV4)
+    torch.save({"state_dict": pretrained.state_dict()}, tmp_path / "pretrained.ckpt")
+    backbone = replace(CONV4, weights=str(tmp_path / "pretrained.ckpt"))
+    module = FewShotModule(ClassifierReader(), backbone)
+    trainer().test(module, data(), verbose=False)
+    torch.testing.assert_close(module.method.base.weights, pretrained.classifier.weight.detach())
+    assert module.method.base.scale == 10
+    with pytest.raises(ValueError, match=r"ClassifierReader needs the classifier .* set model.backbone.weights"):
+        trainer().test(FewShotModule(ClassifierReader(), CONV4), data(), verbose=False)
+
+
+def test_a_method_is_told_nothing_of_features_that_change_or_of_no_data():
+    module = FewShotModule(BaseClassReader(), CONV4, freeze_backbone=False)
+    with pytest.raises(ValueError, match=r"BaseClassReader is told .* set model.freeze_backbone=true"):
+        trainer().fit(module, data())
+    with pytest.raises(ValueError, match="told nothing of the training classes"):
+        BaseClassReader().classify(torch.randn(1, 2, 4), torch.tensor([[0, 1]]), torch.randn(1, 3, 4), 2)

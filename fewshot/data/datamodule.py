@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
@@ -262,6 +263,21 @@ class EpisodicDataModule(LightningDataModule):
             )
             self._features[split] = (asked, features)
         return self._features[split][1]
+
+    def plain_features(self, split: Split, encoder: Encoder, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features [n, D] of all pictures of the split as they are, without augmentation, and their classes [n].
+
+        They are stored, whatever the episodes carry.
+
+        Args:
+            split: which.
+            encoder: as of `use_features`.
+            key: as of `use_features`.
+        """
+        images = self.images(split)
+        name = f"{self.dataset.name}-{split}"
+        features = stored_features(encoder, images, self.preprocessing, key=key, name=name)
+        return features.read(np.arange(len(images))), torch.as_tensor(images.labels)
 
     # What Lightning asks for.
 

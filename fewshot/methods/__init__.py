@@ -1,6 +1,6 @@
 """Few-shot methods, one paper a file. Each turns the features of a task into logits of its queries."""
 
-from fewshot.methods.base import Method, Refinement
+from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.methods.posterior import GaussianPosterior
 from fewshot.methods.protonet import ProtoNet
@@ -15,6 +15,7 @@ from fewshot.methods.sib import (
 
 __all__ = [
     "SIB",
+    "BaseClasses",
     "EquivariantGradient",
     "GaussianPosterior",
     "Initializer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,49 @@ class Refinement(NamedTuple):
     """Extra loss terms by name, one number each, already weighted; added to the cross-entropy in training."""
 
 
+class BaseClasses(NamedTuple):
+    """What a method may learn from the training classes, by the frozen backbone's features of the pictures as they are.
+
+    Letters: C training classes.
+    """
+
+    mean: Tensor
+    """[D], the mean feature of all training pictures."""
+    class_means: Tensor
+    """[C, D], the mean feature of each class."""
+    weights: Tensor | None = None
+    """[C, D], the weights of the classifier that the backbone was pre-trained with; None where it is not known."""
+    scale: Tensor | None = None
+    """[], the factor between that classifier's cosines and its logits."""
+
+
+class StoredBaseClasses(nn.Module):
+    """Buffers for BaseClasses: part of the state dict, empty until filled, of whatever size a state dict has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in BaseClasses._fields:
+            self.register_buffer(name, torch.empty(0))
+
+    def fill(self, base: BaseClasses) -> None:
+        """Keep copies, in float32 or wider."""
+        for name, value in base._asdict().items():
+            setattr(self, name, torch.empty(0) if value is None else in_full_precision(value.detach().clone()))
+
+    def read(self) -> BaseClasses | None:
+        """What was filled in; None before."""
+        mean, class_means, *classifier = (getattr(self, name) for name in BaseClasses._fields)
+        if not mean.numel():
+            return None
+        return BaseClasses(mean, class_means, *(value if value.numel() else None for value in classifier))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in BaseClasses._fields:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
 class Method(Recorded, nn.Module, ABC):
     """Base of all methods. To add one, write `classify` in a file of your own and name the class in a config.
 
@@ -40,6 +83,47 @@ class Method(Recorded, nn.Module, ABC):
     """Whether `classify` on features is all there is to it; False for a method that needs the backbone's weights."""
     relabels: bool = True
     """Whether renumbering the classes of a task permutes the columns of its logits and changes nothing else."""
+    needs_base: Literal["features", "classifier"] | None = None
+    """What `classify` reads from `base`: features of the training classes, their pre-training classifier too, or
+    nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.needs_base is not None:
+            self.base_classes = StoredBaseClasses()
+
+    def prepare(self, base: BaseClasses) -> None:
+        """Take over what is to be known of the training classes; it goes into checkpoints and comes back with them.
+
+        FewShotModule calls it before the first episode where `needs_base` asks for it.
+
+        Raises:
+            ValueError: the method needs the pre-training classifier and there is none.
+        """
+        if self.needs_base is None:
+            return
+        if self.needs_base == "classifier" and (base.weights is None or base.scale is None):
+            raise ValueError(
+                f"{type(self).__name__} needs the classifier that the backbone was pre-trained with, and the backbone "
+                "brings none; set model.backbone.weights to a checkpoint of PretrainModule"
+            )
+        self.base_classes.fill(base)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `base` can be read, or need not be."""
+        return self.needs_base is None or self.base_classes.read() is not None
+
+    @property
+    def base(self) -> BaseClasses:
+        """What `prepare` was given, for methods that say so by `needs_base`; ValueError before."""
+        found = None if self.needs_base is None else self.base_classes.read()
+        if found is None:
+            raise ValueError(
+                f"{type(self).__name__} has been told nothing of the training classes; test it by FewShotModule with "
+                "EpisodicDataModule, or call its prepare(BaseClasses(...)) first"
+            )
+        return found
 
     def build(self, n_features: int) -> None:
         """Make the parameters whose shape depends on D; called once, before training, by FewShotModule.
