@@ -1,0 +1,65 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewshot.functional.adam import adam_descent
+from fewshot.functional.euclidean import euclidean_logits, euclidean_weight_gradient
+from fewshot.functional.information import (
+    information_gradient,
+    tsallis_cross_entropy_gradient,
+    tsallis_entropy,
+    tsallis_slope,
+)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1, 2.0, 7.0])
+def test_gradients_in_closed_form_are_autograds(alpha):
+    logits = torch.randn(3, 8, 4, dtype=torch.float64, requires_grad=True)
+    probabilities = logits.softmax(-1)
+    target = F.one_hot(torch.randint(4, (3, 8)), 4).double()
+
+    def entropy(p):  # written out, not the function under test
+        return -(p * p.log()).sum(-1) if alpha == 1 else (1 - (p**alpha).sum(-1)) / (alpha - 1)
+
+    torch.testing.assert_close(tsallis_entropy(probabilities, alpha), entropy(probabilities))
+    loss = -0.7 * entropy(probabilities.mean(1)).sum() + 0.3 * entropy(probabilities).mean(1).sum()
+    found = information_gradient(probabilities, marginal_weight=0.7, conditional_weight=0.3, alpha=alpha)
+    torch.testing.assert_close(found, torch.autograd.grad(loss, logits, retain_graph=True)[0])
+    true = (probabilities * target).sum(-1)
+    support_loss = (-true.log() if alpha == 1 else (true ** (1 - alpha) - 1) / (alpha - 1)).sum()
+    expected = torch.autograd.grad(support_loss, logits)[0]
+    torch.testing.assert_close(tsallis_cross_entropy_gradient(probabilities, target, alpha), expected)
+
+
+def test_tsallis_of_order_one_is_the_limit_and_nothing_is_undefined_at_the_corners():
+    probabilities = torch.randn(5, 4, dtype=torch.float64).softmax(-1)
+    near = tsallis_entropy(probabilities, 1 + 1e-7)
+    torch.testing.assert_close(near, tsallis_entropy(probabilities, 1), rtol=1e-5, atol=1e-5)
+    certain = torch.tensor([[1.0, 0.0]])
+    assert tsallis_entropy(certain, 1) == 0 and tsallis_slope(certain, 1).isfinite().all()
+    assert information_gradient(certain.unsqueeze(0)).isfinite().all()
+
+
+def test_euclidean_logits_and_their_weight_gradient():
+    features, weights = torch.randn(2, 6, 5, dtype=torch.float64), torch.randn(2, 3, 5, dtype=torch.float64)
+    weights.requires_grad_()
+    distances = (features.unsqueeze(2) - weights.unsqueeze(1)).square().sum(-1)
+    logits = euclidean_logits(features, weights, 15.0)
+    torch.testing.assert_close(logits.softmax(-1), (-7.5 * distances).softmax(-1))
+    upstream = torch.randn(2, 6, 3, dtype=torch.float64)
+    expected = torch.autograd.grad((logits * upstream).sum(), weights)[0]
+    torch.testing.assert_close(euclidean_weight_gradient(features, weights, upstream, 15.0), expected)
+
+
+def test_adam_is_torchs():
+    start, centre = torch.randn(3, 4, 5, dtype=torch.float64), torch.randn(3, 4, 5, dtype=torch.float64)
+    parameter = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([parameter], lr=0.02)
+    for _ in range(25):
+        optimizer.zero_grad()
+        ((parameter - centre) ** 4).sum().backward()
+        optimizer.step()
+    before = start.clone()
+    found = adam_descent(start, lambda w: 4 * (w - centre) ** 3, learning_rate=0.02, n_iterations=25)
+    torch.testing.assert_close(found, parameter.detach(), rtol=1e-10, atol=1e-10)
+    assert torch.equal(start, before)
