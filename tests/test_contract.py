@@ -4,12 +4,21 @@ import pytest
 import torch
 
 from fewshot.methods import (
+    BDCSPN,
+    PADDLE,
+    PTMAP,
     SIB,
+    TIM,
+    AlphaTIM,
+    BaseClasses,
     EquivariantGradient,
     GaussianPosterior,
+    LaplacianShot,
     MLPGradient,
     NearestClassMean,
     ProtoNet,
+    SimpleShot,
+    TransductiveFineTuning,
 )
 
 N_FEATURES, N_WAY, N_SHOT, N_QUERY, N_TASKS = 12, 4, 3, 5, 3
@@ -25,6 +34,19 @@ METHODS = {
     ),
     "sib, equivariant": lambda: SIB(gradient=EquivariantGradient(), step_size=0.05),
     "sib, gaussian": lambda: SIB(gradient=MLPGradient(N_WAY), posterior=GaussianPosterior(kl_weight=0.01)),
+    "simpleshot": lambda: SimpleShot(),
+    "pt-map": lambda: PTMAP(n_rounds=3, max_sweeps=50),
+    "pt-map, given prior": lambda: PTMAP(n_rounds=3, prior=[0.1, 0.2, 0.3, 0.4], max_sweeps=50),
+    "pt-map, support prior": lambda: PTMAP(n_rounds=3, prior="support", max_sweeps=50),
+    "pt-map, query prior": lambda: PTMAP(n_rounds=3, prior="queries", max_sweeps=50),
+    "tim": lambda: TIM(n_iterations=20),
+    "alpha-tim": lambda: AlphaTIM(alpha=7.0, n_iterations=20),
+    "alpha-tim, tsallis support": lambda: AlphaTIM(support_entropy="tsallis", n_iterations=20),
+    "bd-cspn": lambda: BDCSPN(),
+    "laplacianshot": lambda: LaplacianShot(),
+    "paddle": lambda: PADDLE(n_iterations=10),
+    "paddle, power transform": lambda: PADDLE(n_iterations=10, power=0.5),
+    "transductive fine-tuning": lambda: TransductiveFineTuning(n_rounds=5),
 }
 
 
@@ -33,6 +55,8 @@ def method(request):
     torch.manual_seed(1)
     built = METHODS[request.param]()
     built.build(N_FEATURES)
+    means = torch.randn(6, N_FEATURES)
+    built.prepare(BaseClasses(means.mean(0), means, weights=torch.randn(6, N_FEATURES), scale=torch.tensor(10.0)))
     return built.double()
 
 

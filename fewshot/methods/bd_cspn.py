@@ -1,0 +1,55 @@
+"""BD-CSPN: class means rectified by the queries, once.
+
+Liu, Song, Qin: Prototype Rectification for Few-Shot Learning, ECCV 2020, arXiv 1911.10713.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewshot.functional.descent import cosine_logits
+from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.rectification import rectified_means, shifted_queries
+from fewshot.methods.base import Method, Refinement, in_full_precision
+
+
+class BDCSPN(Method):
+    """Nearest rectified class mean by cosine.
+
+    Features are centred by the training classes' mean and L2-normalised. The queries are shifted so that their mean is
+    the support's (the paper's cross-class bias), every example is given the label of the class mean with the largest
+    cosine, and new means are those of all examples of a label, weighted by the softmax of temperature times the cosines
+    (its intra-class bias; section 3.2). Queries are compared with the new means.
+
+    Assumes of the queries: the shift supposes that support and queries have the same mean, so the same class
+    proportions.
+
+    Departures: centring by the training classes' mean, and the softmax over classes rather than over the examples of
+    one, both as in LaplacianShot's version of the method. The sum of the weights divides, as in the paper; two
+    published programs leave it out.
+
+    Args:
+        temperature: multiplies cosines, in the weights and in the logits (published: 10).
+    """
+
+    needs_base = "features"
+    n_steps = 1
+
+    def __init__(self, temperature: float = 10.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        return self.refine(support, support_labels, query, n_way).logits[-1]
+
+    def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
+        """Before and after the rectification."""
+        with torch.autocast(device_type=query.device.type, enabled=False):
+            support, query = (normalized(in_full_precision(z) - self.base.mean) for z in (support, query))
+            query = shifted_queries(support, query)
+            before = class_means(support, support_labels, n_way)
+            after = rectified_means(support, support_labels, query, n_way, self.temperature)
+            directions = normalized(query)
+            logits = [cosine_logits(directions, means, self.temperature, 0.0) for means in (before, after)]
+            return Refinement(torch.stack(logits))
