@@ -71,6 +71,11 @@ def pretraining_of(config: Path) -> Path | None:
     return config.with_name(f"{Path(weights).name}.yaml") if weights else None
 
 
+def trains(config: Path) -> bool:
+    """Whether a config is to be fitted; those of methods without parameters say in their header that they are not."""
+    return "not by `fit`" not in header(config)
+
+
 def test_there_are_configs() -> None:
     assert len(CONFIGS) >= 20
 
@@ -237,7 +242,39 @@ def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resnet12, "WIDTHS", (8, 8, 16, 16))
 
 
-@each_config
+def predicted_accuracy(run: Path) -> tuple[int, float]:
+    """Rows of a run's predictions.csv, and the share of them that is right."""
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return len(rows), float(np.mean([row["label"] == row["predicted"] for row in rows]))
+
+
+@pytest.mark.parametrize("config", [config for config in CONFIGS if not trains(config)], ids=lambda path: path.stem)
+def test_a_config_without_training_is_tested_and_predicts(
+    config: Path,
+    workplace: Path,
+    fitted: Callable[[Path], Path],
+    few_channels: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    pretraining = pretraining_of(config)
+    if pretraining is not None:
+        fitted(pretraining)
+    main(["test", "--config", str(config), *small(config, workplace)])
+    run = workplace / "runs" / config.stem / "version_0"
+    tested, data = json.loads((run / "results.json").read_text(encoding="utf-8")), load(config).data.init_args
+    assert [tested[key] for key in ("n_way", "n_shot", "n_query", "n_episodes", "seed")] == [
+        *(data.n_way, data.n_shot, N_QUERY, N_EPISODES, data.seed)
+    ]
+    main(["predict", "--config", str(run / "config.yaml")])
+    n_rows, accuracy = predicted_accuracy(run.with_name("version_1"))
+    assert n_rows == N_EPISODES * data.n_way * N_QUERY
+    assert accuracy == pytest.approx(tested["accuracy"])
+
+
+@pytest.mark.parametrize("config", [config for config in CONFIGS if trains(config)], ids=lambda path: path.stem)
 def test_a_config_is_fitted_tested_and_predicts(
     config: Path,
     workplace: Path,
@@ -264,7 +301,6 @@ def test_a_config_is_fitted_tested_and_predicts(
     assert tested["backbone"] == {**after_fit["backbone"], "weights": None}  # the checkpoint holds them
 
     main(["predict", "--config", str(run / "config.yaml"), "--ckpt_path", str(best)])
-    with (run.with_name("version_2") / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == N_EPISODES * data.n_way * N_QUERY
-    assert np.mean([row["label"] == row["predicted"] for row in rows]) == pytest.approx(after_fit["accuracy"])
+    n_rows, accuracy = predicted_accuracy(run.with_name("version_2"))
+    assert n_rows == N_EPISODES * data.n_way * N_QUERY
+    assert accuracy == pytest.approx(after_fit["accuracy"])
