@@ -13,7 +13,7 @@ def crammer_singer_dual(gram: Tensor, one_hot: Tensor, *, cost: float, n_iterati
     """Dual variables a of Crammer and Singer's multi-class machine, [T, S, N]; class c has the weights sum_i a_ic x_i.
 
     They minimise 1/2 sum_c a_c^T K a_c - sum_i a_i,y(i) subject to a_ic <= C [c = y(i)] and sum_c a_ic = 0 (Crammer
-    and Singer, JMLR 2001; the sign is that of MetaOptNet, eq. 8 to 10). A primal-dual interior-point method in
+    and Singer, JMLR 2001; the sign is that of MetaOptNet). A primal-dual interior-point method in
     float64 with a fixed number of iterations, all tasks at once; some ten reach rounding. The result is differentiable
     in K by the implicit function theorem at the solution, once; the iterations are not recorded.
 
@@ -68,7 +68,7 @@ def _newton(
 
 
 def _factorized(gram: Tensor, barrier: Tensor) -> tuple[Tensor, Tensor]:
-    """What `_projected` needs of the matrix K + diag(barrier_c) of every class: inverses [T, N, S, S], factor of their sum.
+    """What `_projected` needs: the inverse of K + diag(barrier_c) for every class, [T, N, S, S], and its sum's factor.
 
     The system falls apart into one of size S for every class, tied together by the S constraints alone.
     """
