@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewshot.methods import ILPC
+from fewshot.methods import ILPC, ilpc
 
 N_WAY, N_SHOT, N_QUERY, NEIGHBOURS, STEPS = 3, 1, 7, 6, 40
 
@@ -36,14 +36,16 @@ def swept(matrix: torch.Tensor, masses: torch.Tensor) -> torch.Tensor:
     return matrix
 
 
-def mean_losses(features: torch.Tensor, targets: torch.Tensor, known: list[int]) -> torch.Tensor:
+def mean_losses(
+    features: torch.Tensor, targets: torch.Tensor, known: list[int], weight_decay: float = 5e-4
+) -> torch.Tensor:
     head = torch.nn.Linear(features.shape[1], N_WAY).double()
     with torch.no_grad():
         for label in range(N_WAY):
             mean = features[[i for i in known if targets[i] == label]].mean(0)
             head.weight[label] = mean / mean.norm()
         head.bias.zero_()
-    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay)
     total = torch.zeros(len(features), dtype=torch.float64)
     for _ in range(STEPS):
         losses = F.cross_entropy(head(features), targets, reduction="none")
@@ -97,6 +99,17 @@ def test_it_is_the_published_loop(prior: str | list[float]) -> None:
         torch.testing.assert_close(found[task], expected, atol=1e-4, rtol=0)
         rounds.append(n_rounds)
     assert max(rounds) >= 3
+
+
+def test_the_heads_weights_decay_as_sgds_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ilpc, "WEIGHT_DECAY", 0.3)  # the published one changes little within few steps
+    features = F.normalize(torch.randn(1, 8, 5, dtype=torch.float64), dim=-1)
+    targets = torch.tensor([0, 1, 2, 1, 0, 0, 2, 1])
+    one_hot = F.one_hot(targets, N_WAY).double().unsqueeze(0)
+    known = one_hot * (torch.arange(8) < 4).unsqueeze(-1)
+    gram = features @ features.transpose(1, 2)
+    found = ILPC(n_head_steps=STEPS)._mean_loss(gram, known, one_hot - known)
+    torch.testing.assert_close(found[0], mean_losses(features[0], targets, [0, 1, 2, 3], weight_decay=0.3))
 
 
 def test_impossible_numbers_are_refused() -> None:

@@ -16,7 +16,7 @@ def by_loop(features: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor)
     weights = torch.zeros(n, n, dtype=torch.float64)
     for i in range(n):
         for j in range(n):
-            weights[i, j] = torch.exp(-((scaled[i] - scaled[j]) ** 2).mean() / 2)
+            weights[i, j] = torch.exp(-((scaled[i] - scaled[j]) ** 2).sum() / 2)
     near = [set(weights[i].argsort(descending=True)[:K].tolist()) for i in range(n)]
     for i in range(n):
         for j in range(n):
@@ -40,7 +40,8 @@ def test_labels_and_loss_are_the_loops() -> None:
     entropies = []
     for task in range(2):
         features = torch.cat([support, query], dim=1)[task]
-        lengths = F.softplus(method.length_scale(features) + 0.54) + 1e-3
+        sizes = features.norm(dim=1, keepdim=True)
+        lengths = sizes * (F.softplus(method.length_scale(features / sizes) - 1.05) + 1e-3)
         expected = by_loop(features, labels[task], lengths)
         torch.testing.assert_close(refinement.logits[-1][task], expected[6:])
         entropies.append(F.cross_entropy(expected, torch.cat([labels[task], query_labels[task]])))
