@@ -3,12 +3,20 @@
 from fewshot.methods.alpha_tim import AlphaTIM
 from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.bd_cspn import BDCSPN
+from fewshot.methods.ease_siamese import EaseSiamese
+from fewshot.methods.ilpc import ILPC
+from fewshot.methods.imprinted import ImprintedWeights
 from fewshot.methods.laplacian_shot import LaplacianShot
+from fewshot.methods.matching import FullContextEmbedding, MatchingNetworks
+from fewshot.methods.metaoptnet import MetaOptNetRidge, MetaOptNetSVM
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.methods.paddle import PADDLE
 from fewshot.methods.posterior import GaussianPosterior
+from fewshot.methods.protolp import ProtoLP
 from fewshot.methods.protonet import ProtoNet
 from fewshot.methods.pt_map import PTMAP
+from fewshot.methods.r2d2 import R2D2
+from fewshot.methods.relation import RelationNetwork
 from fewshot.methods.sib import (
     SIB,
     EquivariantGradient,
@@ -19,26 +27,38 @@ from fewshot.methods.sib import (
 )
 from fewshot.methods.simpleshot import SimpleShot
 from fewshot.methods.tim import TIM
+from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
 
 __all__ = [
     "BDCSPN",
+    "ILPC",
     "PADDLE",
     "PTMAP",
+    "R2D2",
     "SIB",
     "TIM",
+    "TPN",
     "AlphaTIM",
     "BaseClasses",
+    "EaseSiamese",
     "EquivariantGradient",
+    "FullContextEmbedding",
     "GaussianPosterior",
+    "ImprintedWeights",
     "Initializer",
     "LaplacianShot",
     "MLPGradient",
+    "MatchingNetworks",
+    "MetaOptNetRidge",
+    "MetaOptNetSVM",
     "Method",
     "NearestClassMean",
+    "ProtoLP",
     "ProtoNet",
     "QueryGradient",
     "Refinement",
+    "RelationNetwork",
     "ScaledClassMeans",
     "SimpleShot",
     "TransductiveFineTuning",

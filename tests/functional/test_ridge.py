@@ -1,0 +1,30 @@
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from fewshot.functional.ridge import ridge_weights, with_ones
+
+
+@pytest.mark.parametrize("n_support", [4, 6, 9])
+def test_weights_are_scikit_learns(n_support: int) -> None:
+    features = torch.randn(3, n_support, 6, dtype=torch.float64)
+    targets = torch.randn(3, n_support, 2, dtype=torch.float64)
+    weights = ridge_weights(features, targets, 0.3)
+    for task in range(3):
+        model = Ridge(alpha=0.3, fit_intercept=False).fit(features[task].numpy(), targets[task].numpy())
+        torch.testing.assert_close(weights[task], torch.from_numpy(model.coef_.T.copy()))
+
+
+def test_the_last_weight_is_the_offset() -> None:
+    features = torch.randn(2, 5, 3)
+    weights = torch.randn(2, 4, 2)
+    expected = features @ weights[:, :3] + weights[:, 3:]
+    torch.testing.assert_close(with_ones(features) @ weights, expected)
+
+
+@pytest.mark.parametrize("n_support", [2, 5])
+def test_gradients(n_support: int) -> None:
+    features = torch.randn(2, n_support, 3, dtype=torch.float64, requires_grad=True)
+    targets = torch.randn(2, n_support, 2, dtype=torch.float64, requires_grad=True)
+    regularizer = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(ridge_weights, (features, targets, regularizer))
