@@ -37,7 +37,7 @@ class ClassPrior:
         ValueError: another word, or proportions that are none.
     """
 
-    def __init__(self, prior: Prior = "uniform", strength: float = 5.0, n_iterations: int = 20) -> None:
+    def __init__(self, prior: Prior = "uniform", strength: float = 2.0, n_iterations: int = 20) -> None:
         if isinstance(prior, str):
             if prior not in PRIORS:
                 raise ValueError(f"prior={prior!r} is not known; choose one of {', '.join(PRIORS)}, or N proportions")

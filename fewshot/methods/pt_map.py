@@ -53,7 +53,7 @@ class PTMAP(Method):
         rate: float = 0.2,
         power: float = 0.5,
         prior: Prior = "uniform",
-        prior_strength: float = 5.0,
+        prior_strength: float = 2.0,
         tolerance: float = 1e-6,
         max_sweeps: int = 1000,
     ) -> None:
