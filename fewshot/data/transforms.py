@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PROCESSOR_CACHE = 2**20
+"""Bytes of pictures that are augmented at a time."""
+
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 # Weights of red, green and blue in the grey value (ITU-R 601-2), the ones Pillow and torchvision use.
@@ -147,6 +150,20 @@ def training_transform(
     """
     _check_pictures(images, preprocessing)
     uniform = _uniform(len(images), 9, generator).to(images.device)  # [B, 9]
+    size = preprocessing.image_size
+    if images.is_cuda or len(images) * images.shape[1] * size**2 * 4 <= PROCESSOR_CACHE:
+        return _augmented(images, preprocessing, uniform)
+    # A dozen passes over a few pictures that stay in the processor's cache take half the time of as many over all.
+    result = torch.empty(len(images), images.shape[1], size, size, device=images.device)
+    at_once = max(1, PROCESSOR_CACHE // (images.shape[1] * size**2 * 4))
+    for first in range(0, len(images), at_once):
+        part = slice(first, first + at_once)
+        result[part] = _augmented(images[part], preprocessing, uniform[part])
+    return result
+
+
+def _augmented(images: Tensor, preprocessing: Preprocessing, uniform: Tensor) -> Tensor:
+    """See training_transform; uniform: [B, 9] random numbers in 0..1."""
     offsets, flipped = uniform[:, :2], uniform[:, 2] < 0.5
     if not preprocessing.flip:
         flipped = torch.zeros_like(flipped)

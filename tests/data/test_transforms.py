@@ -172,3 +172,13 @@ def test_other_pictures_than_announced_are_refused() -> None:
         evaluation_transform(torch.rand(2, 3, 10, 10), PLAIN)
     with pytest.raises(ValueError, match="7 x 7 pixels but image_size=8"):
         training_transform(pictures(2, 7), PLAIN, torch.Generator())
+
+
+def test_pictures_augmented_in_parts_are_those_augmented_at_once(monkeypatch):
+    preprocessing = Preprocessing(8, 8, (0.5,) * 3, (0.25,) * 3, crop_padding=2, colour_jitter=0.4, flip=True)
+    pictures = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
+    found = []
+    for size in (2**20, 2 * 3 * 8 * 8 * 4, 1):
+        monkeypatch.setattr("fewshot.data.transforms.PROCESSOR_CACHE", size)
+        found.append(training_transform(pictures, preprocessing, np.random.default_rng(0)))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
