@@ -55,8 +55,9 @@ def test_options_of_the_other_commands_are_understood(monkeypatch, capsys):
     others = [c for c in COMMANDS if c[0] not in ("fit", *TOOLS)]
     assert others
     for command in others:
-        experiment = command[command.index("--config") + 1].split("/")[1]
-        command[command.index("--config") + 1] = f"configs/{experiment}.yaml"
+        place = command.index("--config") + 1
+        if not command[place].startswith("configs/"):
+            command[place] = f"configs/{command[place].split('/')[1]}.yaml"
         with pytest.raises(SystemExit) as stop:
             main([*command, "--print_config"])
         assert stop.value.code in (0, None), capsys.readouterr().err
