@@ -192,7 +192,9 @@ def killed(folder: Path) -> dict[str, str]:
 def lines(run: Path) -> list[dict[str, str]]:
     """The log's lines; a validation's comes before or after that of the training step it follows."""
     with open(run / "metrics.csv", newline="") as file:
-        return sorted(csv.DictReader(file), key=lambda line: (int(line["step"]), line["val/loss"], line["test/loss"]))
+        return sorted(
+            csv.DictReader(file), key=lambda line: (int(line["step"]), line["val/accuracy"], line["test/accuracy"])
+        )
 
 
 def assert_same_end(run: Path, other: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -125,16 +123,6 @@ def test_inputs_are_not_changed() -> None:
     evaluation_transform(images, PLAIN)
     training_transform(images, PLAIN, torch.Generator())
     assert torch.equal(images, before)
-
-
-def test_a_training_set_of_small_pictures_takes_seconds() -> None:
-    preprocessing = Preprocessing(32, 32, PLAIN.mean, PLAIN.std, crop_padding=4, colour_jitter=0.4, flip=True)
-    images, generator = pictures(3840, 32), torch.Generator()
-    training_transform(images[:256], preprocessing, generator)
-    start = time.process_time()
-    for part in images.split(256):
-        training_transform(part, preprocessing, generator)
-    assert time.process_time() - start < 2.0  # a tenth of CIFAR-FS; about 0.1 on a core of 2024
 
 
 def test_channels_and_sizes_follow() -> None:
