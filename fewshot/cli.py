@@ -10,6 +10,8 @@ import importlib
 import os
 import sys
 
+from fewshot.allocator import keep_freed_memory
+
 COMMANDS = {
     "fit": "train, keep the best checkpoint by validation accuracy, and test it",
     "validate": "measure a checkpoint on the validation episodes",
@@ -70,6 +72,7 @@ def main(args: list[str] | None = None) -> None:
             fail(" ".join(str(error).split()), error)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as python -m does it: classes of a person's own are found beside the configs
+    keep_freed_memory()
     from fewshot.commands import run
     from fewshot.refusals import refusal_of
 

@@ -1,0 +1,37 @@
+"""Freed memory is kept for the next tensor, unless the environment says how the allocator is to work."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from fewshot.allocator import VARIABLES
+
+FAULTS = """
+import resource
+import sys
+from fewshot.allocator import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        b'1' * (64 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+kept = keep_freed_memory()
+faults()
+print(kept, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.parametrize("variables", [{}, {"MALLOC_MMAP_MAX_": "65536"}], ids=["by default", "set by the environment"])
+def test_freed_memory_is_kept(variables):
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert done[0] == str(not variables)
+    assert (int(done[1]) < 100) == (not variables)  # 20 times 16,384 pages otherwise
