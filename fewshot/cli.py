@@ -20,15 +20,16 @@ COMMANDS = {
 }
 
 TOOLS = {"results": "fewshot.ledger", "cache": "fewshot.data.cache"}
-"""Other commands, and the module whose `run(arguments)` does each; imported when it is asked for."""
+"""Commands that need neither Lightning nor torch, and the module whose `run(arguments)` does each."""
 
 ABOUT_TOOLS = {
+    "compare": "test several methods and checkpoints on the same episodes; writes a table and plots",
     "results": "print a table of all runs below a folder, as text, Markdown, CSV or JSON",
     "cache": "show and clear decoded pictures and stored features",
 }
 
 HELP = f"""usage: python -m fewshot {{{",".join(COMMANDS)}}} --config FILE [--config FILE ...] [--KEY VALUE ...]
-       python -m fewshot {{{",".join(TOOLS)}}} [...]
+       python -m fewshot {{{",".join(ABOUT_TOOLS)}}} [...]
 
 Transductive few-shot learning: meta-train, test and apply a method on episodes.
 
@@ -42,6 +43,7 @@ examples:
   python -m fewshot fit --config configs/quickstart.yaml
   python -m fewshot fit --config configs/quickstart.yaml --model.method.n_steps 5 --data.n_way 9 --trainer.max_epochs 2
   python -m fewshot test --config runs/quickstart/version_0/config.yaml --ckpt_path runs/quickstart/version_0
+  python -m fewshot compare --config configs/compare_cifar_fs_conv4.yaml
   python -m fewshot results runs/
 
 more:
@@ -61,9 +63,9 @@ def main(args: list[str] | None = None) -> None:
     if any(argument in ("-h", "--help") for argument in arguments[:1]):
         print(HELP, end="")
         return
-    if not arguments or arguments[0] not in (*COMMANDS, *TOOLS):
+    if not arguments or arguments[0] not in (*COMMANDS, *ABOUT_TOOLS):
         given = f"'{arguments[0]}' is no command" if arguments else "no command given"
-        fail(f"{given}; choose one of {', '.join((*COMMANDS, *TOOLS))} (python -m fewshot --help)")
+        fail(f"{given}; choose one of {', '.join((*COMMANDS, *ABOUT_TOOLS))} (python -m fewshot --help)")
     if arguments[0] in TOOLS:
         try:
             importlib.import_module(TOOLS[arguments[0]]).run(arguments[1:])
@@ -73,11 +75,13 @@ def main(args: list[str] | None = None) -> None:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as python -m does it: classes of a person's own are found beside the configs
     keep_freed_memory()
-    from fewshot.commands import run
     from fewshot.refusals import refusal_of
 
     try:
-        run(arguments)
+        if arguments[0] == "compare":
+            importlib.import_module("fewshot.compare").run(arguments[1:])
+        else:
+            importlib.import_module("fewshot.commands").run(arguments)
     except Exception as error:
         message = refusal_of(error, arguments)
         if message is None:

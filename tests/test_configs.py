@@ -26,7 +26,8 @@ from fewshot.cli import main
 from fewshot.data.sets.base import SPLITS, read_lists
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+COMPARISONS = sorted((ROOT / "configs").glob("compare_*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {*COMPARISONS})
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 
 N_QUERY = 3
@@ -282,7 +283,13 @@ def test_a_config_without_training_is_tested_and_predicts(
     assert accuracy == pytest.approx(tested["accuracy"])
 
 
-@pytest.mark.parametrize("config", [config for config in CONFIGS if trains(config)], ids=lambda path: path.stem)
+def fitted_in_turn(config: Path) -> Any:
+    """Slow where a config differs in the shots alone from one that is run by default."""
+    twin = config.with_stem(config.stem.replace("5way5shot", "5way1shot"))
+    return pytest.param(config, marks=[pytest.mark.slow] if twin != config and twin in CONFIGS else [], id=config.stem)
+
+
+@pytest.mark.parametrize("config", [fitted_in_turn(config) for config in CONFIGS if trains(config)])
 def test_a_config_is_fitted_tested_and_predicts(
     config: Path,
     workplace: Path,
@@ -313,3 +320,23 @@ def test_a_config_is_fitted_tested_and_predicts(
     n_rows, accuracy = predicted_accuracy(run.with_name("version_2"))
     assert n_rows == N_EPISODES * data.n_way * N_QUERY
     assert accuracy == pytest.approx(after_fit["accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", COMPARISONS, ids=lambda path: path.stem)
+def test_a_comparison_measures_all_its_methods(
+    config: Path, workplace: Path, fitted: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
+    loaded = load(config)
+    assert loaded.experiment == config.stem
+    for contestant in loaded.methods.values():
+        if contestant.get("ckpt_path"):
+            fitted(config.with_name(f"{Path(contestant.ckpt_path).name}.yaml"))
+    few = [f"--data.n_query={N_QUERY}", f"--data.val_episodes={N_EPISODES}", f"--data.test_episodes={N_EPISODES}"]
+    few += ["--data.dataset.init_args.complete=false", "--accelerator=cpu"]
+    main(["compare", "--config", str(config), *few])
+    written = json.loads((workplace / "runs" / config.stem / "version_0" / "comparison.json").read_text("utf-8"))
+    assert {row["method"] for row in written["rows"]} == set(loaded.methods)
+    assert all(0 <= row[key] <= 1 for row in written["rows"] for key in ("accuracy", "dirichlet_accuracy"))

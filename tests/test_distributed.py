@@ -143,6 +143,7 @@ def validated(run: Path) -> list[tuple[str, Any]]:
     return [(row["val/accuracy"], pytest.approx(float(row["val/loss"]), rel=1e-5)) for row in rows]
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_test_like_one(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three training steps with a frozen backbone; one validation episode for two processes, and seven test ones."""
     monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
