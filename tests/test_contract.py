@@ -30,6 +30,7 @@ from fewshot.methods import (
     RelationNetwork,
     SimpleShot,
     TransductiveFineTuning,
+    TransportSIB,
 )
 
 N_FEATURES, N_WAY, N_SHOT, N_QUERY, N_TASKS = 12, 4, 3, 5, 3
@@ -66,6 +67,11 @@ METHODS = {
     "matching networks": lambda: MatchingNetworks(),
     "matching networks, in context": lambda: MatchingNetworks(context=FullContextEmbedding(3)),
     "relation network": lambda: RelationNetwork(16),
+    "transport sib": lambda: TransportSIB(n_steps=2),
+    "transport sib, plan alone": lambda: TransportSIB(
+        n_steps=2, correction=False, support_gradient=False, neighbourhood=False
+    ),
+    "transport sib, correction alone": lambda: TransportSIB(n_steps=2, transport=False, neighbourhood=False),
     "tpn": lambda: TPN(n_neighbours=6),
     "ease + siamese": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2),
     "ease + siamese, prior of the queries": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2, prior="queries"),

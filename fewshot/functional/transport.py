@@ -95,3 +95,27 @@ def clamped_sinkhorn_plan(
     left = (masses - assigned.sum(1)).clamp_min(0)  # [T, N]
     free = sinkhorn_plan(scores, left, n_iterations=n_iterations, tolerance=tolerance)
     return torch.cat([assigned.to(free.dtype), free], dim=1)
+
+
+def relaxed_sinkhorn_potentials(scores: Tensor, column_masses: Tensor, strictness: Tensor, n_sweeps: int) -> Tensor:
+    """Column potentials g [T, N] of a plan that only tends to the given column masses, softmax(scores + g) by rows.
+
+    Unbalanced transport (Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport
+    problems, Mathematics of Computation 2018, arXiv 1607.05816): a column may depart from its mass at a cost, its
+    Kullback-Leibler divergence times strictness / (1 - strictness). Every sweep is g <- strictness (log mass - log of
+    what the column would hold without g). Differentiable in all tensors.
+
+    Args:
+        scores: [T, M, N].
+        column_masses: [T, N] or [N], above 0; scaled to sum to M.
+        strictness: [T, 1] or [1], in 0..1; 0 is the plain softmax of the rows, 1 tends to Sinkhorn's plan.
+        n_sweeps: how many sweeps.
+    """
+    n_rows = scores.shape[1]
+    masses = column_masses.expand(scores.shape[0], scores.shape[2])
+    wanted = (masses * (n_rows / masses.sum(-1, keepdim=True))).log()  # [T, N]
+    potentials = torch.zeros_like(wanted)
+    for _ in range(n_sweeps):
+        held = (scores + potentials.unsqueeze(1)).log_softmax(-1).logsumexp(1)  # [T, N]
+        potentials = strictness * (wanted - held + potentials)
+    return potentials

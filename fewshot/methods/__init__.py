@@ -29,6 +29,7 @@ from fewshot.methods.simpleshot import SimpleShot
 from fewshot.methods.tim import TIM
 from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
+from fewshot.methods.transport_sib import TransportSIB
 
 __all__ = [
     "BDCSPN",
@@ -62,4 +63,5 @@ __all__ = [
     "ScaledClassMeans",
     "SimpleShot",
     "TransductiveFineTuning",
+    "TransportSIB",
 ]

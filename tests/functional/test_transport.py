@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import linprog
 from scipy.special import logsumexp
 
-from fewshot.functional.transport import clamped_sinkhorn_plan, sinkhorn_plan
+from fewshot.functional.transport import clamped_sinkhorn_plan, relaxed_sinkhorn_potentials, sinkhorn_plan
 
 
 def slow_plan(scores, masses, n_iterations):
@@ -106,3 +106,40 @@ def test_a_column_filled_beyond_its_mass_gets_nothing_more():
     assigned = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])
     plan = clamped_sinkhorn_plan(torch.randn(1, 3, 2), assigned, torch.tensor([1.0, 2.0]))
     torch.testing.assert_close(plan[:, 3:], torch.tensor([[[0.0, 1.0]] * 3]))
+
+
+def test_a_relaxed_plan_maximises_its_objective():
+    """<P, scores> + entropy(P) - lambda KL(columns | masses) over plans whose rows sum to one, by plain ascent."""
+    scores = torch.randn(2, 9, 3, dtype=torch.float64) * 2
+    masses = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], dtype=torch.float64)
+    strictness = torch.tensor([[0.6], [0.9]], dtype=torch.float64)
+    potentials = relaxed_sinkhorn_potentials(scores, masses, strictness, 400)
+    plan = (scores + potentials.unsqueeze(1)).softmax(-1)
+    free = scores.clone().requires_grad_()
+    ascent = torch.optim.LBFGS([free], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def objective(candidate):
+        columns, wanted = candidate.sum(1), masses * 9
+        divergence = (columns * (columns / wanted).log() - columns + wanted).sum(-1)
+        price = (strictness / (1 - strictness)).squeeze(1)
+        return ((candidate * scores).sum((1, 2)) - (candidate * candidate.log()).sum((1, 2)) - price * divergence).sum()
+
+    def step():
+        ascent.zero_grad()
+        loss = -objective(free.softmax(-1))
+        loss.backward()
+        return loss
+
+    for _ in range(5):
+        ascent.step(step)
+    torch.testing.assert_close(plan, free.softmax(-1).detach(), atol=1e-5, rtol=0)
+    assert objective(plan) >= objective(free.softmax(-1)) - 1e-9
+
+
+def test_a_relaxed_plan_lies_between_softmax_and_sinkhorn():
+    scores = torch.randn(3, 12, 4, dtype=torch.float64)
+    uniform = torch.ones(4, dtype=torch.float64)
+    strict = relaxed_sinkhorn_potentials(scores, uniform, torch.ones(1, dtype=torch.float64), 500)
+    expected = sinkhorn_plan(scores, uniform, tolerance=1e-12)
+    torch.testing.assert_close((scores + strict.unsqueeze(1)).softmax(-1), expected, atol=1e-8, rtol=0)
+    assert not relaxed_sinkhorn_potentials(scores, uniform, torch.zeros(1, dtype=torch.float64), 5).any()

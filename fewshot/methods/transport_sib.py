@@ -1,0 +1,237 @@
+"""SIB combined with optimal transport, neighbourhoods and the support's own gradient.
+
+SIB (Hu et al., ICLR 2020, arXiv 2004.12696) infers from the logits of unlabelled queries the gradient that their labels
+would have given, by a network that sees one query at a time and starts from nothing. Here the inferred gradient starts
+as that of the cross-entropy towards an assignment by optimal transport (as in PT-MAP: Hu, Gripon, Pateux, ICANN 2021,
+arXiv 2006.03806), and the network learns what to correct in it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot.functional.descent import cosine_logits, cosine_weight_gradient
+from fewshot.functional.feature_transforms import signed_power
+from fewshot.functional.information import class_softmax
+from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.transport import relaxed_sinkhorn_potentials
+from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.sib import Initializer, ScaledClassMeans
+
+SWEEPS = 8
+"""Of the relaxed transport, in every step."""
+
+
+class Evidence(NamedTuple):
+    """What is known of the queries at one step."""
+
+    logits: Tensor
+    """[T, Q, N]."""
+    assignment: Tensor
+    """[T, Q, N], by relaxed transport; rows sum to one."""
+    neighbourhood: Tensor
+    """[T, Q, N], the mean label of a query's neighbours among support and queries; rows sum to one."""
+
+
+class AssignmentCorrection(nn.Module):
+    """What to add to the gradient towards the assignment; one small network shared by all (query, class) entries.
+
+    Every entry sees its logit less the query's mean, probability, assignment and neighbourhood with their logarithms,
+    the class's share of the queries and the query's entropy; a second layer adds the hidden units' means over queries
+    and over classes. Permuting queries or classes permutes the result, and any number of either is served. It starts at
+    zero.
+
+    Args:
+        width: hidden units of an entry.
+    """
+
+    N_INPUTS = 9
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.entry = nn.Linear(self.N_INPUTS, width)
+        self.hidden = nn.Linear(width, width)
+        self.over_queries = nn.Linear(width, width, bias=False)
+        self.over_classes = nn.Linear(width, width, bias=False)
+        self.readout = nn.Linear(width, 1)
+        nn.init.zeros_(self.readout.weight)
+        nn.init.zeros_(self.readout.bias)
+
+    def forward(self, evidence: Evidence) -> Tensor:
+        """[T, Q, N]."""
+        logits, assignment, neighbourhood = evidence
+        n_way = logits.shape[-1]
+        log_probabilities = logits.log_softmax(-1)
+        probabilities = log_probabilities.exp()
+        entropy = -(probabilities * log_probabilities).sum(-1, keepdim=True) / math.log(max(n_way, 2))  # [T, Q, 1]
+        share = probabilities.mean(1, keepdim=True) * n_way  # [T, 1, N]
+        entries = torch.stack(
+            [
+                logits - logits.mean(-1, keepdim=True),
+                probabilities * n_way,
+                log_probabilities,
+                assignment * n_way,
+                (assignment * n_way + 1e-3).log(),
+                neighbourhood * n_way,
+                (neighbourhood * n_way + 1e-3).log(),
+                share.expand_as(logits),
+                entropy.expand_as(logits),
+            ],
+            dim=-1,
+        )  # [T, Q, N, 9]
+        first = self.entry(entries).relu()  # [T, Q, N, H]
+        context = self.over_queries(first.mean(1, keepdim=True)) + self.over_classes(first.mean(2, keepdim=True))
+        second = (self.hidden(first) + context).relu()
+        return self.readout(second).squeeze(-1)
+
+
+class TransportSIB(Method):
+    """Class weights moved by a learned query gradient that starts as the gradient towards an optimal assignment.
+
+    SIB's frame is kept: an initialiser gives theta from the support, and K steps in closed form move it by a gradient
+    that a network infers from the queries. What is taken in from elsewhere:
+
+    - features are power-transformed, of length one, centred on the mean of support and queries (joint, so that a single
+      query keeps its direction), and of length one again;
+    - the query gradient of step k is softmax(logits) - plan + correction, where the plan is the assignment of queries
+      to classes by unbalanced optimal transport from a uniform class prior, and the correction is a network that is
+      equivariant in classes and queries;
+    - how strictly the prior holds is learned, and falls with how far the predictions are from balanced, by a learned
+      slope: a prior that is estimated from the episode;
+    - the network also sees the mean label of each query's neighbours among support and queries;
+    - the exact gradient of the support's cross-entropy is added, with a learned weight;
+    - step sizes and these weights are learned for every step.
+
+    The logits after a step include the plan's column potentials, so that their softmax is the plan. One set of weights
+    serves any number of ways, shots and queries. Transductive. The training loss is the cross-entropy after the last
+    step, plus `deep_weight` times the mean of that after the earlier ones.
+
+    Args:
+        initializer: lambda; None takes SIB's ScaledClassMeans.
+        n_steps: K.
+        width: hidden units of the correction.
+        power: exponent of the power transform; 1 leaves features as they are.
+        scale: what the factor s between cosine and logit starts at.
+        deep_weight: weight of the losses before the last step.
+        transport: whether the gradient starts towards the plan; without, only the learned correction is left.
+        correction: whether the learned correction is added.
+        support_gradient: whether the support's gradient is added.
+        neighbourhood: whether the network sees the neighbours.
+    """
+
+    def __init__(
+        self,
+        initializer: Initializer | None = None,
+        n_steps: int = 6,
+        width: int = 32,
+        power: float = 0.5,
+        scale: float = 10.0,
+        deep_weight: float = 0.5,
+        transport: bool = True,
+        correction: bool = True,
+        support_gradient: bool = True,
+        neighbourhood: bool = True,
+    ) -> None:
+        super().__init__()
+        if n_steps < 1 or width < 1 or not power > 0 or deep_weight < 0:
+            raise ValueError(
+                f"n_steps={n_steps}, width={width}, power={power}, deep_weight={deep_weight}; the first two are at "
+                "least 1, the third is above 0, the last is not negative"
+            )
+        self.initializer = ScaledClassMeans() if initializer is None else initializer
+        self.correction = AssignmentCorrection(width) if correction else None
+        self.n_steps: int = n_steps
+        self.power, self.deep_weight = power, deep_weight
+        self.transport = transport
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.log_step = nn.Parameter(torch.full((n_steps,), math.log(0.5)))
+        self.log_support = nn.Parameter(torch.full((n_steps,), math.log(0.2))) if support_gradient else None
+        self.strictness = nn.Parameter(torch.full((n_steps + 1,), 2.0)) if transport else None
+        self.strictness_slope = nn.Parameter(torch.zeros(n_steps + 1)) if transport else None
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(10.0))) if neighbourhood else None
+
+    def build(self, n_features: int) -> None:
+        self.initializer.build(n_features)
+
+    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        return self.refine(support, support_labels, query, n_way).logits[-1]
+
+    def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
+        with torch.autocast(device_type=query.device.type, enabled=False):
+            support, query = self._transformed(in_full_precision(support), in_full_precision(query))
+            weights = self.initializer(support, support_labels, n_way)  # [T, N, D]
+            known = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
+            neighbours = self._neighbours(support, query)
+            shown, gradients = [], []
+            for step in range(self.n_steps):
+                logits = cosine_logits(query, weights, self.scale, 0.0)
+                potentials = self._potentials(logits, step)
+                shown.append(logits + potentials if step else logits)
+                gradients.append(self._query_gradient(logits, potentials, known, neighbours))
+                weights = weights - self.log_step[step].exp() * self._direction(
+                    weights, support, known, query, gradients[-1], step
+                )
+            logits = cosine_logits(query, weights, self.scale, 0.0)
+            shown.append(logits + self._potentials(logits, self.n_steps))
+            return Refinement(torch.stack(shown), torch.stack(gradients))
+
+    def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
+        terms = super().loss(refinement, query_labels)
+        if self.deep_weight:
+            earlier = refinement.logits[:-1]  # [K, T, Q, N]
+            labels = query_labels.expand(len(earlier), -1, -1)
+            terms["earlier"] = self.deep_weight * F.cross_entropy(earlier.flatten(0, 2), labels.flatten())
+        return terms
+
+    def _transformed(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        features = normalized(signed_power(torch.cat([support, query], dim=1), self.power))
+        features = normalized(features - features.mean(1, keepdim=True))
+        return features[:, : support.shape[1]], features[:, support.shape[1] :]
+
+    def _neighbours(self, support: Tensor, query: Tensor) -> Tensor | None:
+        """How much each query [T, Q, S + Q] heeds the others, itself left out; rows sum to one."""
+        if self.log_sharpness is None:
+            return None
+        cosines = torch.bmm(query, torch.cat([support, query], dim=1).transpose(1, 2))  # [T, Q, S+Q]
+        itself = torch.eye(query.shape[1], dtype=torch.bool, device=query.device)
+        itself = F.pad(itself, (support.shape[1], 0))
+        return class_softmax((self.log_sharpness.exp() * cosines).masked_fill(itself, -torch.inf))
+
+    def _potentials(self, logits: Tensor, step: int) -> Tensor:
+        """Column potentials of the transport, [T, 1, N]; zero without it."""
+        if self.strictness is None or self.strictness_slope is None:
+            return logits.new_zeros(len(logits), 1, logits.shape[-1])
+        n_way = logits.shape[-1]
+        share = class_softmax(logits).mean(1)  # [T, N]
+        imbalance = (share * (share * n_way).clamp_min(1e-12).log()).sum(-1, keepdim=True)  # [T, 1]
+        strictness = torch.sigmoid(self.strictness[step] - self.strictness_slope[step] * imbalance)
+        uniform = logits.new_ones(n_way)
+        return relaxed_sinkhorn_potentials(logits, uniform, strictness, SWEEPS).unsqueeze(1)
+
+    def _query_gradient(self, logits: Tensor, potentials: Tensor, known: Tensor, neighbours: Tensor | None) -> Tensor:
+        """What stands in for the gradient with respect to the logits, [T, Q, N]."""
+        probabilities, assignment = class_softmax(logits), class_softmax(logits + potentials)
+        gradient = probabilities - assignment if self.transport else torch.zeros_like(logits)
+        if self.correction is None:
+            return gradient
+        around = torch.full_like(assignment, 1 / logits.shape[-1])
+        if neighbours is not None:
+            around = torch.bmm(neighbours, torch.cat([known, assignment], dim=1))
+        return gradient + self.correction(Evidence(logits, assignment, around))
+
+    def _direction(
+        self, weights: Tensor, support: Tensor, known: Tensor, query: Tensor, gradient: Tensor, step: int
+    ) -> Tensor:
+        """Gradient with respect to the weights [T, N, D], per class and in units of the logits' scale."""
+        n_way = known.shape[-1]
+        direction = cosine_weight_gradient(weights, query, gradient, 1.0) * (n_way / query.shape[1])
+        if self.log_support is not None:
+            error = class_softmax(cosine_logits(support, weights, self.scale, 0.0)) - known
+            of_support = cosine_weight_gradient(weights, support, error, 1.0) * (n_way / support.shape[1])
+            direction = direction + self.log_support[step].exp() * of_support
+        return direction
