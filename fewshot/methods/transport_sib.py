@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fewshot.functional.descent import cosine_logits, cosine_weight_gradient
 from fewshot.functional.feature_transforms import signed_power
 from fewshot.functional.information import class_softmax
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.prototypes import normalized
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, in_full_precision
 from fewshot.methods.sib import Initializer, ScaledClassMeans
