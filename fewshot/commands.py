@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import fewshot.module
 import fewshot.pretrain  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.weights import read_checkpoint, resolve_weights
 from fewshot.checkpoints import check_checkpoint
+from fewshot.noise import quietened
 from fewshot.predictions import PredictionWriter
 from fewshot.ranks import check_processes, is_launched_first
 from fewshot.record import RunRecord
@@ -42,25 +41,6 @@ from fewshot.runs import (
 )
 from fewshot.wandb_logging import WandbReport, placed, wandb_session
 
-# Silenced by name: what each of them says is so by design, or is upstream's to mend.
-NOISE = (
-    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
-    (".*LeafSpec.*", FutureWarning),
-    # LightningCLI calls what jsonargparse 4.49 deprecated: https://github.com/Lightning-AI/pytorch-lightning/issues/21900
-    (r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)", DeprecationWarning),
-    # num_workers=0 is the default on purpose: https://github.com/Lightning-AI/pytorch-lightning/issues/10182
-    (".*does not have many workers.*", UserWarning),
-    # a frozen backbone is in evaluation mode: https://github.com/Lightning-AI/pytorch-lightning/issues/19820
-    (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
-    # short epochs are logged at their last step
-    (".*smaller than the logging interval.*", UserWarning),
-    # every rank has computed the same value over all ranks; averaging it would cost a digit
-    (r"(?s).*sync_dist=True.*when logging on epoch level.*", UserWarning),
-    # W&B writes into the run folder before the CSVLogger looks into it; a run that is continued has lines there, kept
-    (".*directory .* exists and is not empty.*", UserWarning),
-)
-# A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
-NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
 WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
 
 
@@ -266,12 +246,7 @@ def run(arguments: list[str]) -> None:
     """
     check_configs(arguments)
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # no tips, no list of absent accelerators
-    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what trainer.profiler asks for
-    with warnings.catch_warnings():
-        for message, category in NOISE if arguments[0] == "fit" else NOISE + NOISE_BUT_IN_FIT:
-            warnings.filterwarnings("ignore", message=message, category=category)
+    with quietened(training=arguments[0] == "fit"):
         FewShotCLI(
             command=arguments[0],
             model_class=LightningModule,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ from jsonargparse import ActionConfigFile
 import fewshot.data.sets
 import fewshot.methods  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.config import BackboneConfig
-from fewshot.commands import NOISE, NOISE_BUT_IN_FIT
 from fewshot.comparison import Comparison, Contestant, Setting, rows
 from fewshot.comparison_report import table, write
 from fewshot.data.datamodule import EpisodicDataModule
+from fewshot.noise import quietened
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import versions
 from fewshot.runs import new_run_folder, remove_unless_begun
@@ -70,11 +68,7 @@ def run(arguments: list[str]) -> None:
     """
     check_configs(arguments)
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for message, category in NOISE + NOISE_BUT_IN_FIT:
-            warnings.filterwarnings("ignore", message=message, category=category)
+    with quietened(training=False):
         options = parser()
         given = options.parse_args(arguments)
         config = options.instantiate_classes(given, instantiate_groups=False)
@@ -105,6 +99,8 @@ def compare(config: Any, text: str) -> None:
     shots, queries = config.shots or [data["n_shot"]], config.queries or [data["n_query"]]
     kinds = [None] if config.dirichlet is None else [None, config.dirichlet]
     settings = [Setting(*each) for each in itertools.product(shots, queries, kinds)]
+    for setting in settings:
+        comparison.check(setting)
     folder, begun = new_run_folder(Path(config.runs) / config.experiment), False
     try:
         measured = []

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from fewshot.backbones import read_checkpoint
@@ -135,6 +136,20 @@ class Comparison:
             if contestant.ckpt_path is not None
         }
 
+    def check(self, setting: Setting) -> None:
+        """Find out before anything is measured.
+
+        Raises:
+            ValueError: the data have no such episodes, a method does not take them, or there is no such accelerator.
+        """
+        self._trainer()
+        data = EpisodicDataModule(**{**self.data, **setting._asdict()})
+        data.sampler("test")
+        for name in self.methods:
+            only = self._module(name, {}).method.n_way
+            if only not in (None, data.n_way):
+                raise ValueError(f"methods.{name} serves n_way={only} alone, but data.n_way={data.n_way}")
+
     def measure(self, setting: Setting) -> Iterator[Measured]:
         """Test one method after another on the same episodes.
 
@@ -188,15 +203,18 @@ class Comparison:
         return module
 
     def _trainer(self) -> Trainer:
-        return Trainer(
-            accelerator=self.accelerator,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        try:
+            return Trainer(
+                accelerator=self.accelerator,
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+            )
+        except (ValueError, MisconfigurationException) as error:
+            raise ValueError(f"accelerator: {error}") from error
 
 
 class _MethodTime:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pytorch_lightning import Trainer
 
 from fewshot.cli import main
 from fewshot.comparison import Contestant
@@ -104,21 +105,20 @@ def test_every_method_is_measured_as_test_measures_it(work, capsys):
 
 def test_options_are_chosen_on_validation_episodes(work, monkeypatch):
     tried = []
-    validate, test = "pytorch_lightning.Trainer.validate", "pytorch_lightning.Trainer.test"
 
     def validated(self, module, data, **_):
         tried.append((module.method.rate, module.method.temperature))
         module.results["val"] = {"accuracy": 0.9 if module.method.rate == 0.4 else 0.5}
 
     tested = []
-    run = __import__("pytorch_lightning").Trainer.test
+    run = Trainer.test
 
     def remembered(self, module, data, **options):
         tested.append(module.method)
         return run(self, module, data, **options)
 
-    monkeypatch.setattr(validate, validated)
-    monkeypatch.setattr(test, remembered)
+    monkeypatch.setattr(Trainer, "validate", validated)
+    monkeypatch.setattr(Trainer, "test", remembered)
     _, comparison = compared("--tune", "4", "--dirichlet", "null", "--reference", "PT-MAP")
     assert tried[0] == (0.2, 10.0)  # as they are
     assert len(tried) == len(set(tried)) == 4
@@ -178,6 +178,14 @@ def test_shots_and_queries_make_plots(work):
         (["--methods", "{a: {ckpt_path: nowhere}}"], "'nowhere' not found"),
         (["--methods", "{a: {}}"], "methods.a: give either method or ckpt_path"),
         (["--shotz", "1"], "shotz"),
+        (["--shots", "[1, 0]"], "n_shot=0"),
+        (["--queries", "[4, 99]"], "n_query=99"),
+        (["--dirichlet", "0"], "dirichlet=0"),
+        (["--accelerator", "abacus"], "abacus"),
+        (["--methods", "{a: {metod: PTMAP}}"], "metod"),
+        (["--methods", "{a: {method: PTMAPP}}"], "PTMAPP"),
+        (["--methods", "{a: {method: {class_path: SIB}}}"], "methods.a serves n_way=5 alone, but data.n_way=3"),
+        (["--methods", "{a: {method: PTMAP, search: {speed: [1]}}}"], "methods.a.search: "),
     ],
 )
 def test_what_cannot_be_compared_is_refused(work, capsys, options, message):

@@ -26,6 +26,7 @@ from fewshot.functional.descent import (
 )
 from fewshot.functional.prototypes import class_means, normalized
 from fewshot.methods.base import Method, Refinement, check_width, in_full_precision
+from fewshot.methods.entries import EntryNetwork
 from fewshot.methods.posterior import GaussianPosterior
 
 QUERIES_PER_CLASS = 32
@@ -157,13 +158,11 @@ def _on_queries(linear: nn.Linear, hidden: Tensor, after: QueryNorm | None = Non
     return torch.baddbmm(bias.unsqueeze(-1), weight.expand(len(hidden), -1, -1), hidden)
 
 
-class EquivariantGradient(QueryGradient):
-    """A query-gradient network for any number of ways: one small network shared by all (query, class) entries.
+class EquivariantGradient(EntryNetwork, QueryGradient):
+    """A query-gradient network for any number of ways, an EntryNetwork. Not in the paper, whose network fixes N.
 
     Every entry sees its logit (less the query's mean), its probability, the probability's logarithm, the class's mean
-    probability over the queries and the query's entropy; a second layer adds the means of the hidden units over the
-    queries and over the classes. Permuting queries or classes therefore permutes the result, and no statistic becomes
-    undefined with few queries. Not in the paper, whose network fixes N.
+    probability over the queries and the query's entropy.
 
     Args:
         width: hidden units per entry.
@@ -172,12 +171,7 @@ class EquivariantGradient(QueryGradient):
     N_INPUTS = 5
 
     def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        self.entry = nn.Linear(self.N_INPUTS, width)
-        self.hidden = nn.Linear(width, width)
-        self.over_queries = nn.Linear(width, width, bias=False)
-        self.over_classes = nn.Linear(width, width, bias=False)
-        self.readout = nn.Linear(width, 1)
+        super().__init__(self.N_INPUTS, width)
 
     def forward(self, logits: Tensor) -> Tensor:
         n_way = logits.shape[-1]
@@ -195,10 +189,7 @@ class EquivariantGradient(QueryGradient):
             ],
             dim=-1,
         )  # [T, Q, N, 5]
-        first = self.entry(entries).relu()  # [T, Q, N, H]
-        context = self.over_queries(first.mean(1, keepdim=True)) + self.over_classes(first.mean(2, keepdim=True))
-        second = (self.hidden(first) + context).relu()
-        return self.readout(second).squeeze(-1)  # [T, Q, N]
+        return self.combined(entries)
 
 
 class SIB(Method):

@@ -21,6 +21,7 @@ from fewshot.functional.information import class_softmax
 from fewshot.functional.prototypes import normalized
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.entries import EntryNetwork
 from fewshot.methods.sib import Initializer, ScaledClassMeans
 
 SWEEPS = 8
@@ -38,13 +39,11 @@ class Evidence(NamedTuple):
     """[T, Q, N], the mean label of a query's neighbours among support and queries; rows sum to one."""
 
 
-class AssignmentCorrection(nn.Module):
-    """What to add to the gradient towards the assignment; one small network shared by all (query, class) entries.
+class AssignmentCorrection(EntryNetwork):
+    """What to add to the gradient towards the assignment, an EntryNetwork; it starts at zero.
 
     Every entry sees its logit less the query's mean, probability, assignment and neighbourhood with their logarithms,
-    the class's share of the queries and the query's entropy; a second layer adds the hidden units' means over queries
-    and over classes. Permuting queries or classes permutes the result, and any number of either is served. It starts at
-    zero.
+    the class's share of the queries and the query's entropy.
 
     Args:
         width: hidden units of an entry.
@@ -53,12 +52,7 @@ class AssignmentCorrection(nn.Module):
     N_INPUTS = 9
 
     def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        self.entry = nn.Linear(self.N_INPUTS, width)
-        self.hidden = nn.Linear(width, width)
-        self.over_queries = nn.Linear(width, width, bias=False)
-        self.over_classes = nn.Linear(width, width, bias=False)
-        self.readout = nn.Linear(width, 1)
+        super().__init__(self.N_INPUTS, width)
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
 
@@ -84,10 +78,7 @@ class AssignmentCorrection(nn.Module):
             ],
             dim=-1,
         )  # [T, Q, N, 9]
-        first = self.entry(entries).relu()  # [T, Q, N, H]
-        context = self.over_queries(first.mean(1, keepdim=True)) + self.over_classes(first.mean(2, keepdim=True))
-        second = (self.hidden(first) + context).relu()
-        return self.readout(second).squeeze(-1)
+        return self.combined(entries)
 
 
 class TransportSIB(Method):
@@ -101,8 +92,7 @@ class TransportSIB(Method):
     - the query gradient of step k is softmax(logits) - plan + correction, where the plan is the assignment of queries
       to classes by unbalanced optimal transport from a uniform class prior, and the correction is a network that is
       equivariant in classes and queries;
-    - how strictly the prior holds is learned, and falls with how far the predictions are from balanced, by a learned
-      slope: a prior that is estimated from the episode;
+    - how strictly the prior holds is learned, and so is how that changes with the imbalance of the predictions;
     - the network also sees the mean label of each query's neighbours among support and queries;
     - the exact gradient of the support's cross-entropy is added, with a learned weight;
     - step sizes and these weights are learned for every step.
