@@ -69,7 +69,7 @@ class EpisodicDataModule(LightningDataModule):
         n_way: int = 5,
         n_shot: int = 1,
         n_query: int = 15,
-        tasks_per_batch: int = 8,
+        tasks_per_batch: int = 16,
         num_workers: int = 0,
         train_episodes: int = 1000,
         val_episodes: int = 600,
@@ -353,7 +353,7 @@ class ClassDataModule(LightningDataModule):
         n_way: int = 5,
         n_shot: int = 1,
         n_query: int = 15,
-        tasks_per_batch: int = 8,
+        tasks_per_batch: int = 16,
         val_episodes: int = 600,
         test_episodes: int = 2000,
     ) -> None:

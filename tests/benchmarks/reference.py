@@ -66,23 +66,28 @@ class ReferenceSIB(nn.Module):
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor, *, create_graph: bool = True) -> Tensor:
         """Logits [Q, N] after the last step; create_graph=False where no outer gradient follows."""
-        query = F.normalize(query, dim=-1)
-        theta = self.wnLayerFavg(F.normalize(support, dim=-1), labels, self.n_way)
-        if not create_graph:
-            theta = theta.detach().requires_grad_()
-        logits = self.logits(query, theta)
-        for _ in range(self.n_steps):
-            synthetic = self.dni(logits)
-            (gradient,) = torch.autograd.grad(logits, theta, grad_outputs=synthetic, create_graph=create_graph)
-            theta = theta - self.step_size * gradient
-            if not create_graph:
-                theta = theta.detach().requires_grad_()
+        with torch.set_grad_enabled(create_graph):
+            query = F.normalize(query, dim=-1)
+            theta = self.wnLayerFavg(F.normalize(support, dim=-1), labels, self.n_way)
+            for _ in range(self.n_steps):
+                theta = theta - self.step_size * self.gradient(query, theta, create_graph=create_graph)
+            return self.logits(query, theta)
+
+    def gradient(self, query: Tensor, theta: Tensor, *, create_graph: bool) -> Tensor:
+        """The gradient [N, D] that the network's answer to the logits gives by autograd."""
+        if create_graph:
             logits = self.logits(query, theta)
-        return logits
+            synthetic = self.dni(logits)
+        else:
+            theta.requires_grad_()
+            with torch.enable_grad():
+                logits = self.logits(query, theta)
+            synthetic = self.dni(logits.detach())
+        return torch.autograd.grad(logits, theta, grad_outputs=synthetic, create_graph=create_graph)[0]
 
     def logits(self, query: Tensor, theta: Tensor) -> Tensor:
         """Scaled cosines [Q, N]."""
-        return self.scale_cls * (query @ F.normalize(theta, dim=-1).t() + self.bias)
+        return self.scale_cls * (F.linear(query, theta / theta.norm(dim=-1, keepdim=True)) + self.bias)
 
 
 def reference_optimizer(model: nn.Module) -> torch.optim.Optimizer:
