@@ -241,6 +241,8 @@ class SIB(Method):
             raise ValueError(f"reduction={reduction!r} is not known; choose 'sum' or 'mean'")
         self.initializer = ScaledClassMeans() if initializer is None else initializer
         self.gradient = MLPGradient() if gradient is None else gradient
+        if n_steps == 0:
+            self.gradient.requires_grad_(False)  # no loss reaches it, which DDP takes for an error
         self.posterior = posterior
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
