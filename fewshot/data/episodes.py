@@ -97,13 +97,16 @@ class EpisodeDataset(Dataset[Episode]):
             return support.unflatten(0, (tasks, -1)), query.unflatten(0, (tasks, -1))
         order = np.concatenate([index.support, index.query], axis=1)  # [T, S+Q]
         pictures = self.images.read(order.reshape(-1)).unflatten(0, order.shape)
+        size, n_query = self.preprocessing.image_size, order.shape[1] - n_support
+        support = torch.empty(tasks, n_support, pictures.shape[2], size, size)
+        query = torch.empty(tasks, n_query, pictures.shape[2], size, size)
         # One call an episode, each with the episode's own random numbers: the batch leaves no trace in the pictures.
         with section("transform"):
-            augmented = [
-                training_transform(pictures[task], self.preprocessing, self.sampler.generator(epoch, number))
-                for task, number in enumerate(numbers)
-            ]
-            return torch.stack([x[:n_support] for x in augmented]), torch.stack([x[n_support:] for x in augmented])
+            for task, number in enumerate(numbers):
+                generator = self.sampler.generator(epoch, number)
+                augmented = training_transform(pictures[task], self.preprocessing, generator)
+                support[task], query[task] = augmented[:n_support], augmented[n_support:]
+        return support, query
 
 
 class PictureDataset(Dataset[tuple[Tensor, Tensor]]):
