@@ -103,6 +103,16 @@ def test_every_method_is_measured_as_test_measures_it(work, capsys):
         }
 
 
+def test_a_method_of_ones_own_joins_the_others(work, monkeypatch):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (work / "my_method.py").write_text(readme.split("# my_method.py\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(work)
+    _, comparison = compared("--methods.mine.method", "my_method.NearestMedian", "--dirichlet", "null")
+    rows = {row["method"]: row for row in comparison["rows"]}
+    assert rows.keys() == {"nearest", "PT-MAP", "mine"}
+    assert rows["mine"]["accuracy"] > 1 / 3
+
+
 def test_options_are_chosen_on_validation_episodes(work, monkeypatch):
     tried = []
 
