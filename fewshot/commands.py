@@ -39,7 +39,8 @@ from fewshot.runs import (
     unfinished,
     unfinished_run,
 )
-from fewshot.wandb_logging import WandbReport, placed, wandb_session
+from fewshot.wandb_logging import WandbReport
+from fewshot.wandb_session import placed, wandb_session
 
 WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
 

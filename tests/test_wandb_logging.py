@@ -22,7 +22,7 @@ from test_configs import write_pictures
 from wandb_files import OfflineRun
 
 from fewshot.cli import main
-from fewshot.wandb_logging import check_key, placed, wandb_session
+from fewshot.wandb_session import check_key, placed, wandb_session
 
 LOGGER = "  logger: {class_path: WandbLogger, init_args: {project: fewshot, offline: true}}\n"
 N_WAY, N_QUERY, N_EPISODES = 7, 2, 5
