@@ -4,9 +4,11 @@ from fewshot.methods.alpha_tim import AlphaTIM
 from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.bd_cspn import BDCSPN
 from fewshot.methods.ease_siamese import EaseSiamese
+from fewshot.methods.gnn import GNN
 from fewshot.methods.ilpc import ILPC
 from fewshot.methods.imprinted import ImprintedWeights
 from fewshot.methods.laplacian_shot import LaplacianShot
+from fewshot.methods.leo import LEO
 from fewshot.methods.matching import FullContextEmbedding, MatchingNetworks
 from fewshot.methods.metaoptnet import MetaOptNetRidge, MetaOptNetSVM
 from fewshot.methods.nearest_mean import NearestClassMean
@@ -33,7 +35,9 @@ from fewshot.methods.transport_sib import TransportSIB
 
 __all__ = [
     "BDCSPN",
+    "GNN",
     "ILPC",
+    "LEO",
     "PADDLE",
     "PTMAP",
     "R2D2",
