@@ -14,6 +14,7 @@ from fewshot.methods import (
     SIB,
     TIM,
     TPN,
+    ActivationsToParameters,
     AlphaTIM,
     BaseClasses,
     EaseSiamese,
@@ -71,6 +72,7 @@ METHODS = {
     "relation network": lambda: RelationNetwork(16),
     "gnn": lambda: GNN(N_WAY, width=8, embedding=8),
     "leo": lambda: LEO(8, latent_steps=2, weight_steps=2),
+    "activations to parameters": lambda: ActivationsToParameters(),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
         n_steps=2, correction=False, support_gradient=False, neighbourhood=False

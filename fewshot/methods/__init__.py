@@ -1,5 +1,6 @@
 """Few-shot methods, one paper a file. Each turns the features of a task into logits of its queries."""
 
+from fewshot.methods.activations_to_parameters import ActivationsToParameters
 from fewshot.methods.alpha_tim import AlphaTIM
 from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.bd_cspn import BDCSPN
@@ -44,6 +45,7 @@ __all__ = [
     "SIB",
     "TIM",
     "TPN",
+    "ActivationsToParameters",
     "AlphaTIM",
     "BaseClasses",
     "EaseSiamese",
