@@ -12,6 +12,7 @@ from fewshot.methods import (
     PTMAP,
     R2D2,
     SIB,
+    SNAIL,
     TIM,
     TPN,
     ActivationsToParameters,
@@ -73,6 +74,7 @@ METHODS = {
     "gnn": lambda: GNN(N_WAY, width=8, embedding=8),
     "leo": lambda: LEO(8, latent_steps=2, weight_steps=2),
     "activations to parameters": lambda: ActivationsToParameters(),
+    "snail": lambda: SNAIL(N_WAY, N_SHOT, n_filters=4, embedding=8),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
         n_steps=2, correction=False, support_gradient=False, neighbourhood=False

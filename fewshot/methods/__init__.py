@@ -29,6 +29,7 @@ from fewshot.methods.sib import (
     ScaledClassMeans,
 )
 from fewshot.methods.simpleshot import SimpleShot
+from fewshot.methods.snail import SNAIL
 from fewshot.methods.tim import TIM
 from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
@@ -43,6 +44,7 @@ __all__ = [
     "PTMAP",
     "R2D2",
     "SIB",
+    "SNAIL",
     "TIM",
     "TPN",
     "ActivationsToParameters",
