@@ -5,6 +5,7 @@ import torch
 
 from fewshot.methods import (
     BDCSPN,
+    CTM,
     GNN,
     ILPC,
     LEO,
@@ -75,6 +76,7 @@ METHODS = {
     "leo": lambda: LEO(8, latent_steps=2, weight_steps=2),
     "activations to parameters": lambda: ActivationsToParameters(),
     "snail": lambda: SNAIL(N_WAY, N_SHOT, n_filters=4, embedding=8),
+    "ctm": lambda: CTM(N_WAY, width=8, n_masked=16),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
         n_steps=2, correction=False, support_gradient=False, neighbourhood=False

@@ -4,6 +4,7 @@ from fewshot.methods.activations_to_parameters import ActivationsToParameters
 from fewshot.methods.alpha_tim import AlphaTIM
 from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.bd_cspn import BDCSPN
+from fewshot.methods.ctm import CTM
 from fewshot.methods.ease_siamese import EaseSiamese
 from fewshot.methods.gnn import GNN
 from fewshot.methods.ilpc import ILPC
@@ -37,6 +38,7 @@ from fewshot.methods.transport_sib import TransportSIB
 
 __all__ = [
     "BDCSPN",
+    "CTM",
     "GNN",
     "ILPC",
     "LEO",
