@@ -1,12 +1,16 @@
 """Few-shot methods, one paper a file. Each turns the features of a task into logits of its queries."""
 
+from fewshot.methods.activations_to_parameters import ActivationsToParameters
 from fewshot.methods.alpha_tim import AlphaTIM
 from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.bd_cspn import BDCSPN
+from fewshot.methods.ctm import CTM
 from fewshot.methods.ease_siamese import EaseSiamese
+from fewshot.methods.gnn import GNN
 from fewshot.methods.ilpc import ILPC
 from fewshot.methods.imprinted import ImprintedWeights
 from fewshot.methods.laplacian_shot import LaplacianShot
+from fewshot.methods.leo import LEO
 from fewshot.methods.matching import FullContextEmbedding, MatchingNetworks
 from fewshot.methods.metaoptnet import MetaOptNetRidge, MetaOptNetSVM
 from fewshot.methods.nearest_mean import NearestClassMean
@@ -26,6 +30,7 @@ from fewshot.methods.sib import (
     ScaledClassMeans,
 )
 from fewshot.methods.simpleshot import SimpleShot
+from fewshot.methods.snail import SNAIL
 from fewshot.methods.tim import TIM
 from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
@@ -33,13 +38,18 @@ from fewshot.methods.transport_sib import TransportSIB
 
 __all__ = [
     "BDCSPN",
+    "CTM",
+    "GNN",
     "ILPC",
+    "LEO",
     "PADDLE",
     "PTMAP",
     "R2D2",
     "SIB",
+    "SNAIL",
     "TIM",
     "TPN",
+    "ActivationsToParameters",
     "AlphaTIM",
     "BaseClasses",
     "EaseSiamese",

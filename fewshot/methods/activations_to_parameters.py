@@ -1,0 +1,56 @@
+"""Parameters predicted from activations.
+
+Qiao, Liu, Shen, Yuille: Few-Shot Image Recognition by Predicting Parameters from Activations, CVPR 2018,
+arXiv 1706.03466.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.functional.descent import cosine_logits
+from fewshot.functional.prototypes import class_means, normalized
+from fewshot.methods.base import Method, in_full_precision
+
+
+class ActivationsToParameters(Method):
+    """Class weights that a network phi, the same for all classes, makes of mean activations (section 3 of the paper).
+
+    As in the published code phi normalises its input, has two linear layers of the feature size that start as the
+    identity, with a ReLU between them, and normalises its output: with features that are nowhere negative it starts as
+    the nearest class mean by cosine. Inductive: every query is classified alone. On features, as published; the paper
+    trains phi to tell all training classes apart at once, which episodes of as many ways do (data.train_n_way).
+
+    Departures: logits are cosines times a learned scale, where the paper takes inner products with activations of
+    whatever length. The paper classifies novel classes beside the training classes, and trains on means of a class's
+    pictures now and then in place of single ones; here the statistic is the mean of the support.
+
+    Args:
+        n_layers: linear layers of phi: 2, or 1 for the paper's linear mapping.
+        scale: what the learned factor of the cosine starts at.
+    """
+
+    def __init__(self, n_layers: int = 2, scale: float = 10.0) -> None:
+        super().__init__()
+        if n_layers < 1:
+            raise ValueError(f"n_layers={n_layers}; phi has at least one, or take ImprintedWeights, which has none")
+        self.n_layers = n_layers
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.phi: nn.Sequential | None = None
+
+    def build(self, n_features: int) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(self.n_layers):
+            linear = nn.Linear(n_features, n_features)
+            nn.init.eye_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [nn.ReLU(), linear] if layers else [linear]
+        self.phi = nn.Sequential(*layers)
+
+    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        assert self.phi is not None, "build comes first"
+        with torch.autocast(device_type=query.device.type, enabled=False):
+            support, query = in_full_precision(support), normalized(in_full_precision(query))
+            weights = self.phi(normalized(class_means(support, support_labels, n_way)))  # [T, N, D]
+            return cosine_logits(query, weights, self.scale, 0.0)

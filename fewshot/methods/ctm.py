@@ -1,0 +1,65 @@
+"""Category traversal (CTM).
+
+Li, Eigen, Dodge, Zeiler, Wang: Finding Task-Relevant Features for Few-Shot Learning by Category Traversal, CVPR 2019,
+arXiv 1905.11116.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.functional.descent import cosine_logits
+from fewshot.functional.prototypes import class_means, normalized
+from fewshot.methods.base import Method, in_full_precision
+
+
+class CTM(Method):
+    """Nearest class mean by cosine, on those feature dimensions that matter for the task (section 3.2 of the paper).
+
+    A concentrator looks at each support example and is averaged over those of a class: what they have in common. A
+    projector sees the classes side by side, in the order of their labels, and gives a mask over feature dimensions, a
+    softmax. A reshaper brings support and queries to the mask's size, and the metric sees them times the mask. As the
+    classes stand side by side, it serves one number of ways, and renumbering them changes more than the order of the
+    logits. Inductive: every query is classified alone.
+
+    Departures: the three are perceptrons on feature vectors, where the paper has convolutional blocks with BatchNorm on
+    maps, for the reasons given for RelationNetwork. The metric is the cosine to the class's mean with a learned scale,
+    which the mask's size does not change; the paper puts its module before several metrics.
+
+    Args:
+        n_way: N, the only number of ways it serves.
+        width: features of the concentrator and hidden units of the projector.
+        n_masked: features that the reshaper makes and the mask weighs.
+        scale: what the learned factor of the cosine starts at.
+    """
+
+    relabels = False
+
+    def __init__(self, n_way: int = 5, width: int = 64, n_masked: int = 256, scale: float = 10.0) -> None:
+        super().__init__()
+        if n_way < 2 or width < 1 or n_masked < 1:
+            raise ValueError(f"n_way={n_way}, width={width}, n_masked={n_masked}; ways are at least 2, the others 1")
+        self.n_way: int = n_way
+        self.width, self.n_masked = width, n_masked
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.projector = nn.Sequential(nn.Linear(n_way * width, width), nn.ReLU(), nn.Linear(width, n_masked))
+        self.concentrator: nn.Sequential | None = None
+        self.reshaper: nn.Linear | None = None
+
+    def build(self, n_features: int) -> None:
+        self.concentrator = nn.Sequential(nn.Linear(n_features, self.width), nn.ReLU())
+        self.reshaper = nn.Linear(n_features, self.n_masked)
+
+    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        if n_way != self.n_way:
+            raise ValueError(
+                f"this CTM was made for n_way={self.n_way} but the episode has {n_way} ways; set both alike"
+            )
+        assert self.concentrator is not None and self.reshaper is not None, "build comes first"
+        with torch.autocast(device_type=query.device.type, enabled=False):
+            support, query = in_full_precision(support), in_full_precision(query)
+            concentrated = class_means(self.concentrator(support), support_labels, n_way)  # [T, N, width]
+            mask = self.projector(concentrated.flatten(1)).softmax(-1).unsqueeze(1)  # [T, 1, M]
+            means = class_means(mask * self.reshaper(support), support_labels, n_way)  # [T, N, M]
+            return cosine_logits(normalized(mask * self.reshaper(query)), means, self.scale, 0.0)
