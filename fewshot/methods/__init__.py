@@ -1,12 +1,14 @@
 """Few-shot methods, one paper a file. Each turns the features of a task into logits of its queries."""
 
 from fewshot.methods.alpha_tim import AlphaTIM
+from fewshot.methods.anil import ANIL
 from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.bd_cspn import BDCSPN
 from fewshot.methods.ease_siamese import EaseSiamese
 from fewshot.methods.ilpc import ILPC
 from fewshot.methods.imprinted import ImprintedWeights
 from fewshot.methods.laplacian_shot import LaplacianShot
+from fewshot.methods.maml import MAML
 from fewshot.methods.matching import FullContextEmbedding, MatchingNetworks
 from fewshot.methods.metaoptnet import MetaOptNetRidge, MetaOptNetSVM
 from fewshot.methods.nearest_mean import NearestClassMean
@@ -32,8 +34,10 @@ from fewshot.methods.transductive_finetuning import TransductiveFineTuning
 from fewshot.methods.transport_sib import TransportSIB
 
 __all__ = [
+    "ANIL",
     "BDCSPN",
     "ILPC",
+    "MAML",
     "PADDLE",
     "PTMAP",
     "R2D2",
