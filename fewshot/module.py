@@ -178,6 +178,11 @@ class FewShotModule(LightningModule):
         refinement = self(episode)
         terms = self.method.loss(refinement, labels)
         if self.initial_loss_weight:
+            if self.method.n_steps and len(refinement.logits) == 1:
+                raise ValueError(
+                    f"initial_loss_weight={self.initial_loss_weight} but {type(self.method).__name__} classifies the "
+                    "queries after its last step alone in training; set model.initial_loss_weight=0"
+                )
             initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten())
             terms = {**terms, "initial": self.initial_loss_weight * initial}
         loss = torch.stack(list(terms.values())).sum()

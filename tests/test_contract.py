@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from fewshot.methods import (
+    ANIL,
     BDCSPN,
     CTM,
     GNN,
     ILPC,
     LEO,
+    MAML,
     PADDLE,
     PTMAP,
     R2D2,
@@ -87,6 +89,9 @@ METHODS = {
     "ease + siamese, prior of the queries": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2, prior="queries"),
     "protolp": lambda: ProtoLP(tolerance=1e-3, n_rounds=2),
     "protolp, prior of the queries": lambda: ProtoLP(tolerance=1e-3, n_rounds=2, prior="queries"),
+    "maml": lambda: MAML(N_WAY, test_steps=7, step_size=0.1, chunk_size=2),
+    "maml, first order": lambda: MAML(N_WAY, first_order=True),
+    "anil": lambda: ANIL(N_WAY, test_steps=7, step_size=0.1),
     "ilpc": lambda: ILPC(n_neighbours=6, n_head_steps=10),
     "ilpc, prior of the support": lambda: ILPC(n_neighbours=6, n_head_steps=10, prior="support"),
 }

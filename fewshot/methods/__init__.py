@@ -2,6 +2,7 @@
 
 from fewshot.methods.activations_to_parameters import ActivationsToParameters
 from fewshot.methods.alpha_tim import AlphaTIM
+from fewshot.methods.anil import ANIL
 from fewshot.methods.base import BaseClasses, Method, Refinement
 from fewshot.methods.bd_cspn import BDCSPN
 from fewshot.methods.ctm import CTM
@@ -11,6 +12,7 @@ from fewshot.methods.ilpc import ILPC
 from fewshot.methods.imprinted import ImprintedWeights
 from fewshot.methods.laplacian_shot import LaplacianShot
 from fewshot.methods.leo import LEO
+from fewshot.methods.maml import MAML
 from fewshot.methods.matching import FullContextEmbedding, MatchingNetworks
 from fewshot.methods.metaoptnet import MetaOptNetRidge, MetaOptNetSVM
 from fewshot.methods.nearest_mean import NearestClassMean
@@ -37,11 +39,13 @@ from fewshot.methods.transductive_finetuning import TransductiveFineTuning
 from fewshot.methods.transport_sib import TransportSIB
 
 __all__ = [
+    "ANIL",
     "BDCSPN",
     "CTM",
     "GNN",
     "ILPC",
     "LEO",
+    "MAML",
     "PADDLE",
     "PTMAP",
     "R2D2",

@@ -18,7 +18,8 @@ class Refinement(NamedTuple):
     """What a method makes of a batch of tasks, step by step."""
 
     logits: Tensor
-    """[K+1, T, Q, N], before the first step and after each of the K steps; K = 0 for methods that take no steps."""
+    """[K+1, T, Q, N], before the first step and after each of the K steps; K = 0 for methods that take no steps. Where
+    every one of them is costly, [1, T, Q, N] in training: those after the last step alone."""
     gradients: Tensor | None = None
     """[K, T, Q, N], what stood in for the gradient of the loss with respect to the logits at each step, if anything."""
     losses: dict[str, Tensor] = {}  # noqa: RUF012  (a NamedTuple's default; never written to)
