@@ -192,6 +192,14 @@ def test_gradients_are_finite_and_reach_every_parameter(method, task):
     assert all(p.grad.isfinite().all() for p in parameters.values())
 
 
+def test_other_ways_are_refused_where_one_number_is_served(method, task):
+    if method.n_way is None or (isinstance(method, SIB) and method.n_steps == 0):
+        pytest.skip("serves any number of ways")
+    support, labels, query, _ = task
+    with pytest.raises(ValueError, match=f"made for n_way={N_WAY} but the episode has 3 ways"):
+        method.refine(support, labels % 3, query, 3)
+
+
 def test_the_same_seed_gives_the_same_result(method, task):
     support, labels, query, _ = task
     for training in (True, False):

@@ -66,6 +66,7 @@ class ANIL(Method):
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         assert self.head is not None, "build comes first"
+        self.check_ways(n_way)
         start = dict(self.head.named_parameters())
 
         def of_task(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:

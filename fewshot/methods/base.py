@@ -134,6 +134,14 @@ class Method(Recorded, nn.Module, ABC):
             n_features: D, the width of the features that `classify` will receive.
         """
 
+    def check_ways(self, n_way: int) -> None:
+        """Raise ValueError where an episode has another number of ways than the only one that the method serves."""
+        if self.n_way not in (None, n_way):
+            raise ValueError(
+                f"this {type(self).__name__} was made for n_way={self.n_way} but the episode has {n_way} ways; set "
+                "both alike"
+            )
+
     @property
     def evaluation_steps(self) -> int:
         """K in evaluation mode."""

@@ -52,10 +52,7 @@ class CTM(Method):
         self.reshaper = nn.Linear(n_features, self.n_masked)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        if n_way != self.n_way:
-            raise ValueError(
-                f"this CTM was made for n_way={self.n_way} but the episode has {n_way} ways; set both alike"
-            )
+        self.check_ways(n_way)
         assert self.concentrator is not None and self.reshaper is not None, "build comes first"
         with torch.autocast(device_type=query.device.type, enabled=False):
             support, query = in_full_precision(support), in_full_precision(query)

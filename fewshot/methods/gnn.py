@@ -59,10 +59,7 @@ class GNN(Method):
         self.embed = nn.Sequential(nn.Linear(n_features, self.embedding), nn.LayerNorm(self.embedding))
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        if n_way != self.n_way:
-            raise ValueError(
-                f"this GNN was made for n_way={self.n_way} but the episode has {n_way} ways; set both alike"
-            )
+        self.check_ways(n_way)
         assert self.embed is not None, "build comes first"
         with torch.autocast(device_type=query.device.type, enabled=False):
             support, query = self.embed(in_full_precision(support)), self.embed(in_full_precision(query))

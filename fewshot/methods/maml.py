@@ -93,14 +93,17 @@ class MAML(Method):
         return self.refine(support, support_labels, query, n_way).logits[-1]
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
+        self.check_ways(n_way)
         return self._adapted(nn.Identity(), support, support_labels, query)
 
     def forward(self, backbone: nn.Module, episode: Episode) -> Refinement:
         """Logits of the queries under each task's own weights: [1, T, Q, N] in training, [K+1, T, Q, N] otherwise.
 
         Raises:
-            ValueError: a backbone that is compiled, or has layers with statistics that nothing here can set.
+            ValueError: another number of ways; a backbone that is compiled, or has layers with statistics that nothing
+                here can set.
         """
+        self.check_ways(episode.n_way)
         if not episode.holds_features:
             check_backbone(backbone)
         else:
