@@ -28,10 +28,9 @@ class LEO(Method):
     the outer step. Inductive: every query is classified alone. On features, as published.
 
     Departures: features are L2-normalised and multiplied by a learned scale, so that the step sizes to begin with serve
-    backbones of any feature size; standard deviations stop at one
-    above where they start, as their exponential can run away in the inner steps. The divergence is in closed form rather than of one draw. The L2 penalty is left to
-    the optimiser's weight decay. Dropout of the encoder's input is drawn anew for every task; that of the classifier's
-    input is left out.
+    backbones of any feature size. Standard deviations stop at one above where they start, as their exponential can run
+    away in the inner steps. The divergence is in closed form rather than of one draw. The L2 penalty is left to the
+    optimiser's weight decay. Dropout of the encoder's input is as published, that of the classifier's is left out.
 
     Args:
         n_latents: L, size of a latent code.
