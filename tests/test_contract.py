@@ -74,10 +74,10 @@ METHODS = {
     "matching networks": lambda: MatchingNetworks(),
     "matching networks, in context": lambda: MatchingNetworks(context=FullContextEmbedding(3)),
     "relation network": lambda: RelationNetwork(16),
-    "gnn": lambda: GNN(N_WAY, width=8, embedding=8),
+    "gnn": lambda: GNN(N_WAY, width=8, embedding=8, dropout=0.0),
     "leo": lambda: LEO(8, latent_steps=2, weight_steps=2),
     "activations to parameters": lambda: ActivationsToParameters(),
-    "snail": lambda: SNAIL(N_WAY, N_SHOT, n_filters=4, embedding=8),
+    "snail": lambda: SNAIL(N_WAY, N_SHOT, n_filters=4, embedding=8, dropout=0.0),
     "ctm": lambda: CTM(N_WAY, width=8, n_masked=16),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
@@ -123,7 +123,8 @@ def task():
 
 
 def stochastic(method):
-    return method.training and (isinstance(method, LEO) or getattr(method, "posterior", None) is not None)
+    drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in method.modules())
+    return method.training and (drops or getattr(method, "posterior", None) is not None)
 
 
 def refine(method, support, labels, query):

@@ -15,7 +15,7 @@ from fewshot.methods.base import Method, in_full_precision
 
 
 class CTM(Method):
-    """Nearest class mean by cosine, on those feature dimensions that matter for the task (section 3.2 of the paper).
+    """Nearest class mean by cosine, on those feature dimensions that matter for the task (section 3 of the paper).
 
     A concentrator looks at each support example and is averaged over those of a class: what they have in common. A
     projector sees the classes side by side, in the order of their labels, and gives a mask over feature dimensions, a

@@ -17,15 +17,15 @@ class GNN(Method):
 
     Every query has a graph of its own, of the S support examples and itself: inductive. A node starts as its embedding
     beside its label, one-hot for the support and uniform for the query. Each layer computes its edges anew, a
-    perceptron of |x_i - x_j| with a softmax over the other nodes (eq. 3); a node's new features come from its own
-    and the weighted mean of the others' (eq. 2) and are appended to the old ones, as in a dense network. A last layer
+    perceptron of |x_i - x_j| with a softmax over the other nodes; a node's new features come from its own
+    and the weighted mean of the others' and are appended to the old ones, as in a dense network. A last layer
     reads the query's logits. What does not depend on the query is computed once a task, and of the last layer only the
     query's row. The label part of a node makes it serve one number of ways, and renumbering the classes changes more
     than the order of the logits.
 
     Departures: LayerNorm, which looks at one pair or node alone, where the published code has BatchNorm over all pairs
     of a batch: its statistics would tie tasks and queries together. The embedding is a linear layer on the backbone's
-    features, the last one of the paper's embedding network. No dropout.
+    features, the last one of the paper's embedding network.
 
     Args:
         n_way: N, the only number of ways it serves.
@@ -33,19 +33,22 @@ class GNN(Method):
         width: hidden units of the edge perceptrons, twice as many in their first two of four layers, and half as many
             features that a layer appends; 96 in the published code.
         embedding: size of the embedding; 128 in the published code.
+        dropout: of the backbone's features, in training; the published embedding network has dropout.
     """
 
     relabels = False
 
-    def __init__(self, n_way: int = 5, n_layers: int = 2, width: int = 96, embedding: int = 128) -> None:
+    def __init__(
+        self, n_way: int = 5, n_layers: int = 2, width: int = 96, embedding: int = 128, dropout: float = 0.5
+    ) -> None:
         super().__init__()
-        if n_way < 2 or n_layers < 1 or width < 2 or embedding < 1:
+        if n_way < 2 or n_layers < 1 or width < 2 or embedding < 1 or not 0 <= dropout < 1:
             raise ValueError(
-                f"n_way={n_way}, n_layers={n_layers}, width={width}, embedding={embedding}; ways and width are at "
-                "least 2, layers and embedding at least 1"
+                f"n_way={n_way}, n_layers={n_layers}, width={width}, embedding={embedding}, dropout={dropout}; ways "
+                "and width are at least 2, layers and embedding at least 1, dropout is in [0, 1)"
             )
         self.n_way: int = n_way
-        self.embedding = embedding
+        self.embedding, self.dropout = embedding, dropout
         self.embed: nn.Sequential | None = None
         sizes = [embedding + n_way + layer * (width // 2) for layer in range(n_layers + 1)]
         self.edges = nn.ModuleList(edge_scores(size, width) for size in sizes)
@@ -56,7 +59,9 @@ class GNN(Method):
         self.readout = nn.Linear(2 * sizes[-1], n_way)
 
     def build(self, n_features: int) -> None:
-        self.embed = nn.Sequential(nn.Linear(n_features, self.embedding), nn.LayerNorm(self.embedding))
+        self.embed = nn.Sequential(
+            nn.Dropout(self.dropout), nn.Linear(n_features, self.embedding), nn.LayerNorm(self.embedding)
+        )
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)

@@ -19,19 +19,18 @@ from fewshot.methods.base import Method, Refinement, in_full_precision
 class LEO(Method):
     """A linear classifier found by descent in a latent space of few dimensions, then in that of its weights.
 
-    An encoder and a network of all pairs of support examples give every class a Gaussian over latent codes (eqs. 4 and
-    5), a decoder turns a code into a Gaussian over the class's weights (eq. 6). Codes go down the gradient of the
-    support's cross-entropy (eq. 8), through the decoder, and then the decoded weights do (section 2.3.4), with learned
-    step sizes for every latent and weight dimension. In training codes and weights are drawn, in evaluation they are
-    the means. The loss adds the divergence of the codes from a unit Gaussian, the distance that descent moved them
-    (towards where they ended, which gets no gradient) and how far the decoder's rows are from orthogonal (eqs. 7 and
-    9). Inner gradients are differentiated in the outer step. Inductive: every query is classified alone. On features,
-    as published.
+    An encoder and a network of all pairs of support examples give every class a Gaussian over latent codes, a decoder
+    turns a code into a Gaussian over the class's weights (section 2.3). Codes go down the gradient of the support's
+    cross-entropy, through the decoder, and then the decoded weights do, with learned step sizes for every latent and
+    weight dimension. In training codes and weights are drawn, in evaluation they are the means. The loss adds the
+    divergence of the codes from a unit Gaussian, the distance that descent moved them (towards where they ended, which
+    gets no gradient) and how far the decoder's directions are from orthogonal. Inner gradients are differentiated in
+    the outer step. Inductive: every query is classified alone. On features, as published.
 
     Departures: features are L2-normalised and multiplied by a learned scale, so that the step sizes to begin with serve
-    backbones of any feature size. The divergence is in closed form rather than of one draw. The L2 penalty is left to
-    the optimiser's weight decay. Dropout of the encoder's input is drawn anew for every task; that of the classifier's
-    input is left out.
+    backbones of any feature size. Standard deviations stop at one above where they start, as their exponential can run
+    away in the inner steps. The divergence is in closed form rather than of one draw. The L2 penalty is left to the
+    optimiser's weight decay. Dropout of the encoder's input is as published, that of the classifier's is left out.
 
     Args:
         n_latents: L, size of a latent code.

@@ -29,7 +29,7 @@ class Sequences(NamedTuple):
 
 
 class DenseBlock(nn.Module):
-    """Appends tanh(a) * sigmoid(b), with a and b from a causal convolution of length two (section 3, figure 2).
+    """Appends tanh(a) * sigmoid(b), with a and b from a causal convolution of length two (section 3).
 
     Args:
         size: C, features of every place.
@@ -81,7 +81,7 @@ class AttentionBlock(nn.Module):
 
 
 class SNAIL(Method):
-    """Logits at the end of a sequence of labelled support examples and a query without label (sections 3 and 4.1).
+    """Logits at the end of a sequence of labelled support examples and a query without label (sections 3 and 5.1).
 
     Three layers of causal attention with two stacks of dilated causal convolutions between them see one-hot labels
     beside the embeddings, zeros for the query. Every query ends a sequence of its own: inductive. As the layers are
@@ -99,19 +99,22 @@ class SNAIL(Method):
         n_filters: of the convolutions; 128 in the paper. Keys have a half, two and four times as many features in the
             three attention layers, values half as many as keys, as in the paper.
         embedding: size of the embedding; 64 in the paper for Omniglot.
+        dropout: of the backbone's features, in training; the paper has dropout in its embedding network.
     """
 
     relabels = False
 
-    def __init__(self, n_way: int = 5, n_shot: int = 1, n_filters: int = 128, embedding: int = 64) -> None:
+    def __init__(
+        self, n_way: int = 5, n_shot: int = 1, n_filters: int = 128, embedding: int = 64, dropout: float = 0.5
+    ) -> None:
         super().__init__()
-        if n_way < 2 or n_shot < 1 or n_filters < 4 or embedding < 1:
+        if n_way < 2 or n_shot < 1 or n_filters < 4 or embedding < 1 or not 0 <= dropout < 1:
             raise ValueError(
-                f"n_way={n_way}, n_shot={n_shot}, n_filters={n_filters}, embedding={embedding}; ways are at least 2, "
-                "filters at least 4, shots and embedding at least 1"
+                f"n_way={n_way}, n_shot={n_shot}, n_filters={n_filters}, embedding={embedding}, dropout={dropout}; "
+                "ways are at least 2, filters at least 4, shots and embedding at least 1, dropout is in [0, 1)"
             )
         self.n_way: int = n_way
-        self.embedding = embedding
+        self.embedding, self.dropout = embedding, dropout
         self.embed: nn.Sequential | None = None
         dilations = [2**i for i in range(math.ceil(math.log2(n_way * n_shot + 1)))]
         blocks: list[nn.Module] = []
@@ -126,7 +129,9 @@ class SNAIL(Method):
         self.readout = nn.Linear(size, n_way)
 
     def build(self, n_features: int) -> None:
-        self.embed = nn.Sequential(nn.Linear(n_features, self.embedding), nn.LayerNorm(self.embedding))
+        self.embed = nn.Sequential(
+            nn.Dropout(self.dropout), nn.Linear(n_features, self.embedding), nn.LayerNorm(self.embedding)
+        )
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)
