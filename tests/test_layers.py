@@ -52,7 +52,9 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"ranks"},
     "wandb_logging": {"episode"},
     "module": BELOW_MODULE,
-    "pretrain": BELOW_MODULE,
+    "mixup": set(),
+    "rotation": set(),
+    "pretrain": BELOW_MODULE | {"mixup", "rotation"},
 }
 
 
