@@ -10,6 +10,7 @@ from fewshot.methods import (
     PTMAP,
     R2D2,
     SIB,
+    TADAM,
     TIM,
     TPN,
     AlphaTIM,
@@ -67,6 +68,7 @@ METHODS = {
     "matching networks": lambda: MatchingNetworks(),
     "matching networks, in context": lambda: MatchingNetworks(context=FullContextEmbedding(3)),
     "relation network": lambda: RelationNetwork(16),
+    "tadam": lambda: TADAM(),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
         n_steps=2, correction=False, support_gradient=False, neighbourhood=False

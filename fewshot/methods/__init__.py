@@ -26,6 +26,7 @@ from fewshot.methods.sib import (
     ScaledClassMeans,
 )
 from fewshot.methods.simpleshot import SimpleShot
+from fewshot.methods.tadam import TADAM
 from fewshot.methods.tim import TIM
 from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
@@ -38,6 +39,7 @@ __all__ = [
     "PTMAP",
     "R2D2",
     "SIB",
+    "TADAM",
     "TIM",
     "TPN",
     "AlphaTIM",

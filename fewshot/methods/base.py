@@ -133,6 +133,16 @@ class Method(Recorded, nn.Module, ABC):
             n_features: D, the width of the features that `classify` will receive.
         """
 
+    def build_on(self, backbone: nn.Module) -> None:
+        """Make the parameters whose shape depends on the backbone's layers; called after `build`, by FewShotModule.
+
+        Args:
+            backbone: pictures [B, C, H, W] to features [B, D]; not to be kept.
+
+        Raises:
+            ValueError: the backbone is not of the kind that the method needs.
+        """
+
     @property
     def evaluation_steps(self) -> int:
         """K in evaluation mode."""
