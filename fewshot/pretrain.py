@@ -20,8 +20,10 @@ from fewshot.handover import check_precision, compute_features, hand_over_prepro
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
+from fewshot.mixup import INPUT, Mixing, Mixup, mixed_cross_entropy, mixed_inside
 from fewshot.optimization import configured_optimizer, is_logged
 from fewshot.predictions import prediction
+from fewshot.rotation import N_TURNS, Rotation, counted_accuracy
 from fewshot.sections import begin, section
 
 
@@ -50,7 +52,9 @@ class PretrainModule(LightningModule):
     """A backbone trained to tell all training classes apart; its checkpoint is what FewShotModule starts from.
 
     Validation and test are few-shot episodes classified by nearest class mean on the features. Logged: train/loss,
-    train/accuracy (over the classes), val/accuracy, val/accuracy_ci95 and the same under test/.
+    train/accuracy (over the classes), val/accuracy, val/accuracy_ci95 and the same under test/; with rotation also
+    train/rotation_loss, not yet weighted, and train/rotation_accuracy. A mixed picture's class is that of its larger
+    part.
 
     Args:
         n_classes: number of training classes.
@@ -60,6 +64,12 @@ class PretrainModule(LightningModule):
         optimizer: None takes the paper's SGD (learning rate 0.1, Nesterov momentum 0.9, weight decay 5e-4).
         lr_scheduler: None keeps the rate fixed; the paper's is WarmupMultiStepLR.
         lr_interval: whether the scheduler moves every optimiser step or every epoch.
+        rotation: the auxiliary task of telling turned pictures apart; None leaves it out.
+        mixup: mixing of pictures or hidden layers with their labels; None leaves it out. Where both are given, what is
+            turned is not mixed, as in S2M2.
+
+    Raises:
+        ValueError: the backbone has no such layers to mix.
     """
 
     backbone: Any
@@ -74,6 +84,8 @@ class PretrainModule(LightningModule):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["step", "epoch"] = "step",
+        rotation: Rotation | None = None,
+        mixup: Mixup | None = None,
     ) -> None:
         super().__init__()
         backbone = backbone.located()
@@ -81,6 +93,11 @@ class PretrainModule(LightningModule):
         self.backbone_config = backbone
         self.backbone = backbone.create()
         self.classifier = CosineClassifier(self.backbone.num_features, n_classes, scale)
+        self.rotation, self.mixup = rotation, mixup
+        if rotation is not None:
+            self.rotation_classifier = CosineClassifier(self.backbone.num_features, N_TURNS, scale)
+        if mixup is not None:
+            mixup.check(self.backbone, compiled=backbone.compile)
         self.n_classes = n_classes
         self.label_smoothing = label_smoothing
         self.optimizer = optimizer or functools.partial(
@@ -121,19 +138,49 @@ class PretrainModule(LightningModule):
         return configured_optimizer(self, self.optimizer, self.lr_scheduler, interval=self.lr_interval)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of a batch of pictures [B, C, H, W] with class labels [B]."""
+        """Cross-entropy of a batch of pictures [B, C, H, W] with class labels [B], and the rotation loss if asked for.
+
+        The turned copies go through the backbone together with the batch.
+        """
         pictures, labels = batch
-        logits = self.classifier(self(pictures))
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        n_pictures, turns, mixing = len(pictures), None, None
+        if self.rotation is not None:
+            pictures, labels, turns = self.rotation.extended(pictures, labels, upright=self.mixup is None)
+        if self.mixup is not None:
+            mixing = self.mixup.draw(n_pictures, len(pictures), pictures.device)
+        features = self._features(pictures, mixing)
+        logits = self.classifier(features)
+        if mixing is None:
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        else:
+            loss = mixed_cross_entropy(logits, labels, mixing, label_smoothing=self.label_smoothing)
+        accuracies = {"train/accuracy": (logits, labels if mixing is None else mixing.dominant(labels))}
+        if self.rotation is not None and turns is not None:
+            turn_logits = self.rotation_classifier(features)
+            rotation_loss = F.cross_entropy(turn_logits, turns)
+            loss = loss + self.rotation.weight * rotation_loss
+            accuracies["train/rotation_accuracy"] = (turn_logits, turns)
         if not bool(loss.isfinite()):
             raise ValueError(
                 f"the loss is {float(loss.detach())} at step {self.global_step}, epoch {self.current_epoch}, pictures "
-                f"of classes {sorted(set(labels.tolist()))}; lower the learning rate, or warm it up over more steps"
+                f"of classes {sorted(set(batch[1].tolist()))}; lower the learning rate, or warm it up over more steps"
             )
         if is_logged(self, batch_idx):
             self.log("train/loss", loss.detach(), prog_bar=True)
-            self.log("train/accuracy", (logits.detach().argmax(-1) == labels).float().mean(), prog_bar=True)
+            if turns is not None:
+                self.log("train/rotation_loss", rotation_loss.detach())
+            for name, (predicted, targets) in accuracies.items():
+                self.log(name, counted_accuracy(predicted.detach(), targets), prog_bar=True)
         return loss
+
+    def _features(self, pictures: Tensor, mixing: Mixing | None) -> Tensor:
+        """Features [B, D] of pictures [B, C, H, W], mixed on the way if asked for."""
+        if mixing is None:
+            return self(pictures)
+        if mixing.layer == INPUT:
+            return self(mixing(pictures))
+        with mixed_inside(self.backbone, mixing):
+            return self(pictures)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         begin("optimiser")

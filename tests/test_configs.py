@@ -77,6 +77,11 @@ def trains(config: Path) -> bool:
     return "not by `fit`" not in header(config)
 
 
+def pretrains(config: Path) -> bool:
+    """Whether a config trains a backbone by classes, from nothing."""
+    return str(load(config).model.class_path).endswith("PretrainModule")
+
+
 def test_there_are_configs() -> None:
     assert len(CONFIGS) >= 20
 
@@ -117,13 +122,13 @@ def test_a_value_that_two_parts_share_has_one_home(config: Path) -> None:
 def test_weights_come_from_a_pretraining_config_of_the_same_backbone_and_pictures(config: Path) -> None:
     pretraining = pretraining_of(config)
     if pretraining is None:
-        assert load(config).model.init_args.get("freeze_backbone", True) is False or config.stem.endswith("_pretrain")
+        assert load(config).model.init_args.get("freeze_backbone", True) is False or pretrains(config)
         return
     assert pretraining in CONFIGS, f"weights of {config.name} are to come from {pretraining.name}, which is not there"
     assert pretraining.name in header(config), "the header says which config has to be run before"
     ours, theirs = load(config), load(pretraining)
     assert backbone_of(config)["weights"] == f"runs/{theirs.experiment}"
-    assert theirs.model.class_path.endswith("PretrainModule")
+    assert pretrains(pretraining)
     assert {**backbone_of(config), "weights": None} == {**backbone_of(pretraining), "weights": None}
     datasets = [config.data.init_args.dataset for config in (ours, theirs)]  # their training transforms may differ
     assert len({(dataset.class_path, dataset.init_args.root) for dataset in datasets}) == 1

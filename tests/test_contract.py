@@ -16,6 +16,7 @@ from fewshot.methods import (
     R2D2,
     SIB,
     SNAIL,
+    TADAM,
     TIM,
     TPN,
     ActivationsToParameters,
@@ -79,6 +80,7 @@ METHODS = {
     "activations to parameters": lambda: ActivationsToParameters(),
     "snail": lambda: SNAIL(N_WAY, N_SHOT, n_filters=4, embedding=8, dropout=0.0),
     "ctm": lambda: CTM(N_WAY, width=8, n_masked=16),
+    "tadam": lambda: TADAM(),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
         n_steps=2, correction=False, support_gradient=False, neighbourhood=False

@@ -55,7 +55,9 @@ ROOMS: dict[str, set[str]] = {
     "wandb_logging": {"episode", "wandb_session"},
     "wandb_session": set(),
     "module": BELOW_MODULE,
-    "pretrain": BELOW_MODULE,
+    "mixup": set(),
+    "rotation": set(),
+    "pretrain": BELOW_MODULE | {"mixup", "rotation"},
 }
 
 

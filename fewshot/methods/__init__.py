@@ -33,6 +33,7 @@ from fewshot.methods.sib import (
 )
 from fewshot.methods.simpleshot import SimpleShot
 from fewshot.methods.snail import SNAIL
+from fewshot.methods.tadam import TADAM
 from fewshot.methods.tim import TIM
 from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
@@ -51,6 +52,7 @@ __all__ = [
     "R2D2",
     "SIB",
     "SNAIL",
+    "TADAM",
     "TIM",
     "TPN",
     "ActivationsToParameters",

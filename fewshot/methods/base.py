@@ -134,6 +134,16 @@ class Method(Recorded, nn.Module, ABC):
             n_features: D, the width of the features that `classify` will receive.
         """
 
+    def build_on(self, backbone: nn.Module) -> None:
+        """Make the parameters whose shape depends on the backbone's layers; called after `build`, by FewShotModule.
+
+        Args:
+            backbone: pictures [B, C, H, W] to features [B, D]; not to be kept.
+
+        Raises:
+            ValueError: the backbone is not of the kind that the method needs.
+        """
+
     def check_ways(self, n_way: int) -> None:
         """Raise ValueError where an episode has another number of ways than the only one that the method serves."""
         if self.n_way not in (None, n_way):
