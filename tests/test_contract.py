@@ -72,10 +72,10 @@ METHODS = {
     "matching networks": lambda: MatchingNetworks(),
     "matching networks, in context": lambda: MatchingNetworks(context=FullContextEmbedding(3)),
     "relation network": lambda: RelationNetwork(16),
-    "gnn": lambda: GNN(N_WAY, width=8, embedding=8, dropout=0.0),
+    "gnn": lambda: GNN(N_WAY, width=8, embedding=8),
     "leo": lambda: LEO(8, latent_steps=2, weight_steps=2),
     "activations to parameters": lambda: ActivationsToParameters(),
-    "snail": lambda: SNAIL(N_WAY, N_SHOT, n_filters=4, embedding=8, dropout=0.0),
+    "snail": lambda: SNAIL(N_WAY, N_SHOT, n_filters=4, embedding=8),
     "ctm": lambda: CTM(N_WAY, width=8, n_masked=16),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
