@@ -39,7 +39,7 @@ class GNN(Method):
     relabels = False
 
     def __init__(
-        self, n_way: int = 5, n_layers: int = 2, width: int = 96, embedding: int = 128, dropout: float = 0.5
+        self, n_way: int = 5, n_layers: int = 2, width: int = 96, embedding: int = 128, dropout: float = 0.0
     ) -> None:
         super().__init__()
         if n_way < 2 or n_layers < 1 or width < 2 or embedding < 1 or not 0 <= dropout < 1:

@@ -105,7 +105,7 @@ class SNAIL(Method):
     relabels = False
 
     def __init__(
-        self, n_way: int = 5, n_shot: int = 1, n_filters: int = 128, embedding: int = 64, dropout: float = 0.5
+        self, n_way: int = 5, n_shot: int = 1, n_filters: int = 128, embedding: int = 64, dropout: float = 0.0
     ) -> None:
         super().__init__()
         if n_way < 2 or n_shot < 1 or n_filters < 4 or embedding < 1 or not 0 <= dropout < 1:

@@ -31,7 +31,7 @@ def logits_of_one_graph(method: GNN, support: torch.Tensor, labels: list[int], q
 def test_logits_are_those_of_one_graph_a_query(n_layers: int) -> None:
     method = GNN(N_WAY, n_layers=n_layers, width=4, embedding=5)
     method.build(6)
-    method.double().eval()
+    method.double()
     support, query = torch.randn(2, 4, 6, dtype=torch.float64), torch.randn(2, 3, 6, dtype=torch.float64)
     labels = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
     found = method.classify(support, labels, query, N_WAY)
@@ -44,7 +44,6 @@ def test_logits_are_those_of_one_graph_a_query(n_layers: int) -> None:
 def test_a_query_does_not_see_the_others() -> None:
     method = GNN(N_WAY, width=4, embedding=5)
     method.build(6)
-    method.eval()
     support, labels, query = torch.randn(1, 3, 6), torch.tensor([[0, 1, 2]]), torch.randn(1, 4, 6)
     alone = method.classify(support, labels, query[:, :1], N_WAY)
     torch.testing.assert_close(method.classify(support, labels, query, N_WAY)[:, :1], alone)
