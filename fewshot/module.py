@@ -95,7 +95,10 @@ class FewShotModule(LightningModule):
             {
                 f"{split}_{name}": EpisodeAccuracy()
                 for split in ("val", "test")
-                for name in (*(str(step) for step in range(self.method.evaluation_steps + 1)), "nearest_mean")
+                for name in (
+                    *(str(step) for step in range(self.method.evaluation_steps + 1)),
+                    *(["nearest_mean"] if self.method.on_features else []),
+                )
             }
         )
         self.losses = nn.ModuleDict({split: EpisodeLoss() for split in ("val", "test")})
@@ -274,7 +277,6 @@ class FewShotModule(LightningModule):
 
     def _log_accuracies(self, split: str) -> None:
         steps = [self._accuracy(f"{split}_{step}") for step in range(self.method.evaluation_steps + 1)]
-        nearest = self._accuracy(f"{split}_nearest_mean")
         results = {
             "accuracy": steps[-1].accuracy,
             "ci95": steps[-1].ci95,
@@ -285,7 +287,8 @@ class FewShotModule(LightningModule):
         logged = {f"{split}/accuracy": steps[-1].accuracy, f"{split}/accuracy_ci95": steps[-1].ci95}
         logged[f"{split}/loss"] = self.losses[split].compute()
         logged |= {f"{split}/accuracy_step_{k}": step.accuracy for k, step in enumerate(steps)}
-        if nearest.n_episodes:
+        if self.method.on_features:
+            nearest = self._accuracy(f"{split}_nearest_mean")
             logged[f"{split}/accuracy_nearest_mean"] = nearest.accuracy
             results |= {"accuracy_nearest_mean": nearest.accuracy, "ci95_nearest_mean": nearest.ci95}
         if split == "test":
