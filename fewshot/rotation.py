@@ -32,8 +32,8 @@ class Rotation:
 
     Attributes:
         weight: of the rotation loss beside the cross-entropy of the classes (published: 1).
-        share: part of a batch's pictures that are turned, above 0 up to 1: a step does 1 + 3 share times the work.
-            Published: 1; S2M2 turns a quarter of the batch where it mixes too.
+        share: part of a batch's pictures that are turned, above 0 up to 1: a step does 1 + 3 share times the work, with
+            mixup 1 + 4 share. Published: 1; S2M2 turns a quarter of the batch where it mixes too.
         classify_turned: whether the turned pictures count in the classes' cross-entropy as well, as they do in the
             programs of both papers; what the features tell of a class is then to be the same for every turn.
 
