@@ -33,6 +33,7 @@ each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.s
 N_QUERY = 3
 PICTURES_PER_CLASS = 5 + N_QUERY
 N_EPISODES = 2
+FEW_STEPS = {"n_iterations": 5, "n_rounds": 2, "n_head_steps": 5}
 TRAINING_PICTURES = {"CIFARFS": 64 * 600, "MiniImageNet": 64 * 600}
 
 
@@ -235,6 +236,8 @@ def small(config: Path, workplace: Path) -> list[str]:
     options = ["max_epochs=1", "log_every_n_steps=1", "enable_progress_bar=false", "enable_model_summary=false"]
     changes = [f"--trainer.{option}" for option in (*options, "accelerator=cpu", "devices=1")]
     changes += [f"--data.n_query={N_QUERY}", f"--data.val_episodes={N_EPISODES}", f"--data.test_episodes={N_EPISODES}"]
+    method = loaded.model.init_args.get("method", {}).get("init_args", {})
+    changes += [f"--model.method.init_args.{name}={few}" for name, few in FEW_STEPS.items() if name in method]
     if data.get("augmented_views"):
         changes.append("--data.augmented_views=2")
     if data.get("num_workers"):
@@ -289,8 +292,8 @@ def test_a_config_without_training_is_tested_and_predicts(
 
 
 def fitted_in_turn(config: Path) -> Any:
-    """Slow where a config differs in the shots alone from one that is run by default."""
-    twin = config.with_stem(config.stem.replace("5way5shot", "5way1shot"))
+    """Slow where a config differs in the shots alone, or in MAML's order, from one that is run by default."""
+    twin = config.with_stem(config.stem.replace("5way5shot", "5way1shot").replace("_fomaml_", "_maml_"))
     return pytest.param(config, marks=[pytest.mark.slow] if twin != config and twin in CONFIGS else [], id=config.stem)
 
 
