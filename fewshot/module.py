@@ -135,7 +135,7 @@ class FewShotModule(LightningModule):
                     "EpisodicDataModule, or model to PretrainModule"
                 )
             return
-        ways = {datamodule.n_way} | ({datamodule.train_n_way} if stage == "fit" else set())
+        ways = {datamodule.n_way} | (set(datamodule.train_n_way) if stage == "fit" else set())
         if self.method.n_way is not None and ways != {self.method.n_way}:
             raise ValueError(
                 f"the method was made for n_way={self.method.n_way} but the episodes have {sorted(ways)} ways; set "

@@ -83,9 +83,16 @@ METHODS = {
     "tadam": lambda: TADAM(),
     "transport sib": lambda: TransportSIB(n_steps=2),
     "transport sib, plan alone": lambda: TransportSIB(
-        n_steps=2, correction=False, support_gradient=False, neighbourhood=False
+        n_steps=2,
+        correction=False,
+        last_correction=False,
+        mean_pull=False,
+        support_gradient=False,
+        neighbourhood=False,
     ),
-    "transport sib, correction alone": lambda: TransportSIB(n_steps=2, transport=False, neighbourhood=False),
+    "transport sib, corrections alone": lambda: TransportSIB(
+        n_steps=2, transport=False, mean_pull=False, neighbourhood=False
+    ),
     "tpn": lambda: TPN(n_neighbours=6),
     "ease + siamese": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2),
     "ease + siamese, prior of the queries": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2, prior="queries"),

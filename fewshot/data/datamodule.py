@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,11 +17,18 @@ from fewshot.data.episodes import EpisodeDataset, PictureDataset
 from fewshot.data.features import Encoder, Features, PassingFeatures, stored_features
 from fewshot.data.images import Images
 from fewshot.data.loader import batch_loader
-from fewshot.data.sampler import EpisodeKeys, EpisodeSampler, PictureKeys, check_sizes
+from fewshot.data.sampler import (
+    MIXED_BLOCK,
+    EpisodeKeys,
+    EpisodeSampler,
+    MixedEpisodeSampler,
+    PictureKeys,
+    check_sizes,
+)
 from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
-from fewshot.ranks import gathered
+from fewshot.ranks import gathered, rank_and_world_size
 
 
 class EpisodicDataModule(LightningDataModule):
@@ -48,9 +56,13 @@ class EpisodicDataModule(LightningDataModule):
         seed: 0 or more; what all episodes and augmentations are drawn from.
         dirichlet: null for n_query queries of every class; a number above 0 for n_way * n_query queries whose class
             proportions are drawn from a Dirichlet distribution of this concentration (Veilleux et al. 2021 take 2).
-        train_n_way: N of training episodes where it differs; null takes n_way.
+        train_n_way: N of training episodes where it differs; null takes n_way. Of several numbers here, and in the next
+            three, one each is drawn for every 64 consecutive training episodes, which tasks_per_batch times the number
+            of devices has to divide.
         train_n_shot: K of training episodes where it differs; null takes n_shot.
         train_n_query: queries of a class in training episodes where it differs; null takes n_query.
+        train_dirichlet: dirichlet of training episodes where it differs, null being balanced within a list, as in
+            [null, 2.0]; null alone takes dirichlet.
         image_size: side of the pictures in pixels; null takes the backbone's, else the data set's.
         store_features: whether a frozen backbone encodes every picture once rather than once for every episode.
         augmented_views: stored features of each training picture under so many random augmentations, one of which is
@@ -76,9 +88,10 @@ class EpisodicDataModule(LightningDataModule):
         test_episodes: int = 2000,
         seed: int = 0,
         dirichlet: float | None = None,
-        train_n_way: int | None = None,
-        train_n_shot: int | None = None,
-        train_n_query: int | None = None,
+        train_n_way: int | list[int] | None = None,
+        train_n_shot: int | list[int] | None = None,
+        train_n_query: int | list[int] | None = None,
+        train_dirichlet: float | list[float | None] | None = None,
         image_size: int | None = None,
         store_features: bool = True,
         augmented_views: int = 0,
@@ -87,9 +100,10 @@ class EpisodicDataModule(LightningDataModule):
         super().__init__()
         self.dataset = dataset
         self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
-        self.train_n_way = n_way if train_n_way is None else train_n_way
-        self.train_n_shot = n_shot if train_n_shot is None else train_n_shot
-        self.train_n_query = n_query if train_n_query is None else train_n_query
+        self.train_n_way = _choices("train_n_way", n_way if train_n_way is None else train_n_way)
+        self.train_n_shot = _choices("train_n_shot", n_shot if train_n_shot is None else train_n_shot)
+        self.train_n_query = _choices("train_n_query", n_query if train_n_query is None else train_n_query)
+        self.train_dirichlet = _choices("train_dirichlet", dirichlet if train_dirichlet is None else train_dirichlet)
         self.tasks_per_batch, self.num_workers = tasks_per_batch, num_workers
         self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
         self.seed, self.dirichlet = seed, dirichlet
@@ -97,9 +111,11 @@ class EpisodicDataModule(LightningDataModule):
         self.image_size, self.store_features, self.augmented_views = image_size, store_features, augmented_views
         check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet)
         _check_least("train_seed", self.train_seed, 0)
-        for name in ("train_n_way", "train_n_shot", "train_n_query", "tasks_per_batch"):
-            _check_least(name, getattr(self, name), 1)
-        for name in ("train_episodes", "val_episodes", "test_episodes"):
+        for name in ("train_n_way", "train_n_shot", "train_n_query"):
+            _check_least(name, min(getattr(self, name)), 1)
+        for concentration in self.train_dirichlet:
+            check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=concentration)
+        for name in ("tasks_per_batch", "train_episodes", "val_episodes", "test_episodes"):
             _check_least(name, getattr(self, name), 1)
         for name in ("num_workers", "augmented_views"):
             _check_least(name, getattr(self, name), 0)
@@ -109,7 +125,7 @@ class EpisodicDataModule(LightningDataModule):
         self._wanted: dict[str, Any] = {}
         self._encoder: tuple[Encoder, str | Callable[[], str]] | None = None
         self._images: dict[Split, Images] = {}
-        self._samplers: dict[Split, EpisodeSampler] = {}
+        self._samplers: dict[Split, EpisodeSampler | MixedEpisodeSampler] = {}
         self._features: dict[Split, tuple[object, Features]] = {}
         self._passing: dict[Split, PassingFeatures] = {}
         self._expected: tuple[Split, ...] = ()
@@ -203,23 +219,36 @@ class EpisodicDataModule(LightningDataModule):
             self._images[split] = images
         return self._images[split]
 
-    def sampler(self, split: Split) -> EpisodeSampler:
+    def sampler(self, split: Split) -> EpisodeSampler | MixedEpisodeSampler:
         """What draws the episodes of one split."""
         if split not in self._samplers:
-            images, training = self.images(split), split == "train"
-            self._samplers[split] = EpisodeSampler(
-                images.labels,
-                n_way=self.train_n_way if training else self.n_way,
-                n_shot=self.train_n_shot if training else self.n_shot,
-                n_query=self.train_n_query if training else self.n_query,
-                seed=self.train_seed if training else self.seed,
-                split=split,
-                dirichlet=self.dirichlet,
-                class_names=images.class_names,
-                source=self.dataset.name,
-                option_prefix="train_" if training and self._train_differs else "",
-            )
+            sizes = list(itertools.product(*self._sizes(split).values()))
+            samplers = [self._sampler(split, *size) for size in sizes]
+            self._samplers[split] = samplers[0] if len(samplers) == 1 else MixedEpisodeSampler(samplers)
         return self._samplers[split]
+
+    def _sizes(self, split: Split) -> dict[str, tuple[Any, ...]]:
+        """What the episodes of the split may have of each, in the order of `_sampler`."""
+        if split == "train":
+            sizes = (self.train_n_way, self.train_n_shot, self.train_n_query, self.train_dirichlet)
+        else:
+            sizes = ((self.n_way,), (self.n_shot,), (self.n_query,), (self.dirichlet,))
+        return dict(zip(("n_way", "n_shot", "n_query", "dirichlet"), sizes, strict=True))
+
+    def _sampler(self, split: Split, n_way: int, n_shot: int, n_query: int, dirichlet: float | None) -> EpisodeSampler:
+        images, training = self.images(split), split == "train"
+        return EpisodeSampler(
+            images.labels,
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
+            seed=self.train_seed if training else self.seed,
+            split=split,
+            dirichlet=dirichlet,
+            class_names=images.class_names,
+            source=self.dataset.name,
+            option_prefix="train_" if training and self._train_differs else "",
+        )
 
     def n_episodes(self, split: Split) -> int:
         """Episodes of the split (of an epoch, in training)."""
@@ -235,16 +264,16 @@ class EpisodicDataModule(LightningDataModule):
 
     def describe(self, split: Split) -> dict[str, Any]:
         """What a result has to state about the episodes it was measured on; plain values for a JSON file."""
-        sampler, preprocessing = self.sampler(split), self.preprocessing
+        preprocessing = self.preprocessing
+        sizes = {name: list(values) for name, values in self._sizes(split).items()}
+        distributions = ["balanced" if one is None else f"dirichlet({one})" for one in sizes.pop("dirichlet")]
+        sizes["query_distribution"] = distributions
         return {
             "data": self.dataset.name,
             "split": split,
-            "n_classes": len(sampler.sizes),
+            "n_classes": len(self.images(split).class_names),
             "image_size": preprocessing.image_size,
-            "n_way": sampler.n_way,
-            "n_shot": sampler.n_shot,
-            "n_query": sampler.n_query,
-            "query_distribution": "balanced" if self.dirichlet is None else f"dirichlet({self.dirichlet})",
+            **{name: values[0] if len(values) == 1 else values for name, values in sizes.items()},
             "seed": self.seed,
             "n_episodes": self.n_episodes(split),
             "episodes_sha256": self.episodes_sha256(split),
@@ -308,6 +337,12 @@ class EpisodicDataModule(LightningDataModule):
     def _loader(self, split: Split) -> DataLoader[Episode]:
         check_trainer(self.trainer)
         training, features = split == "train", self.features(split)
+        at_once = self.tasks_per_batch * rank_and_world_size()[1]
+        if isinstance(self.sampler(split), MixedEpisodeSampler) and MIXED_BLOCK % at_once:
+            raise ValueError(
+                f"{at_once} episodes a batch on all devices, but training episodes of mixed sizes come in blocks of "
+                f"{MIXED_BLOCK}, which that has to divide; set data.tasks_per_batch to a power of two"
+            )
         episodes = EpisodeDataset(
             self.images(split),
             self.sampler(split),
@@ -453,6 +488,14 @@ def check_trainer(trainer: Trainer | None) -> None:
             f"use_distributed_sampler=True with {trainer.world_size} processes, but the data module itself gives every "
             "process its share; set trainer.use_distributed_sampler=false"
         )
+
+
+def _choices(name: str, given: Any) -> tuple[Any, ...]:
+    """The values that an option allows; ValueError for an empty list."""
+    values = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not values:
+        raise ValueError(f"{name}=[] but training needs a value; give one, or null for that of the other splits")
+    return values
 
 
 def _check_least(name: str, value: int, least: int) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from fewshot.data.features import Features, PassingFeatures
 from fewshot.data.images import Images
-from fewshot.data.sampler import EpisodeIndex, EpisodeKey, EpisodeSampler, PictureKey
+from fewshot.data.sampler import EpisodeIndex, EpisodeKey, EpisodeSampler, MixedEpisodeSampler, PictureKey
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 from fewshot.episode import PADDING, Episode
 from fewshot.sections import section
@@ -32,7 +32,7 @@ class EpisodeDataset(Dataset[Episode]):
     def __init__(
         self,
         images: Images,
-        sampler: EpisodeSampler,
+        sampler: EpisodeSampler | MixedEpisodeSampler,
         preprocessing: Preprocessing,
         *,
         training: bool,
@@ -68,7 +68,7 @@ class EpisodeDataset(Dataset[Episode]):
             support_labels=torch.from_numpy(index.support_labels),
             query=query,
             query_labels=torch.from_numpy(index.query_labels),
-            n_way=self.sampler.n_way,
+            n_way=int(index.support_labels.max()) + 1,  # every class has support
             numbers=torch.tensor(numbers),
             support_index=torch.from_numpy(index.support),
             query_index=torch.from_numpy(index.query),

@@ -24,8 +24,12 @@ PictureKey: TypeAlias = tuple[int, int, int]
 SPLITS = ("train", "val", "test")
 """The splits of a data set. Their order is part of how episodes are drawn: never change it."""
 
-EPISODES, AUGMENTATION = 0, 1
+EPISODES, AUGMENTATION, SIZES = 0, 1, 2
 """What random numbers are for; each purpose has a stream of its own, so that one can change without the other."""
+
+
+MIXED_BLOCK = 64
+"""So many consecutive episodes have one size where sizes are mixed."""
 
 
 class EpisodeIndex(NamedTuple):
@@ -152,7 +156,11 @@ class EpisodeSampler:
 
     def generator(self, epoch: int, number: int) -> np.random.Generator:
         """Random numbers for the augmentation of one episode, a function of (seed, split, epoch, number)."""
-        return np.random.Generator(np.random.Philox(key=self._key(epoch), counter=[0, 0, number, AUGMENTATION]))
+        return self.random_numbers(epoch, number, AUGMENTATION)
+
+    def random_numbers(self, epoch: int, number: int, purpose: int) -> np.random.Generator:
+        """The stream of one purpose and one number, a function of (seed, split, epoch, number)."""
+        return np.random.Generator(np.random.Philox(key=self._key(epoch), counter=[0, 0, number, purpose]))
 
     def sha256(self, n_episodes: int) -> str:
         """Hash over pictures and labels of episodes 0..n_episodes-1 (of epoch 0): the identity of an evaluation."""
@@ -173,6 +181,42 @@ class EpisodeSampler:
         state = self._state["state"]
         state["key"], state["counter"][:] = self._keys[1], (0, 0, number, purpose)
         self._generator.bit_generator.state = self._state
+
+
+class MixedEpisodeSampler:
+    """Draws the episodes of one split in several sizes or query distributions, one of them for every 64 episodes.
+
+    Which one is a function of (seed, split, epoch, i // 64), so that batches whose numbers stay within such a block can
+    be stacked, and what a block holds is what its sampler draws for these numbers.
+
+    Args:
+        samplers: one for each size, alike in seed and split; each is as likely as the others.
+    """
+
+    def __init__(self, samplers: Sequence[EpisodeSampler]) -> None:
+        self.samplers = samplers
+
+    def draw(self, epoch: int, numbers: Sequence[int] | IntArray) -> EpisodeIndex:
+        """The episodes with these numbers [T], all of one block."""
+        blocks = {int(number) // MIXED_BLOCK for number in numbers}
+        assert len(blocks) == 1, "a batch lies within one block"
+        return self._sampler(epoch, blocks.pop()).draw(epoch, numbers)
+
+    def generator(self, epoch: int, number: int) -> np.random.Generator:
+        """Random numbers for the augmentation of one episode, a function of (seed, split, epoch, number)."""
+        return self.samplers[0].generator(epoch, number)
+
+    def sha256(self, n_episodes: int) -> str:
+        """Hash over pictures and labels of episodes 0..n_episodes-1 (of epoch 0)."""
+        digest = hashlib.sha256(f"mixed {n_episodes}".encode())
+        for first in range(0, n_episodes, MIXED_BLOCK):
+            index = self.draw(0, range(first, min(first + MIXED_BLOCK, n_episodes)))
+            digest.update(np.concatenate(index, axis=1).astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _sampler(self, epoch: int, block: int) -> EpisodeSampler:
+        place = self.samplers[0].random_numbers(epoch, block, SIZES).integers(len(self.samplers))
+        return self.samplers[int(place)]
 
 
 def check_sizes(*, n_way: int, n_shot: int, n_query: int, seed: int, dirichlet: float | None) -> None:

@@ -40,7 +40,7 @@ class Evidence(NamedTuple):
 
 
 class AssignmentCorrection(EntryNetwork):
-    """What to add to the gradient towards the assignment, an EntryNetwork; it starts at zero.
+    """What to add to the gradient towards the assignment, or to the last logits, an EntryNetwork; it starts at zero.
 
     Every entry sees its logit less the query's mean, probability, assignment and neighbourhood with their logarithms,
     the class's share of the queries and the query's entropy.
@@ -95,11 +95,18 @@ class TransportSIB(Method):
     - how strictly the prior holds is learned, and so is how that changes with the imbalance of the predictions;
     - the network also sees the mean label of each query's neighbours among support and queries;
     - the exact gradient of the support's cross-entropy is added, with a learned weight;
-    - step sizes and these weights are learned for every step.
+    - theta moves a learned share of the way to the mean of what is assigned to a class, support included (PT-MAP's
+      move): the gradient is at rest as soon as predictions agree with the plan, the mean goes on to where features are;
+    - step sizes and these weights are learned for every step;
+    - a second correction is added to the logits after the last step. It can do what no theta can, favour a class, and
+      it is what tells balanced queries from unbalanced ones where training has met both: relaxed transport only ever
+      takes from classes that are predicted often.
 
     The logits after a step include the plan's column potentials, so that their softmax is the plan. One set of weights
-    serves any number of ways, shots and queries. Transductive. The training loss is the cross-entropy after the last
-    step, plus `deep_weight` times the mean of that after the earlier ones.
+    serves any number of ways, shots and queries, and what it assumes of the queries' proportions is what it was trained
+    on: mix sizes and distributions in training (EpisodicDataModule's train_n_shot and train_dirichlet). Transductive.
+    The training loss is the cross-entropy after the last step, plus `deep_weight` times the mean of that after the
+    earlier ones.
 
     Args:
         initializer: lambda; None takes SIB's ScaledClassMeans.
@@ -109,9 +116,11 @@ class TransportSIB(Method):
         scale: what the factor s between cosine and logit starts at.
         deep_weight: weight of the losses before the last step.
         transport: whether the gradient starts towards the plan; without, only the learned correction is left.
-        correction: whether the learned correction is added.
+        correction: whether the learned correction is added to the gradient.
+        last_correction: whether one is added to the last logits.
+        mean_pull: whether theta is pulled towards the means of what is assigned.
         support_gradient: whether the support's gradient is added.
-        neighbourhood: whether the network sees the neighbours.
+        neighbourhood: whether the corrections see the neighbours.
     """
 
     def __init__(
@@ -124,6 +133,8 @@ class TransportSIB(Method):
         deep_weight: float = 0.5,
         transport: bool = True,
         correction: bool = True,
+        last_correction: bool = True,
+        mean_pull: bool = True,
         support_gradient: bool = True,
         neighbourhood: bool = True,
     ) -> None:
@@ -135,12 +146,15 @@ class TransportSIB(Method):
             )
         self.initializer = ScaledClassMeans() if initializer is None else initializer
         self.correction = AssignmentCorrection(width) if correction else None
+        self.last_correction = AssignmentCorrection(width) if last_correction else None
         self.n_steps: int = n_steps
         self.power, self.deep_weight = power, deep_weight
         self.transport = transport
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.log_step = nn.Parameter(torch.full((n_steps,), math.log(0.5)))
         self.log_support = nn.Parameter(torch.full((n_steps,), math.log(0.2))) if support_gradient else None
+        self.pull = nn.Parameter(torch.full((n_steps,), -2.0)) if mean_pull else None
+        self.log_pull_sharpness = nn.Parameter(torch.zeros(n_steps)) if mean_pull else None
         self.strictness = nn.Parameter(torch.full((n_steps + 1,), 2.0)) if transport else None
         self.strictness_slope = nn.Parameter(torch.zeros(n_steps + 1)) if transport else None
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(10.0))) if neighbourhood else None
@@ -163,11 +177,15 @@ class TransportSIB(Method):
                 potentials = self._potentials(logits, step)
                 shown.append(logits + potentials if step else logits)
                 gradients.append(self._query_gradient(logits, potentials, known, neighbours))
-                weights = weights - self.log_step[step].exp() * self._direction(
-                    weights, support, known, query, gradients[-1], step
-                )
+                direction = self._direction(weights, support, known, query, gradients[-1], step)
+                weights = self._pulled(weights, support, known, query, logits + potentials, step)
+                weights = weights - self.log_step[step].exp() * direction
             logits = cosine_logits(query, weights, self.scale, 0.0)
-            shown.append(logits + self._potentials(logits, self.n_steps))
+            planned = logits + self._potentials(logits, self.n_steps)
+            if self.last_correction is not None:
+                evidence = self._evidence(logits, class_softmax(planned), known, neighbours)
+                planned = planned + self.last_correction(evidence)
+            shown.append(planned)
             return Refinement(torch.stack(shown), torch.stack(gradients))
 
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
@@ -209,10 +227,25 @@ class TransportSIB(Method):
         gradient = probabilities - assignment if self.transport else torch.zeros_like(logits)
         if self.correction is None:
             return gradient
+        return gradient + self.correction(self._evidence(logits, assignment, known, neighbours))
+
+    def _evidence(self, logits: Tensor, assignment: Tensor, known: Tensor, neighbours: Tensor | None) -> Evidence:
         around = torch.full_like(assignment, 1 / logits.shape[-1])
         if neighbours is not None:
             around = torch.bmm(neighbours, torch.cat([known, assignment], dim=1))
-        return gradient + self.correction(Evidence(logits, assignment, around))
+        return Evidence(logits, assignment, around)
+
+    def _pulled(
+        self, weights: Tensor, support: Tensor, known: Tensor, query: Tensor, planned: Tensor, step: int
+    ) -> Tensor:
+        """The weights [T, N, D] moved towards the means of support and queries under the plan, made sharper."""
+        if self.pull is None or self.log_pull_sharpness is None:
+            return weights
+        assignment = class_softmax(planned * self.log_pull_sharpness[step].exp())  # [T, Q, N]
+        members = torch.cat([known, assignment], dim=1)  # [T, S+Q, N]
+        total = torch.bmm(members.transpose(1, 2), torch.cat([support, query], dim=1))
+        means = total / members.sum(1).unsqueeze(-1)
+        return weights + torch.sigmoid(self.pull[step]) * (means - weights)
 
     def _direction(
         self, weights: Tensor, support: Tensor, known: Tensor, query: Tensor, gradient: Tensor, step: int

@@ -335,9 +335,50 @@ def test_training_may_have_other_sizes():
     assert gathered(data.val_dataloader()).support.shape[1] == 5
 
 
+def test_training_may_mix_sizes():
+    sizes = {"train_n_way": [3, 4], "train_n_shot": [1, 2], "train_dirichlet": [None, 0.5]}
+    data = make(n_query=2, train_episodes=1280, **sizes)
+    met = set()
+    loader = data.train_dataloader()
+    for number, episode in enumerate(loader):
+        episode.check()
+        counts = torch.nn.functional.one_hot(episode.query_labels).sum(1)  # [T, N]
+        met.add((number // 16, episode.n_way, episode.support_labels.shape[1] // episode.n_way))
+        assert episode.query_labels.shape == (4, 2 * episode.n_way)
+        assert episode.numbers.tolist() == list(range(4 * number, 4 * number + 4))
+        met.add((number // 16, "balanced" if bool((counts == 2).all()) else "unbalanced"))
+    assert len({block for block, *_ in met}) == 20
+    assert {rest for _, *rest in map(tuple, met) if len(rest) == 2 for rest in [tuple(rest)]} == {
+        (n_way, n_shot) for n_way in (3, 4) for n_shot in (1, 2)
+    }
+    assert {kind for _, *rest in met if len(rest) == 1 for kind in rest} == {"balanced", "unbalanced"}
+    described = data.describe("train")
+    assert (described["n_way"], described["n_shot"], described["n_query"]) == ([3, 4], [1, 2], 2)
+    assert described["query_distribution"] == ["balanced", "dirichlet(0.5)"]
+    assert data.describe("val")["n_way"] == 5
+
+
+def test_mixed_sizes_do_not_hang_on_the_batch():
+    sizes = {"train_n_shot": [1, 2], "train_episodes": 192}
+    few, many = (
+        [episode for episode in make(tasks_per_batch=at_once, **sizes).train_dataloader()] for at_once in (2, 64)
+    )
+    for block, episode in enumerate(many):
+        assert_same(stack_episodes(few[32 * block : 32 * block + 32]), episode)
+
+
+def test_mixed_sizes_need_whole_batches_in_a_block():
+    with pytest.raises(ValueError, match=r"24 episodes a batch .* blocks of 64"):
+        make(train_n_shot=[1, 2], tasks_per_batch=24).train_dataloader()
+    make(train_n_shot=[2], tasks_per_batch=24).train_dataloader()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"train_n_way": []}, r"train_n_way=\[\]"),
+        ({"train_n_shot": [1, 0]}, "train_n_shot=0"),
+        ({"train_dirichlet": [None, -1.0]}, "dirichlet=-1.0"),
         ({"n_way": 0}, r"n_way=0 but an episode needs at least 1; raise data\.n_way"),
         ({"tasks_per_batch": 0}, r"tasks_per_batch=0 but it is at least 1; raise data\.tasks_per_batch"),
         ({"train_n_shot": 0}, "train_n_shot=0"),

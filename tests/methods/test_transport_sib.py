@@ -41,7 +41,10 @@ def by_autograd(method, support, labels, query):
         known = F.cross_entropy(logits_of(support, weights), labels, reduction="sum")
         loss = loss + method.log_support[step].exp().detach() * N_WAY / len(support) * known
         (gradient,) = torch.autograd.grad(loss / method.scale.detach(), weights)
-        weights = (weights - method.log_step[step].exp() * gradient).detach()
+        members = torch.cat([F.one_hot(labels, N_WAY).double(), plan])
+        means = torch.stack([(members[:, [c]] * features).sum(0) / members[:, c].sum() for c in range(N_WAY)])
+        pulled = weights + method.pull[step].sigmoid() * (means - weights)
+        weights = (pulled - method.log_step[step].exp() * gradient).detach()
     return sinkhorn_plan(logits_of(query, weights).unsqueeze(0), uniform, tolerance=1e-12)[0]
 
 
@@ -64,6 +67,21 @@ def test_the_prior_gives_way_where_queries_are_of_one_class(task):
     own = labels[:, :1].expand(-1, 8).unsqueeze(-1)
     shares = [m.classify(support, labels, query, N_WAY).softmax(-1).gather(-1, own).mean() for m in (bound, free)]
     assert shares[1] > shares[0] + 0.1
+
+
+def test_the_last_correction_adds_to_the_last_logits_alone(task):
+    method, without = made(), made(last_correction=False)
+    method.last_correction.readout.bias.data.fill_(0.7)
+    ours, plain = method.refine(*task, N_WAY).logits, without.refine(*task, N_WAY).logits
+    torch.testing.assert_close(ours[:-1], plain[:-1])
+    torch.testing.assert_close(ours[-1], plain[-1] + 0.7)
+
+
+def test_without_the_pull_the_means_do_not_matter(task):
+    method = made()
+    method.pull.data.fill_(-50.0)
+    without = made(mean_pull=False)
+    torch.testing.assert_close(method.classify(*task, N_WAY), without.classify(*task, N_WAY))
 
 
 def test_earlier_steps_are_trained_too(task):
