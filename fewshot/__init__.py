@@ -13,7 +13,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewshot.data.datamodule import ClassDataModule, EpisodicDataModule
+    from fewshot.data.class_datamodule import ClassDataModule
+    from fewshot.data.datamodule import EpisodicDataModule
     from fewshot.episode import Episode
     from fewshot.methods import SIB
     from fewshot.module import FewShotModule
@@ -32,7 +33,7 @@ __all__ = [
 
 _HOMES = {
     "SIB": "fewshot.methods",
-    "ClassDataModule": "fewshot.data.datamodule",
+    "ClassDataModule": "fewshot.data.class_datamodule",
     "Episode": "fewshot.episode",
     "EpisodicDataModule": "fewshot.data.datamodule",
     "FewShotModule": "fewshot.module",

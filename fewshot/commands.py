@@ -16,6 +16,7 @@ from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+import fewshot.data.class_datamodule
 import fewshot.data.datamodule
 import fewshot.data.sets
 import fewshot.methods

@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer, seed_everything
 
 from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
 from fewshot.backbones.config import BackboneConfig
-from fewshot.data.datamodule import ClassDataModule
+from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.sets import Glyphs
 from fewshot.methods import SIB, MLPGradient
 

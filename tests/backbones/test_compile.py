@@ -14,7 +14,7 @@ from torch import nn
 
 from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
 from fewshot.backbones.config import BackboneConfig
-from fewshot.data.datamodule import ClassDataModule
+from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.images import Images
 from fewshot.data.sets import DataSet
 from fewshot.data.transforms import Preprocessing

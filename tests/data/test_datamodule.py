@@ -15,7 +15,8 @@ from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor
 
 from fewshot.data import sampler as sampler_module
-from fewshot.data.datamodule import ClassDataModule, EpisodicDataModule
+from fewshot.data.class_datamodule import ClassDataModule
+from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.data.images import Images
 from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.sets.folder import ImageFolderSplits
