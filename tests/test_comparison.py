@@ -105,9 +105,9 @@ def test_every_method_is_measured_as_test_measures_it(work, capsys):
 
 def test_a_method_of_ones_own_joins_the_others(work, monkeypatch):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    (work / "my_method.py").write_text(readme.split("# my_method.py\n")[1].split("```")[0])
+    (work / "method_of_the_readme.py").write_text(readme.split("# my_method.py\n")[1].split("```")[0])
     monkeypatch.syspath_prepend(work)
-    _, comparison = compared("--methods.mine.method", "my_method.NearestMedian", "--dirichlet", "null")
+    _, comparison = compared("--methods.mine.method", "method_of_the_readme.NearestMedian", "--dirichlet", "null")
     rows = {row["method"]: row for row in comparison["rows"]}
     assert rows.keys() == {"nearest", "PT-MAP", "mine"}
     assert rows["mine"]["accuracy"] > 1 / 3

@@ -18,24 +18,28 @@ FAMILIES = [
     "resnet18",
     "convnext_atto",
     "vit_tiny_patch16_224",
+    "mobilenetv3_small_050",
+    "mixer_s32_224",
+    "levit_128s",
+    "dla46_c",
+]
+FURTHER_FAMILIES = [
     "swin_tiny_patch4_window7_224",
     "efficientnet_b0",
     "efficientvit_b0",
-    "mobilenetv3_small_050",
     "regnetx_002",
     "densenet121",
     "ghostnet_050",
-    "mixer_s32_224",
     "deit_tiny_distilled_patch16_224",
-    "levit_128s",
     "coat_lite_tiny",
-    "dla46_c",
     "xcit_nano_12_p16_224",
     "mobilevit_xxs",
 ]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in FURTHER_FAMILIES)]
+)
 def test_an_episode_through_any_family(name: str) -> None:
     """2-way 1-shot with one query a class, which is the support again with a little noise."""
     torch.manual_seed(0)
