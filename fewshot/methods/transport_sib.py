@@ -37,19 +37,21 @@ class Evidence(NamedTuple):
     """[T, Q, N], by relaxed transport; rows sum to one."""
     neighbourhood: Tensor
     """[T, Q, N], the mean label of a query's neighbours among support and queries; rows sum to one."""
+    shots: float
+    """Support examples a class, on average."""
 
 
 class AssignmentCorrection(EntryNetwork):
     """What to add to the gradient towards the assignment, or to the last logits, an EntryNetwork; it starts at zero.
 
     Every entry sees its logit less the query's mean, probability, assignment and neighbourhood with their logarithms,
-    the class's share of the queries and the query's entropy.
+    the class's share of the queries, the query's entropy, and the logarithms of how many shots and queries a class has.
 
     Args:
         width: hidden units of an entry.
     """
 
-    N_INPUTS = 9
+    N_INPUTS = 11
 
     def __init__(self, width: int = 32) -> None:
         super().__init__(self.N_INPUTS, width)
@@ -58,7 +60,7 @@ class AssignmentCorrection(EntryNetwork):
 
     def forward(self, evidence: Evidence) -> Tensor:
         """[T, Q, N]."""
-        logits, assignment, neighbourhood = evidence
+        logits, assignment, neighbourhood, shots = evidence
         n_way = logits.shape[-1]
         log_probabilities = logits.log_softmax(-1)
         probabilities = log_probabilities.exp()
@@ -75,9 +77,11 @@ class AssignmentCorrection(EntryNetwork):
                 (neighbourhood * n_way + 1e-3).log(),
                 share.expand_as(logits),
                 entropy.expand_as(logits),
+                torch.full_like(logits, math.log(shots)),
+                torch.full_like(logits, math.log(logits.shape[1] / n_way)),
             ],
             dim=-1,
-        )  # [T, Q, N, 9]
+        )  # [T, Q, N, 11]
         return self.combined(entries)
 
 
@@ -104,7 +108,8 @@ class TransportSIB(Method):
 
     The logits after a step include the plan's column potentials, so that their softmax is the plan. One set of weights
     serves any number of ways, shots and queries, and what it assumes of the queries' proportions is what it was trained
-    on: mix sizes and distributions in training (EpisodicDataModule's train_n_shot and train_dirichlet). Transductive.
+    on: mix sizes and distributions in training (EpisodicDataModule's train_n_way, train_n_shot, train_n_query and
+    train_dirichlet); the corrections see how many shots and queries a class has. Transductive.
     The training loss is the cross-entropy after the last step, plus `deep_weight` times the mean of that after the
     earlier ones.
 
@@ -233,7 +238,7 @@ class TransportSIB(Method):
         around = torch.full_like(assignment, 1 / logits.shape[-1])
         if neighbours is not None:
             around = torch.bmm(neighbours, torch.cat([known, assignment], dim=1))
-        return Evidence(logits, assignment, around)
+        return Evidence(logits, assignment, around, shots=known.shape[1] / known.shape[2])
 
     def _pulled(
         self, weights: Tensor, support: Tensor, known: Tensor, query: Tensor, planned: Tensor, step: int
