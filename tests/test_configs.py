@@ -238,6 +238,8 @@ def small(config: Path, workplace: Path) -> list[str]:
     changes += [f"--data.n_query={N_QUERY}", f"--data.val_episodes={N_EPISODES}", f"--data.test_episodes={N_EPISODES}"]
     method = loaded.model.init_args.get("method", {}).get("init_args", {})
     changes += [f"--model.method.init_args.{name}={few}" for name, few in FEW_STEPS.items() if name in method]
+    if data.get("train_n_query"):
+        changes += ["--data.train_n_shot=[1,5]", f"--data.train_n_query=[2,{N_QUERY}]"]
     if data.get("augmented_views"):
         changes.append("--data.augmented_views=2")
     if data.get("num_workers"):
