@@ -34,8 +34,16 @@ def pytest_configure(config: pytest.Config) -> None:
         WANDB_DATA_DIR=str(folder / "wandb-data"),
         HF_HUB_OFFLINE="1",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Two threads, where nobody says how many, for what takes minutes; one for the rest.
+
+    The rest works on small tensors, and on a machine that is not idle threads wait for each other: seven times as long.
+    """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(2)
+        torch.set_num_threads(2 if item.get_closest_marker("slow") else 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
