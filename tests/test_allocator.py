@@ -27,7 +27,13 @@ print(kept, faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-@pytest.mark.parametrize("variables", [{}, {"MALLOC_MMAP_MAX_": "65536"}], ids=["by default", "set by the environment"])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        pytest.param({}, id="by default"),
+        pytest.param({"MALLOC_MMAP_MAX_": "65536"}, id="set by the environment", marks=pytest.mark.slow),
+    ],
+)
 def test_freed_memory_is_kept(variables):
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
     done = subprocess.run(

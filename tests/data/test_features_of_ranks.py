@@ -20,6 +20,8 @@ from fewshot.data.images import Images, PictureFiles, load_images
 from fewshot.data.transforms import Preprocessing
 from fewshot.ranks import gathered, share_buffers
 
+pytestmark = pytest.mark.slow
+
 PREPROCESSING = Preprocessing(8, 8, (0.5,) * 3, (0.25,) * 3, crop_padding=2, colour_jitter=0.4, flip=True)
 N_PICTURES = 1100  # five batches, the last one not full: three for one rank, two for the other
 
