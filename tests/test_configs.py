@@ -294,8 +294,9 @@ def test_a_config_without_training_is_tested_and_predicts(
 
 
 def fitted_in_turn(config: Path) -> Any:
-    """Slow where a config differs in the shots alone, or in MAML's order, from one that is run by default."""
-    twin = config.with_stem(config.stem.replace("5way5shot", "5way1shot").replace("_fomaml_", "_maml_"))
+    """Slow where a config differs in shots, data or MAML's order alone from one that is run by default."""
+    twin = config.stem.replace("5way5shot", "5way1shot").replace("_fomaml_", "_maml_")
+    twin = config.with_stem(twin.replace("mini_imagenet_", "cifar_fs_"))
     return pytest.param(config, marks=[pytest.mark.slow] if twin != config and twin in CONFIGS else [], id=config.stem)
 
 
