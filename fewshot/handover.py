@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -30,6 +31,12 @@ def hand_over_preprocessing(backbone: Any, config: BackboneConfig, trainer: Trai
         if size is None and not backbone.takes_any_size:
             size = backbone.image_size
         datamodule.adapt(channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=size)
+
+
+def record_pictures(checkpoint: dict[str, Any], module: Any) -> None:
+    """Write into a checkpoint how its pictures became tensors, so that it serves pictures without its data set."""
+    preprocessing = getattr(getattr(module._trainer, "datamodule", None), "preprocessing", None)
+    checkpoint["pictures"] = module.pictures if preprocessing is None else asdict(preprocessing)
 
 
 def encode(module: Any, pictures: Tensor) -> Tensor:

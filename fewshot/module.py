@@ -19,7 +19,14 @@ from fewshot.construction import record_hyperparameters
 from fewshot.divergence import divergence
 from fewshot.episode import Episode
 from fewshot.functional.descent import logit_gradient
-from fewshot.handover import check_precision, compute_features, encode, hand_over_preprocessing, hand_over_profiler
+from fewshot.handover import (
+    check_precision,
+    compute_features,
+    encode,
+    hand_over_preprocessing,
+    hand_over_profiler,
+    record_pictures,
+)
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import (
@@ -105,6 +112,8 @@ class FewShotModule(LightningModule):
         self.losses = nn.ModuleDict({split: EpisodeLoss() for split in ("val", "test")})
         self.test_counts = EpisodeCounts()
         self.results: dict[str, dict[str, Any]] = {}
+        self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
+        self.temperature: float | None = None  # of calibrated probabilities, once validation has found it
 
     def forward(self, episode: Episode) -> Refinement:
         """Logits of the queries before and after every refinement step."""
@@ -237,10 +246,13 @@ class FewShotModule(LightningModule):
         """Leave out where the backbone's first weights came from: the checkpoint holds the weights themselves."""
         drop_initial_weights(checkpoint)
         checkpoint["preprocessing"] = self.backbone.preprocessing
+        record_pictures(checkpoint, self)
+        checkpoint["temperature"] = self.temperature
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
         self.backbone.preprocessing = checkpoint.get("preprocessing")
+        self.pictures, self.temperature = checkpoint.get("pictures"), checkpoint.get("temperature")
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
 
     def _evaluate(self, episode: Episode, split: str) -> None:

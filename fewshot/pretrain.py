@@ -16,7 +16,13 @@ from fewshot.backbones.config import BackboneConfig, drop_initial_weights
 from fewshot.construction import record_hyperparameters
 from fewshot.episode import Episode
 from fewshot.functional.prototypes import normalized
-from fewshot.handover import check_precision, compute_features, hand_over_preprocessing, hand_over_profiler
+from fewshot.handover import (
+    check_precision,
+    compute_features,
+    hand_over_preprocessing,
+    hand_over_profiler,
+    record_pictures,
+)
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
@@ -108,6 +114,7 @@ class PretrainModule(LightningModule):
         self.nearest_mean = NearestClassMean()
         self.accuracies = nn.ModuleDict({"val": EpisodeAccuracy(), "test": EpisodeAccuracy()})
         self.results: dict[str, dict[str, Any]] = {}
+        self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [B, D] of pictures [B, C, H, W]."""
@@ -218,10 +225,12 @@ class PretrainModule(LightningModule):
         """Leave out where the backbone's first weights came from: the checkpoint holds the weights themselves."""
         drop_initial_weights(checkpoint)
         checkpoint["preprocessing"] = self.backbone.preprocessing
+        record_pictures(checkpoint, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
         self.backbone.preprocessing = checkpoint.get("preprocessing")
+        self.pictures = checkpoint.get("pictures")
         hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
 
     def _evaluate(self, episode: Episode, split: str) -> None:

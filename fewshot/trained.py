@@ -1,0 +1,58 @@
+"""A trained model by the file it lies in, with everything that pictures need on their way into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fewshot.backbones import resolve_weights
+from fewshot.backbones.weights import read_checkpoint
+from fewshot.data.transforms import Preprocessing
+from fewshot.module import FewShotModule
+
+
+class Trained(NamedTuple):
+    """A model of a run, ready for pictures that are not of its data set."""
+
+    module: FewShotModule
+    """In evaluation mode, on the CPU."""
+    preprocessing: Preprocessing
+    """How its pictures became tensors."""
+    file: Path
+    """The checkpoint."""
+
+
+def load_trained(path: str | os.PathLike[str]) -> Trained:
+    """The model of a checkpoint of FewShotModule.
+
+    Args:
+        path: a checkpoint file, or the folder of a run or experiment, whose best.ckpt is taken.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, is of something else, or does not say how pictures became tensors.
+    """
+    file = resolve_weights(path)
+    content = read_checkpoint(file)
+    if "method" not in content.get("hyper_parameters", {}):
+        raise ValueError(
+            f"{file} is no checkpoint of FewShotModule; weights of a backbone go to backbone.weights, with a method "
+            "that needs no training"
+        )
+    preprocessing = recorded_preprocessing(content, file)
+    module = FewShotModule.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+    assert isinstance(module, FewShotModule)
+    return Trained(module.eval(), preprocessing, file)
+
+
+def recorded_preprocessing(content: Mapping[str, Any], file: Path) -> Preprocessing:
+    """How pictures became tensors, as a checkpoint of ours says; ValueError where it does not."""
+    pictures = content.get("pictures")
+    if not isinstance(pictures, Mapping):
+        raise ValueError(
+            f"{file} does not say how its pictures became tensors (size, mean, std); it was written before that was "
+            "recorded: run its fit again"
+        )
+    return Preprocessing(**pictures)
