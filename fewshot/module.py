@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fewshot.backbones.config import BackboneConfig, drop_initial_weights
 from fewshot.base_classes import hand_over_base_classes
+from fewshot.calibration import CalibrationError, CalibrationTemperature
 from fewshot.construction import record_hyperparameters
 from fewshot.divergence import divergence
 from fewshot.episode import Episode
@@ -47,7 +48,9 @@ class FewShotModule(LightningModule):
 
     Logged: train/loss with its terms, train/accuracy, and for methods with refinement steps the norm of the synthetic
     gradient and its cosine with the true one; under val/ and test/ loss, accuracy, accuracy_ci95, accuracy_step_<k> for
-    k = 0..K, and accuracy_nearest_mean, the yardstick on the same features. Accuracies are fractions of one.
+    k = 0..K, and accuracy_nearest_mean, the yardstick on the same features. Accuracies are fractions of one. Every
+    validation fits `temperature`, by which logits are divided where probabilities are to be believed; checkpoints hold
+    it, and test/ece is the calibration error that it leaves, a fraction of one.
 
     Args:
         method: features of a task to logits, see fewshot.methods.
@@ -66,6 +69,7 @@ class FewShotModule(LightningModule):
     backbone: Any
     accuracies: Any
     losses: Any
+    calibration_errors: Any
 
     def __init__(
         self,
@@ -110,6 +114,8 @@ class FewShotModule(LightningModule):
             }
         )
         self.losses = nn.ModuleDict({split: EpisodeLoss() for split in ("val", "test")})
+        self.calibration = CalibrationTemperature()
+        self.calibration_errors = nn.ModuleDict({name: CalibrationError() for name in ("ece", "ece_uncalibrated")})
         self.test_counts = EpisodeCounts()
         self.results: dict[str, dict[str, Any]] = {}
         self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
@@ -276,12 +282,22 @@ class FewShotModule(LightningModule):
             counts = {name: correct[:0] for name, correct in counts.items()}
         for name, correct in counts.items():
             self.accuracies[f"{split}_{name}"].update(correct, labels)
+        self._calibrate(refinement.logits[-1][: len(labels)], labels, split)
         if split == "test" and episode.numbers is not None:
             self.test_counts.update(episode.numbers, list(counts.values()), labels)
         self.losses[split].update(loss, len(labels))
 
+    def _calibrate(self, logits: Tensor, labels: Tensor, split: str) -> None:
+        if split == "val":
+            self.calibration.update(logits, labels)
+            return
+        for name, temperature in (("ece", self.temperature or 1.0), ("ece_uncalibrated", 1.0)):
+            self.calibration_errors[name].update((logits / temperature).softmax(-1), labels)
+
     def _reset(self, split: str) -> None:
         self.losses[split].reset()
+        for metric in (self.calibration, *self.calibration_errors.values()):
+            metric.reset()
         for name, metric in self.accuracies.items():
             if name.startswith(f"{split}_"):
                 metric.reset()
@@ -304,7 +320,12 @@ class FewShotModule(LightningModule):
             nearest = self._accuracy(f"{split}_nearest_mean")
             logged[f"{split}/accuracy_nearest_mean"] = nearest.accuracy
             results |= {"accuracy_nearest_mean": nearest.accuracy, "ci95_nearest_mean": nearest.ci95}
+        if split == "val":
+            results["temperature"] = self.temperature = self.calibration.compute()
         if split == "test":
+            errors = {name: metric.compute() for name, metric in self.calibration_errors.items()}
+            results |= {"temperature": self.temperature, **errors}
+            logged["test/ece"] = errors["ece"]
             results |= self._paired(n_query=int(self.accuracies["test_0"].n_query))
         self.results[split] = results
         self.log(f"{split}/accuracy", logged.pop(f"{split}/accuracy"), prog_bar=True)

@@ -29,6 +29,10 @@ KEYS = {
     "not work on features",
     "ci95_nearest_mean": "its interval",
     "gain_over": "by nearest_mean and step_0: mean difference of the last step from it, paired by episode, and ci95",
+    "temperature": "what the checkpoint's logits are divided by for calibrated probabilities, fitted on validation "
+    "episodes; null where nothing was validated",
+    "ece": "expected calibration error of those probabilities after the last step, a fraction of one",
+    "ece_uncalibrated": "the same without the temperature",
     "data": "name of the data set",
     "split": "which split",
     "n_classes": "classes of the split",
@@ -154,4 +158,8 @@ def results_table(results: dict[str, Any]) -> str:
         other = "nearest class mean" if name == "nearest_mean" else "K = 0"
         difference = f"{100 * gain['difference']:+.2f} +- {100 * gain['ci95']:.2f}"
         lines.append(f"  gain of K = {len(per_step) - 1} over {other}: {difference} points (paired by episode)")
+    if "ece" in results:
+        temperature = results["temperature"]
+        how = "no temperature fitted" if temperature is None else f"temperature {temperature:.2f}"
+        lines.append(f"  expected calibration error  {100 * results['ece']:.2f} % ({how})")
     return "\n".join(lines)
