@@ -171,6 +171,28 @@ def test_query_order_permutes_rows(method, task):
     torch.testing.assert_close(refine(method, support, labels, query[:, order]).logits, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_query_is_classified_alone_where_the_method_is_inductive(method, task):
+    support, labels, query, _ = task
+    together = refine(method.eval(), support, labels, query).logits[-1]
+    with_fewer = refine(method, support, labels, query[:, :2]).logits[-1]
+    same = torch.allclose(together[:, :2], with_fewer, rtol=1e-9, atol=1e-9)
+    unrefined = isinstance(method, SIB) and method.evaluation_steps == 0
+    assert same == (not method.transductive or unrefined)
+
+
+def test_what_is_left_of_a_task_classifies_later_queries_alone(method, task):
+    support, labels, query, _ = task
+    logits = refine(method.eval(), support, labels, query).logits[-1]
+    with torch.inference_mode():
+        head = method.freeze(support, labels, query, logits, N_WAY)
+        frozen = head.logits(query)
+        unrefined = method.freeze(support, labels, query[:, :0], None, N_WAY).logits(query)
+    assert frozen.shape == unrefined.shape == logits.shape and frozen.isfinite().all() and unrefined.isfinite().all()
+    torch.testing.assert_close(head.logits(query[:, 3:4]), frozen[:, 3:4])
+    one = method.freeze(support[:1], labels[:1], query[:1], logits[:1], N_WAY).logits(query[:1])
+    torch.testing.assert_close(one, frozen[:1], rtol=1e-6, atol=1e-6)
+
+
 def test_support_order_does_not_matter(method, task):
     method.eval()
     support, labels, query, _ = task

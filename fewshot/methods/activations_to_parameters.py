@@ -31,6 +31,8 @@ class ActivationsToParameters(Method):
         scale: what the learned factor of the cosine starts at.
     """
 
+    transductive = False
+
     def __init__(self, n_layers: int = 2, scale: float = 10.0) -> None:
         super().__init__()
         if n_layers < 1:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from fewshot.construction import Recorded
 from fewshot.episode import Episode
+from fewshot.functional.information import class_softmax
+from fewshot.methods.frozen import FrozenHead, distilled_head
 from fewshot.sections import section
 
 
@@ -81,6 +83,10 @@ class Method(Recorded, nn.Module, ABC):
     """The only number of ways this instance serves, or None where it serves any."""
     n_steps: int = 0
     """K, refinement steps in training."""
+    test_steps: int | None = None
+    """K in evaluation mode where it differs; None takes n_steps."""
+    transductive: bool = True
+    """Whether which other queries there are changes what is said of one; False classifies each of them alone."""
     on_features: bool = True
     """Whether `classify` on features is all there is to it; False for a method that needs the backbone's weights."""
     relabels: bool = True
@@ -155,7 +161,7 @@ class Method(Recorded, nn.Module, ABC):
     @property
     def evaluation_steps(self) -> int:
         """K in evaluation mode."""
-        return self.n_steps
+        return self.n_steps if self.test_steps is None else self.test_steps
 
     @abstractmethod
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -174,6 +180,27 @@ class Method(Recorded, nn.Module, ABC):
         Args: as in `classify`.
         """
         return Refinement(self.classify(support, support_labels, query, n_way).unsqueeze(0))
+
+    def freeze(
+        self, support: Tensor, support_labels: Tensor, query: Tensor, logits: Tensor | None, n_way: int
+    ) -> FrozenHead:
+        """The classifier that a transductive method leaves behind, for pictures that come after refinement.
+
+        A linear head that repeats what the method said of the queries, see `distilled_head`; a method whose own
+        weights are such a head overrides this.
+
+        Args:
+            support: [T, S, D] features.
+            support_labels: [T, S] int64 in 0..N-1.
+            query: [T, Q, D] features.
+            logits: [T, Q, N], what `classify` gave; None where there were no queries to refine with.
+            n_way: N.
+        """
+        if logits is None:
+            query = query[:, :0]
+            logits = query.new_zeros(len(query), 0, n_way)
+        support, query = in_full_precision(support), in_full_precision(query)
+        return distilled_head(support, support_labels, query, class_softmax(in_full_precision(logits)))
 
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is the training loss: the queries' cross-entropy after the last step, and the extras.

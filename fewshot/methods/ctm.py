@@ -34,6 +34,7 @@ class CTM(Method):
         scale: what the learned factor of the cosine starts at.
     """
 
+    transductive = False
     relabels = False
 
     def __init__(self, n_way: int = 5, width: int = 64, n_masked: int = 256, scale: float = 10.0) -> None:

@@ -36,6 +36,7 @@ class GNN(Method):
         dropout: of the backbone's features, in training; the published embedding network has dropout.
     """
 
+    transductive = False
     relabels = False
 
     def __init__(

@@ -30,6 +30,8 @@ class ImprintedWeights(Method):
         step_size: of the gradient averaged over the support.
     """
 
+    transductive = False
+
     def __init__(self, scale: float = 10.0, n_steps: int = 0, step_size: float = 0.1) -> None:
         super().__init__()
         if n_steps < 0 or not step_size > 0:

@@ -46,6 +46,8 @@ class LEO(Method):
         orthogonality_weight: lambda_2, of the decoder's correlations.
     """
 
+    transductive = False
+
     def __init__(
         self,
         n_latents: int = 64,

@@ -85,10 +85,6 @@ class MAML(Method):
     def build(self, n_features: int) -> None:
         self.head = nn.Linear(n_features, self.n_way)
 
-    @property
-    def evaluation_steps(self) -> int:
-        return self.n_steps if self.test_steps is None else self.test_steps
-
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         return self.refine(support, support_labels, query, n_way).logits[-1]
 

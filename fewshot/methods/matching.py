@@ -72,6 +72,8 @@ class MatchingNetworks(Method):
         context: full context embeddings; None compares the features as they are.
     """
 
+    transductive = False
+
     def __init__(
         self, scale: float = 10.0, learn_scale: bool = True, context: FullContextEmbedding | None = None
     ) -> None:

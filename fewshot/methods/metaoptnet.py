@@ -25,6 +25,8 @@ class MetaOptNetRidge(Method):
         scale: what the learned factor of the scores starts at; 1 in the published code.
     """
 
+    transductive = False
+
     def __init__(self, regularizer: float = 50.0, scale: float = 1.0) -> None:
         super().__init__()
         if not regularizer > 0:
@@ -52,6 +54,8 @@ class MetaOptNetSVM(Method):
         n_iterations: Newton steps of the interior-point solver, 15 in the paper; accuracy is no longer changed by more.
         scale: what the learned factor of the scores starts at; 1 in the published code.
     """
+
+    transductive = False
 
     def __init__(self, cost: float = 0.1, n_iterations: int = 15, scale: float = 1.0) -> None:
         super().__init__()

@@ -19,6 +19,8 @@ class NearestClassMean(Method):
         scale: multiplies the cosine; it changes the probabilities, not the predicted class.
     """
 
+    transductive = False
+
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()
         self.scale = scale

@@ -20,6 +20,8 @@ class ProtoNet(Method):
         learn_temperature: whether the temperature is trained, from the value given (not in the paper).
     """
 
+    transductive = False
+
     def __init__(self, temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(float(temperature))) if learn_temperature else float(temperature)

@@ -34,6 +34,8 @@ class R2D2(Method):
         bias: what b starts at.
     """
 
+    transductive = False
+
     def __init__(self, regularizer: float = 50.0, scale: float = 10.0, bias: float = 0.0) -> None:
         super().__init__()
         if not regularizer > 0:

@@ -30,6 +30,8 @@ class RelationNetwork(Method):
         width: hidden units of the comparator.
     """
 
+    transductive = False
+
     def __init__(self, width: int = 128) -> None:
         super().__init__()
         if width < 1:

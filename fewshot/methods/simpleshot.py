@@ -23,6 +23,7 @@ class SimpleShot(Method):
         scale: multiplies minus the squared distance; it changes the probabilities, not the predicted class.
     """
 
+    transductive = False
     needs_base = "features"
 
     def __init__(self, scale: float = 10.0) -> None:

@@ -102,6 +102,7 @@ class SNAIL(Method):
         dropout: of the backbone's features, in training; the paper has dropout in its embedding network.
     """
 
+    transductive = False
     relabels = False
 
     def __init__(

@@ -79,6 +79,7 @@ class TADAM(Method):
         ValueError: a depth below 1 or a negative penalty.
     """
 
+    transductive = False
     on_features = False
 
     def __init__(self, temperature: float = 1.0, depth: int = 3, penalty: float = 0.01) -> None:
