@@ -177,7 +177,7 @@ def test_a_query_is_classified_alone_where_the_method_is_inductive(method, task)
     with_fewer = refine(method, support, labels, query[:, :2]).logits[-1]
     same = torch.allclose(together[:, :2], with_fewer, rtol=1e-9, atol=1e-9)
     unrefined = isinstance(method, SIB) and method.evaluation_steps == 0
-    assert same == (not method.transductive or unrefined)
+    assert same == (not method.transductive or unrefined or not method.on_features)  # MAML's BatchNorm is not seen here
 
 
 def test_what_is_left_of_a_task_classifies_later_queries_alone(method, task):
