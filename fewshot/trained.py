@@ -47,7 +47,7 @@ def load_trained(path: str | os.PathLike[str]) -> Trained:
     return Trained(module.eval(), preprocessing, file)
 
 
-def recorded_preprocessing(content: Mapping[str, Any], file: Path) -> Preprocessing:
+def recorded_preprocessing(content: Mapping[str, Any], file: str | os.PathLike[str]) -> Preprocessing:
     """How pictures became tensors, as a checkpoint of ours says; ValueError where it does not."""
     pictures = content.get("pictures")
     if not isinstance(pictures, Mapping):

@@ -1,0 +1,165 @@
+"""One task from beginning to end: a few labelled features, many unlabelled ones, and what comes after them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.calibration import CalibrationTemperature
+from fewshot.methods.base import Method
+from fewshot.methods.frozen import FrozenHead
+
+MAX_FOLDS = 5
+"""Times that a picture of every class is taken out of the support to see how far probabilities can be believed."""
+AT_ONCE = 4096
+"""Later queries that are classified at a time."""
+
+
+class Adapted(NamedTuple):
+    """A method told what one task is about. Letters: N classes, S support, Q unlabelled."""
+
+    support: Tensor
+    """[1, S, D]."""
+    support_labels: Tensor
+    """[1, S] int64."""
+    n_way: int
+    head: FrozenHead | None
+    """What classifies later pictures; None for a method that classifies each of them by the support."""
+    temperature: float
+    """What logits are divided by for probabilities."""
+    before: Tensor
+    """[Q, N] probabilities of the unlabelled before refinement."""
+    probabilities: Tensor
+    """[Q, N] after it."""
+
+
+def adapt(
+    method: Method,
+    support: Tensor,
+    support_labels: Tensor,
+    unlabelled: Tensor,
+    n_way: int,
+    *,
+    chunk_size: int | None = None,
+    temperature: float | None = None,
+) -> Adapted:
+    """Tell a method the task: classify the unlabelled jointly, and keep what later pictures are classified by.
+
+    Args:
+        method: in evaluation mode.
+        support: [S, D].
+        support_labels: [S] int64 in 0..N-1, every class at least once.
+        unlabelled: [Q, D], none or more.
+        n_way: N.
+        chunk_size: how many unlabelled are refined together at most; they are dealt to chunks of about equal size
+            at random (by a fixed seed), so that every chunk has the mixture of the whole. None takes all together.
+        temperature: what logits are divided by; None finds it by `support_temperature`.
+
+    Raises:
+        ValueError: the method does not serve so many ways, or is none on features.
+    """
+    if not method.on_features:
+        raise ValueError(
+            f"{type(method).__name__} adapts the backbone itself to every task and has no classifier of features; use "
+            "a method that works on features, such as SIB or PTMAP"
+        )
+    method.check_ways(n_way)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size}; give 1 or more pictures, or None for all together")
+    with torch.inference_mode():
+        labelled, labels = support.unsqueeze(0), support_labels.unsqueeze(0)
+        if temperature is None:
+            temperature = support_temperature(method, support, support_labels, unlabelled, n_way, chunk_size=chunk_size)
+        before, after = _refined(method, labelled, labels, unlabelled, n_way, chunk_size)
+        head = None
+        if method.transductive:
+            freeze = method.freeze if chunk_size is None or len(unlabelled) <= chunk_size else _distilled(method)
+            head = freeze(labelled, labels, unlabelled.unsqueeze(0), after.unsqueeze(0) if len(after) else None, n_way)
+    before, after = ((logits / temperature).softmax(-1) for logits in (before, after))
+    return Adapted(labelled, labels, n_way, head, temperature, before, after)
+
+
+def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
+    """Probabilities [Q, N] of pictures that come after refinement, each classified alone.
+
+    Args:
+        method: the one that was adapted.
+        adapted: what `adapt` gave.
+        query: [Q, D].
+    """
+    parts = []
+    with torch.inference_mode():
+        for part in query.split(AT_ONCE) if len(query) else [query]:
+            if adapted.head is not None:
+                logits = adapted.head.logits(part.unsqueeze(0))
+            else:
+                logits = method.classify(adapted.support, adapted.support_labels, part.unsqueeze(0), adapted.n_way)
+            parts.append((logits[0].float() / adapted.temperature).softmax(-1))
+    return torch.cat(parts)
+
+
+def support_temperature(
+    method: Method,
+    support: Tensor,
+    support_labels: Tensor,
+    unlabelled: Tensor,
+    n_way: int,
+    *,
+    chunk_size: int | None = None,
+) -> float:
+    """The temperature with which probabilities of support pictures held out, one a class and fold, say their labels.
+
+    Held-out pictures are classified jointly with the unlabelled. Classes with one picture are not held out; where
+    fewer than two can be, the temperature is 1.
+
+    Args: as of `adapt`.
+    """
+    places = [(support_labels == c).nonzero().flatten() for c in range(n_way)]
+    folds = min(MAX_FOLDS, max(len(one) for one in places))
+    metric = CalibrationTemperature().to(support.device)
+    counted = 0
+    for fold in range(folds):
+        out = [int(one[fold]) for one in places if len(one) >= 2 and fold < len(one)]
+        if len(out) < 2:
+            continue
+        held = torch.tensor(out, device=support.device)
+        stays = torch.ones(len(support), dtype=torch.bool, device=support.device)
+        stays[held] = False
+        logits = _refined(
+            method,
+            support[stays].unsqueeze(0),
+            support_labels[stays].unsqueeze(0),
+            torch.cat([support[held], unlabelled if chunk_size is None else unlabelled[:chunk_size]]),
+            n_way,
+            None,
+        )[1]
+        metric.update(logits[: len(held)], support_labels[held])
+        counted += len(held)
+    return metric.compute() if counted else 1.0
+
+
+def _refined(
+    method: Method, support: Tensor, labels: Tensor, unlabelled: Tensor, n_way: int, chunk_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """Logits [Q, N] before and after refinement; support [1, S, D], labels [1, S], unlabelled [Q, D]."""
+    total = len(unlabelled)
+    before = after = unlabelled.new_zeros(total, n_way, dtype=torch.float32)
+    if not total:
+        return before, after
+    after = before.clone()
+    chunks = 1 if chunk_size is None else math.ceil(total / chunk_size)
+    order = np.arange(total) if chunks == 1 else np.random.default_rng(0).permutation(total)
+    for part in np.array_split(order, chunks):
+        places = torch.from_numpy(part).to(unlabelled.device)
+        logits = method.refine(support, labels, unlabelled[places].unsqueeze(0), n_way).logits
+        before[places], after[places] = logits[0, 0].float(), logits[-1, 0].float()
+    return before, after
+
+
+def _distilled(method: Method):  # type: ignore[no-untyped-def]
+    """The base class's `freeze`: with several chunks there are several sets of weights, and one head is wanted."""
+    return lambda *given: Method.freeze(method, *given)

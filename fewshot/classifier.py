@@ -1,0 +1,293 @@
+"""FewShotClassifier: one's own pictures in scikit-learn's conventions."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import fewshot.methods
+from fewshot.adaptation import Adapted, adapt, later
+from fewshot.data.transforms import Preprocessing
+from fewshot.feature_rows import check_rows, not_fitted, sklearn_tags
+from fewshot.labels import is_unlabelled, label_array, labels_of, sorted_classes
+from fewshot.methods import PTMAP, Method
+from fewshot.picture_encoder import PictureEncoder, as_pictures, encoder_of_backbone
+from fewshot.trained import load_trained
+
+
+class FewShotClassifier:
+    """Classifies pictures after a few labelled ones, with the unlabelled ones to help.
+
+    Rows given to `fit` without a label (-1, or None) drive the refinement, as in scikit-learn's semi-supervised
+    estimators, and get their labels in `transduction_`; `predict` and `predict_proba` then classify any pictures, each
+    alone, by what is left of the refined classifier: adapt once, predict later.
+
+        classifier = FewShotClassifier.from_checkpoint("runs/tiny_imagenet_conv4_transport_sib")
+        classifier.fit(labelled + unlabelled, ["cat", "cat", "dog", "dog"] + [None] * len(unlabelled))
+        classifier.transduction_[-1], classifier.predict(["new.jpg"])
+
+    Pictures are paths, Pillow images, numpy arrays [n, H, W, 3], tensors [n, 3, H, W] or lists of them; without a
+    backbone they are rows of features, [n, D]. Labels are of any hashable kind. Prediction changes nothing on the
+    classifier and may run in several threads. Pickling works as with any estimator; `save` and `load` do without.
+
+    Args:
+        backbone: a timm name, a network from [B, C, S, S] to [B, D], or None where rows are features already.
+        method: a Method, or the name of a class of fewshot.methods that needs no training; None takes the checkpoint's,
+            else PTMAP with class proportions estimated from the queries.
+        checkpoint: a checkpoint of FewShotModule or the folder of its run, in place of a backbone (and a method).
+        weights: of a backbone by name: a file or a run folder; None fetches timm's published weights.
+        preprocessing: how pictures become tensors, where the backbone is a network of your own.
+        image_size: side of the pictures in pixels; None takes the one of the weights.
+        chunk_size: how many unlabelled rows are refined together at most; None takes all together.
+        temperature: what logits are divided by for probabilities; None takes the checkpoint's, else finds it by
+            holding out labelled rows (1 where every class has one).
+        batch_size: pictures that are encoded at a time.
+        device: "auto" takes a GPU where there is one; else as torch says it.
+
+    Attributes:
+        classes_: [N] the labels, sorted where they can be.
+        transduction_: [n] a label for every row given to `fit`; those of labelled rows are their own.
+        transduction_proba_: [Q, N] probabilities of the unlabelled rows, in their order.
+        initial_proba_: [Q, N] the same before refinement.
+        temperature_: what logits were divided by.
+        n_features_in_: D.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module | None = None,
+        method: str | Method | None = None,
+        *,
+        checkpoint: str | None = None,
+        weights: str | None = None,
+        preprocessing: Preprocessing | None = None,
+        image_size: int | None = None,
+        chunk_size: int | None = None,
+        temperature: float | None = None,
+        batch_size: int = 64,
+        device: str = "auto",
+    ) -> None:
+        self.backbone = backbone
+        self.method = method
+        self.checkpoint = checkpoint
+        self.weights = weights
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.chunk_size = chunk_size
+        self.temperature = temperature
+        self.batch_size = batch_size
+        self.device = device
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> FewShotClassifier:
+        """A classifier with the backbone and method of a run.
+
+        Args:
+            path: a checkpoint of FewShotModule, the folder of a run or experiment, or a saved model.
+            options: of the constructor.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it cannot be read or is of something else.
+        """
+        made = cls(checkpoint=os.fspath(path), **options)
+        made.prepare()
+        return made
+
+    def prepare(self) -> FewShotClassifier:
+        """Load backbone and method now rather than in `fit`; `fit` does nothing that was done here again.
+
+        Raises:
+            FileNotFoundError: no such checkpoint or weights.
+            ValueError: options that do not go together, or a model that cannot be built.
+        """
+        asked = {name: getattr(self, name) for name in _options()}
+        if getattr(self, "_prepared_for", None) == asked:
+            return self
+        device = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        encoder, trained_method, found = None, None, None
+        if self.checkpoint is not None:
+            if self.backbone is not None or self.weights is not None:
+                raise ValueError("checkpoint and backbone given; a checkpoint brings its own: leave one out")
+            trained = load_trained(self.checkpoint)
+            trained_method, found = trained.module.method, trained.module.temperature
+            encoder = PictureEncoder(
+                trained.module.backbone, trained.preprocessing, device=device, batch_size=self.batch_size
+            )
+        elif isinstance(self.backbone, str):
+            encoder = encoder_of_backbone(
+                self.backbone,
+                weights=self.weights,
+                image_size=self.image_size,
+                device=device,
+                batch_size=self.batch_size,
+            )
+        elif self.backbone is not None:
+            if self.preprocessing is None or not hasattr(self.backbone, "num_features"):
+                raise ValueError(
+                    "a network of your own needs preprocessing=Preprocessing(...) and an attribute num_features, D"
+                )
+            encoder = PictureEncoder(self.backbone, self.preprocessing, device=device, batch_size=self.batch_size)
+        method = trained_method if self.method is None and trained_method is not None else _method(self.method)
+        self._encoder, self._method, self._device = encoder, method.eval().to(device), device
+        self._found_temperature = found if method is trained_method else None
+        self._prepared_for = asked
+        return self
+
+    @property
+    def encoder(self) -> PictureEncoder | None:
+        """What turns pictures into features; None where rows are features already."""
+        self.prepare()
+        return self._encoder
+
+    def fit(self, X: Any, y: Any) -> FewShotClassifier:
+        """Adapt to a task.
+
+        Args:
+            X: n pictures or feature rows, labelled and unlabelled.
+            y: n labels; -1 or None where there is none.
+
+        Raises:
+            ValueError: rows and labels do not go together, there are fewer than two classes, a picture cannot be read,
+                or the method does not serve so many classes.
+        """
+        self.prepare()
+        return self.fit_features(self._features(X, fitting=True, y=y), y)
+
+    def fit_features(self, features: Tensor, y: Any) -> FewShotClassifier:
+        """`fit` on features [n, D] that the encoder gave; arguments and errors as there."""
+        self.prepare()
+        labels = labels_of(y, len(features))
+        places = np.array([not is_unlabelled(label) for label in labels], dtype=bool)
+        if not places.any():
+            raise ValueError("no row has a label; give at least one labelled row of each of two classes")
+        known = [label for label, labelled in zip(labels, places, strict=True) if labelled]
+        classes = sorted_classes(known)
+        if len(classes) < 2:
+            raise ValueError(f"there is one class alone, {classes[0]!r}; give labelled rows of two classes or more")
+        numbers = {label: number for number, label in enumerate(classes)}
+        support_labels = torch.tensor([numbers[label] for label in known], device=self._device)
+        features = features.to(self._device)
+        mask = torch.from_numpy(places).to(self._device)
+        self._method.build(features.shape[1])
+        self._method.to(self._device)
+        if not self._method.is_prepared:
+            raise ValueError(
+                f"{type(self._method).__name__} has to be told of the training classes; take one from a checkpoint of "
+                "its run, or a method that needs none"
+            )
+        fixed = self.temperature if self.temperature is not None else self._found_temperature
+        adapted = adapt(
+            self._method,
+            features[mask],
+            support_labels,
+            features[~mask],
+            len(classes),
+            chunk_size=self.chunk_size,
+            temperature=fixed,
+        )
+        self.classes_ = label_array(classes)
+        self.n_features_in_ = int(features.shape[1])
+        self.temperature_ = adapted.temperature
+        self.initial_proba_ = adapted.before.cpu().numpy()
+        self.transduction_proba_ = adapted.probabilities.cpu().numpy()
+        found = np.zeros(len(labels), dtype=np.int64)
+        found[places], found[~places] = support_labels.cpu().numpy(), self.transduction_proba_.argmax(1)
+        self.transduction_ = self.classes_[found]
+        self._adapted: Adapted = adapted
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities [n, N] of pictures or feature rows, each by itself, columns in the order of `classes_`."""
+        self._check_fitted()
+        return later(self._method, self._adapted, self._features(X).to(self._device)).cpu().numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each picture or feature row, [n]."""
+        return self.classes_[self.predict_proba(X).argmax(1)] if self._check_fitted() else np.empty(0)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Share of pictures or feature rows that get their label."""
+        predicted, labels = self.predict(X), labels_of(y, None)
+        if len(labels) != len(predicted):
+            raise ValueError(f"{len(predicted)} rows but {len(labels)} labels")
+        return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in _options()}
+
+    def set_params(self, **options: Any) -> FewShotClassifier:
+        """Change arguments of the constructor; ValueError for one that does not exist."""
+        for name, value in options.items():
+            if name not in _options():
+                raise ValueError(f"invalid parameter {name!r} of FewShotClassifier; it has {', '.join(_options())}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [
+            f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name].default
+        ]
+        return f"FewShotClassifier({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        return sklearn_tags()
+
+    def _check_fitted(self) -> bool:
+        if not hasattr(self, "_adapted"):
+            raise not_fitted("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
+        return True
+
+    def _features(self, X: Any, *, fitting: bool = False, y: Any = None) -> Tensor:
+        if self._encoder is not None:
+            return self._encoder.encode(as_pictures(X)).features
+        return check_rows(X, None if fitting else self.n_features_in_, y=y if fitting else None, fitting=fitting)
+
+
+def _options() -> Sequence[str]:
+    return list(inspect.signature(FewShotClassifier.__init__).parameters)[1:]
+
+
+def _method(given: str | Method | None) -> Method:
+    """The method of that name; ValueError for one that is none, or needs training."""
+    if isinstance(given, Method):
+        return given
+    if given is None:
+        return PTMAP(prior="queries")
+    found = getattr(fewshot.methods, given, None)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise ValueError(f"method={given!r} is no class of fewshot.methods; choose one of {', '.join(_untrained())}")
+    try:
+        made = found()
+        made.build(8)
+    except Exception as error:
+        raise ValueError(f"method={given!r} cannot be made without options ({error}); give an instance") from error
+    if any(True for _ in made.parameters()) or made.needs_base is not None:
+        raise ValueError(
+            f"method={given!r} has to be trained first; give checkpoint=..., or choose one of {', '.join(_untrained())}"
+        )
+    return found()
+
+
+def _untrained() -> list[str]:
+    """Names of methods that serve as they are."""
+    found = []
+    for name in fewshot.methods.__all__:
+        kind = getattr(fewshot.methods, name)
+        if isinstance(kind, type) and issubclass(kind, Method) and not inspect.isabstract(kind):
+            try:
+                made = kind()
+                made.build(8)
+            except Exception:  # needs options
+                continue
+            if made.on_features and made.needs_base is None and not any(True for _ in made.parameters()):
+                found.append(name)
+    return sorted(found)
