@@ -1,0 +1,102 @@
+"""How unlike every class a query is, for pictures that are of none of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fewshot.functional.feature_transforms import signed_power
+from fewshot.functional.prototypes import class_means, normalized
+
+Measure = Literal["distance", "energy"]
+
+POWER = 0.5
+"""Of the features' transform, as in PT-MAP."""
+
+
+def novelty(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, measure: Measure) -> Tensor:
+    """Larger is less like any class, [Q].
+
+    Features are power-transformed, of length one, centred on support and queries, and of length one again.
+    "distance" is one less the largest cosine with a support picture; "energy" is less the logarithm of the summed
+    exponentials of ten times the cosines with the class means (Liu, Wang, Owens, Li: Energy-based Out-of-distribution
+    Detection, NeurIPS 2020, arXiv 2010.03759, on cosines rather than on the logits of a trained classifier). Both look
+    at the support and not at refined classes, which pictures of no class have moved too.
+
+    Args:
+        support: [S, D].
+        support_labels: [S] int64 in 0..N-1.
+        query: [Q, D].
+        n_way: N.
+        measure: which.
+    """
+    labelled, seen = _seen(support, query)
+    return _measured(labelled, support_labels, seen, n_way, measure)
+
+
+def support_novelty(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, measure: Measure) -> Tensor:
+    """The same of support pictures, each beside the support without itself, [n]; those alone in their class left out.
+
+    Args: as of `novelty`.
+    """
+    labelled, _ = _seen(support, query)
+    found = []
+    for place in range(len(labelled)):
+        stays = torch.arange(len(labelled), device=labelled.device) != place
+        if bool((support_labels[stays] == support_labels[place]).any()):
+            one = labelled[place : place + 1]
+            found.append(_measured(labelled[stays], support_labels[stays], one, n_way, measure))
+    return torch.cat(found) if found else labelled.new_zeros(0)
+
+
+def threshold(
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    n_way: int,
+    measure: Measure,
+    *,
+    share: float | None = None,
+    quantile: float = 0.95,
+) -> float:
+    """Above it a query is of none of the classes.
+
+    Args:
+        support: as of `novelty`.
+        support_labels: as of `novelty`.
+        query: as of `novelty`.
+        n_way: as of `novelty`.
+        measure: as of `novelty`.
+        share: of the queries that is to be flagged, in 0..1; None takes the support's own novelties.
+        quantile: of those of the support, each beside the others.
+
+    Raises:
+        ValueError: a share or quantile outside 0..1, or a support of one picture a class with share None.
+    """
+    for name, value in (("share", share), ("quantile", quantile)):
+        if value is not None and not 0 < value < 1:
+            raise ValueError(f"{name}={value}; give a number between 0 and 1")
+    if share is not None:
+        return float(novelty(support, support_labels, query, n_way, measure).quantile(1 - share))
+    own = support_novelty(support, support_labels, query, n_way, measure)
+    if not len(own):
+        raise ValueError(
+            "no class has two support pictures, so that how unlike each other they are is not known; say which share "
+            "of the queries to flag (--none_share 0.1)"
+        )
+    return float(own.quantile(quantile))
+
+
+def _seen(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    features = normalized(signed_power(torch.cat([support, query]), POWER))
+    seen = normalized(features - features.mean(0))
+    return seen[: len(support)], seen[len(support) :]
+
+
+def _measured(support: Tensor, labels: Tensor, query: Tensor, n_way: int, measure: Measure) -> Tensor:
+    if measure == "distance":
+        return 1 - (query @ support.T).amax(1)
+    means = normalized(class_means(support.unsqueeze(0), labels.unsqueeze(0), n_way)[0])
+    return -(10 * query @ means.T).logsumexp(1)
