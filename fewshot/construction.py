@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
-from typing import Any
+import math
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pytorch_lightning import LightningModule
 
@@ -61,6 +66,120 @@ def construction(value: Any, name: str = "value") -> Any:
         f"{name}={value!r} cannot be written into a checkpoint; give a class, a functools.partial of a class with "
         "keyword arguments, or an object whose class derives from fewshot.construction.Recorded"
     )
+
+
+def constructed(value: Any, hint: Any = Any, *, packages: Sequence[str], name: str = "value") -> Any:
+    """What `construction` described, made again, by classes of the given packages and no others.
+
+    Nothing is imported but the classes that a `class_path` names, after their names were looked at: what comes from
+    elsewhere chooses no code.
+
+    Args:
+        value: plain data as `construction` gives it.
+        hint: the type that the result is to have; Any takes all.
+        packages: top-level packages whose classes may be named.
+        name: what to call the value in an error.
+
+    Raises:
+        ValueError: a class of another package, one that does not exist or is of another kind, arguments that it does
+            not take, that are missing or have another type.
+    """
+    kinds = [kind for kind in _alternatives(hint) if isinstance(kind, type)]
+    if isinstance(value, Mapping) and "class_path" in value:
+        if set(value) != {"class_path", "init_args"} or not isinstance(value["init_args"], Mapping):
+            raise ValueError(f"{name} has the keys {', '.join(map(str, value))}; expected class_path and init_args")
+        target = _imported(value["class_path"], packages, name)
+        if kinds and not issubclass(target, tuple(kinds)):
+            raise ValueError(f"{name}: {value['class_path']} is no {' or '.join(kind.__name__ for kind in kinds)}")
+        return _called(target, value["init_args"], packages, name)
+    records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    if isinstance(value, Mapping) and records:
+        return _called(records[0], value, packages, name)
+    if isinstance(value, Mapping) and dict in (get_origin(kind) or kind for kind in _alternatives(hint)):
+        return {key: constructed(item, packages=packages, name=f"{name}.{key}") for key, item in value.items()}
+    if not _fits(value, hint):
+        raise ValueError(f"{name}={value!r} is not of the type {_type_name(hint)}")
+    sequence = next((get_origin(kind) or kind for kind in _alternatives(hint)), None)
+    return tuple(value) if isinstance(value, list) and sequence is tuple else value
+
+
+def _called(target: type, arguments: Mapping[str, Any], packages: Sequence[str], name: str) -> Any:
+    """The class called with plain arguments; ValueError where it does not take them."""
+    constructor: Any = target.__init__  # type: ignore[misc]
+    parameters, hints = dict(list(inspect.signature(constructor).parameters.items())[1:]), get_type_hints(constructor)
+    unknown = [str(key) for key in arguments if key not in parameters]
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and key not in arguments
+    ]
+    faults = [f"has no option '{key}'" for key in unknown] + [f"needs '{key}'" for key in missing]
+    if faults:
+        raise ValueError(f"{name}: {target.__name__} {'; '.join(faults)}")
+    return target(
+        **{
+            key: constructed(item, hints.get(key, Any), packages=packages, name=f"{name}.{key}")
+            for key, item in arguments.items()
+        }
+    )
+
+
+def _imported(path: Any, packages: Sequence[str], name: str) -> type:
+    """The class of a dotted path, which lies in one of the packages; it is not reached through what they import."""
+    if not isinstance(path, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
+        raise ValueError(f"{name}: class_path is {path!r}; expected the dotted path of a class")
+    if path.split(".")[0] not in packages:
+        raise ValueError(
+            f"{name} asks for {path}, and only classes of {', '.join(packages)} are imported; if you trust it, allow "
+            f"'{path.split('.')[0]}'"
+        )
+    module, _, last = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), last, None)
+    except ImportError as error:
+        raise ValueError(f"{name}: {path} cannot be imported ({error}); another version wrote it?") from error
+    if not isinstance(found, type) or import_path(found) != path:
+        raise ValueError(f"{name}: there is no class {path} here; another version wrote it?")
+    return found
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself; none for Any."""
+    if hint is Any or hint is inspect.Parameter.empty:
+        return ()
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether plain data is of a type; numbers are finite, and an int is a float too."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if hint is Any:
+        return value is None or isinstance(value, (bool, int, float, str, list, tuple, Mapping))
+    for kind in _alternatives(hint):
+        origin = get_origin(kind) or kind
+        if origin is Literal:
+            if any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
+                return True
+        elif origin is float:
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return True
+        elif origin in (list, tuple):
+            inner = next(iter(get_args(kind)), Any)
+            if isinstance(value, (list, tuple)) and all(_fits(item, inner) for item in value):
+                return True
+        elif origin in (None, type(None)):
+            if value is None:
+                return True
+        elif isinstance(origin, type) and isinstance(value, origin) and (origin is bool or not isinstance(value, bool)):
+            return True
+    return False
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def import_path(target: Any) -> str:

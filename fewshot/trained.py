@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from fewshot.backbones import resolve_weights
 from fewshot.backbones.weights import read_checkpoint
 from fewshot.data.transforms import Preprocessing
 from fewshot.module import FewShotModule
+from fewshot.saved_model import WEIGHTS, read_model
 
 
 class Trained(NamedTuple):
@@ -21,20 +22,23 @@ class Trained(NamedTuple):
     preprocessing: Preprocessing
     """How its pictures became tensors."""
     file: Path
-    """The checkpoint."""
+    """The checkpoint, or the model.safetensors of a saved model."""
 
 
-def load_trained(path: str | os.PathLike[str]) -> Trained:
-    """The model of a checkpoint of FewShotModule.
+def load_trained(path: str | os.PathLike[str], packages: Sequence[str] = ()) -> Trained:
+    """The model of a checkpoint of FewShotModule, or of a folder that `fewshot.saved_model.save_trained` wrote.
 
     Args:
-        path: a checkpoint file, or the folder of a run or experiment, whose best.ckpt is taken.
+        path: a checkpoint file, the folder of a run or experiment, whose best.ckpt is taken, or that of a saved model.
+        packages: top-level packages besides this one whose classes a saved model may name; they are imported.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it cannot be read, is of something else, or does not say how pictures became tensors.
     """
     file = resolve_weights(path)
+    if file.name == WEIGHTS:
+        return Trained(*read_model(file.parent, packages), file)
     content = read_checkpoint(file)
     if "method" not in content.get("hyper_parameters", {}):
         raise ValueError(

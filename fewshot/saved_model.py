@@ -1,0 +1,213 @@
+"""A trained model as a folder of the Hugging Face Hub's layout: JSON and safetensors, nothing that is unpickled.
+
+- config.json: how the model is built (class_path and init_args), how pictures become tensors, the temperature of its
+  probabilities, the versions that wrote it, the number of this format;
+- model.safetensors: the whole state dict, with what the method was told of the training classes;
+- README.md: a model card.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import fewshot.methods  # noqa: F401  (so that classes of a config are there under their public names)
+from fewshot.aside import written_aside
+from fewshot.backbones.config import BackboneConfig
+from fewshot.backbones.weights import read_checkpoint, state_faults
+from fewshot.checkpoints import TRAINING_ALONE
+from fewshot.construction import constructed
+from fewshot.data.transforms import Preprocessing
+from fewshot.methods.base import BaseClasses, StoredBaseClasses
+from fewshot.model_card import model_card
+from fewshot.module import FewShotModule
+from fewshot.results import versions
+
+FORMAT = 1
+"""Of config.json; raised whenever an older reader would misunderstand it."""
+
+LIBRARY = "fewshot"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FILES = (CONFIG, WEIGHTS, CARD)
+
+KEYS = {
+    "format": "number of this format",
+    "library_name": "what reads it",
+    "model": "class_path and init_args of the LightningModule, without options of training alone",
+    "preprocessing": "how a picture becomes the tensor that the backbone receives",
+    "backbone_preprocessing": "the normalisation that came with the backbone's first weights, as timm says it, or null",
+    "temperature": "probabilities are softmax(logits / temperature); null means 1",
+    "versions": "of the packages that wrote it",
+}
+"""What config.json holds."""
+
+DROPPED = (*TRAINING_ALONE, "save_bad_episodes")
+"""Options of the module that are not kept."""
+
+
+def save_trained(
+    module: FewShotModule,
+    preprocessing: Preprocessing,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    license: str | None = None,
+    results: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model into a new folder, which `load_trained` reads; all of it or nothing. Returns the folder.
+
+    Args:
+        module: the model.
+        preprocessing: how its pictures become tensors.
+        folder: where; made with its parents.
+        overwrite: whether such a folder that is there is replaced.
+        license: the Hub's word for a licence (mit, apache-2.0), for the model card.
+        results: of a test, as in results.json, for the model card; without them it has no figures.
+
+    Raises:
+        ValueError: the folder is there, or the model cannot be written; names what.
+    """
+    with written_aside(folder, overwrite=overwrite, known=FILES) as aside:
+        write_model(module, preprocessing, aside, license=license, results=results)
+    return Path(folder)
+
+
+def write_model(
+    module: FewShotModule,
+    preprocessing: Preprocessing,
+    folder: Path,
+    *,
+    license: str | None = None,
+    results: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the three files into a folder that is there; arguments and errors as of `save_trained`."""
+    state = module.state_dict()
+    bad = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        raise ValueError(f"'{bad[0]}' of the model holds values that are not finite; it is not saved")
+    config = {
+        "format": FORMAT,
+        "library_name": LIBRARY,
+        "model": described_model(module),
+        "preprocessing": asdict(preprocessing),
+        "backbone_preprocessing": module.backbone.preprocessing,
+        "temperature": module.temperature,
+        "versions": versions(),
+    }
+    text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    whole = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    safetensors.torch.save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+    card = model_card(config["model"]["init_args"], preprocessing, license=license, results=results)
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def described_model(module: FewShotModule) -> dict[str, Any]:
+    """The module's class_path and init_args, without options of training and without where weights came from."""
+    recorded = dict(module.hparams)
+    arguments = {key: value for key, value in recorded.items() if not key.startswith("_") and key not in DROPPED}
+    backbone = {key: arguments["backbone"].get(key) for key in ("name", "in_chans", "image_size")}
+    return {"class_path": recorded["_class_path"], "init_args": {**arguments, "backbone": backbone}}
+
+
+def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModule, Preprocessing]:
+    """The model of such a folder, in evaluation mode, on the CPU, and how its pictures become tensors.
+
+    Args:
+        folder: what `save_trained` wrote.
+        packages: top-level packages besides this one whose classes config.json may name; they are imported.
+
+    Raises:
+        FileNotFoundError: one of the two files is not there.
+        ValueError: a file that is damaged, altered or of another format; says where and what.
+    """
+    file = folder / CONFIG
+    for path in (file, folder / WEIGHTS):
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {path.name}; a saved model has {CONFIG} and {WEIGHTS}")
+    config = read_config(file)
+    try:
+        preprocessing, module = _built(config, (LIBRARY, *packages))
+    except (ValueError, TypeError, AttributeError) as error:  # the latter two from constructors given strange values
+        raise ValueError(f"{file} does not describe a model: {error}") from error
+    state = read_checkpoint(folder / WEIGHTS)
+    faults = state_faults(_expected(module, state), state)
+    if faults:
+        rest = f"; and {len(faults) - 6} more" if len(faults) > 6 else ""
+        raise ValueError(f"{folder / WEIGHTS} does not fit the model of {CONFIG}: {'; '.join(faults[:6])}{rest}")
+    module.load_state_dict(state, strict=False)
+    module.temperature, module.pictures = config["temperature"], asdict(preprocessing)
+    module.backbone.preprocessing = config["backbone_preprocessing"]
+    return module.eval(), preprocessing
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """What config.json holds, as far as it can be told without building the model; ValueError says what is wrong."""
+
+    def not_a_number(text: str) -> float:
+        raise ValueError(f"{text} is not a finite number")
+
+    def finite(text: str) -> float:
+        return value if abs(value := float(text)) < float("inf") else not_a_number(text)
+
+    try:
+        text = file.read_text(encoding="utf-8")
+        config = json.loads(text, parse_constant=not_a_number, parse_float=finite)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON of a saved model: {error}") from error
+    if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
+        raise ValueError(f"{file} is not of this package: its library_name is not '{LIBRARY}'")
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"{file} has the format {config.get('format')!r} and this fewshot reads {FORMAT}; take the fewshot that "
+            "wrote it, or save the model again"
+        )
+    faults = [f"missing '{key}'" for key in KEYS if key not in config]
+    faults += [f"superfluous '{key}'" for key in config if key not in KEYS]
+    temperature = config.get("temperature")
+    is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if temperature is not None and not (is_number and temperature > 0):
+        faults.append(f"temperature is {temperature!r}, not a number above 0")
+    if not isinstance(config.get("backbone_preprocessing"), (dict, type(None))):
+        faults.append("backbone_preprocessing is neither an object nor null")
+    if faults:
+        raise ValueError(f"{file} is damaged or altered: {'; '.join(faults)}")
+    return config
+
+
+def _built(config: Mapping[str, Any], packages: Sequence[str]) -> tuple[Preprocessing, FewShotModule]:
+    preprocessing = constructed(config["preprocessing"], Preprocessing, packages=packages, name="preprocessing")
+    description = config["model"]
+    backbone = description.get("init_args", {}).get("backbone") if isinstance(description, Mapping) else None
+    if not isinstance(backbone, Mapping) or set(backbone) != {"name", "in_chans", "image_size"}:
+        raise ValueError("model.init_args.backbone does not have the keys name, in_chans and image_size")
+    constructed(backbone, BackboneConfig, packages=packages, name="model.init_args.backbone")
+    module = constructed(description, FewShotModule, packages=packages, name="model")
+    if preprocessing.channels != module.backbone.in_chans:
+        raise ValueError(
+            f"preprocessing.channels is {preprocessing.channels} but the backbone takes {module.backbone.in_chans}"
+        )
+    return preprocessing, module
+
+
+def _expected(module: FewShotModule, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict that a file is to have: what is known of the training classes is as large as the file says."""
+    expected = module.state_dict()
+    width = module.backbone.num_features
+    for prefix, part in module.named_modules():
+        for name in BaseClasses._fields if isinstance(part, StoredBaseClasses) else ():
+            found = state.get(f"{prefix}.{name}")
+            if not isinstance(found, Tensor):
+                continue
+            right = {"mean": (width,), "scale": ()}.get(name, (len(found) if found.ndim else 0, width))
+            if found.shape != (0,):
+                expected[f"{prefix}.{name}"] = torch.empty(right)
+    return expected
