@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewshot.classifier import FewShotClassifier
     from fewshot.data.class_datamodule import ClassDataModule
     from fewshot.data.datamodule import EpisodicDataModule
     from fewshot.episode import Episode
@@ -27,6 +28,7 @@ __all__ = [
     "ClassDataModule",
     "Episode",
     "EpisodicDataModule",
+    "FewShotClassifier",
     "FewShotModule",
     "PretrainModule",
 ]
@@ -36,6 +38,7 @@ _HOMES = {
     "ClassDataModule": "fewshot.data.class_datamodule",
     "Episode": "fewshot.episode",
     "EpisodicDataModule": "fewshot.data.datamodule",
+    "FewShotClassifier": "fewshot.classifier",
     "FewShotModule": "fewshot.module",
     "PretrainModule": "fewshot.pretrain",
 }

@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import fewshot.methods
 from fewshot.adaptation import Adapted, adapt, later
+from fewshot.backbones.config import BackboneConfig
 from fewshot.data.transforms import Preprocessing
 from fewshot.feature_rows import check_rows, not_fitted, sklearn_tags
 from fewshot.labels import is_unlabelled, label_array, labels_of, sorted_classes
-from fewshot.methods import PTMAP, Method
+from fewshot.methods import Method
+from fewshot.module import FewShotModule
 from fewshot.picture_encoder import PictureEncoder, as_pictures, encoder_of_backbone
+from fewshot.saved_classifier import FittedClassifier, read_classifier, write_classifier
 from fewshot.trained import load_trained
+from fewshot.untrained import untrained_method
 
 
 class FewShotClassifier:
@@ -53,6 +56,7 @@ class FewShotClassifier:
     Attributes:
         classes_: [N] the labels, sorted where they can be.
         transduction_: [n] a label for every row given to `fit`; those of labelled rows are their own.
+        transduced_: [n] int64, the same as places in `classes_`.
         transduction_proba_: [Q, N] probabilities of the unlabelled rows, in their order.
         initial_proba_: [Q, N] the same before refinement.
         temperature_: what logits were divided by.
@@ -111,12 +115,13 @@ class FewShotClassifier:
         if getattr(self, "_prepared_for", None) == asked:
             return self
         device = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-        encoder, trained_method, found = None, None, None
+        encoder, trained_method, found, model = None, None, None, None
         if self.checkpoint is not None:
             if self.backbone is not None or self.weights is not None:
                 raise ValueError("checkpoint and backbone given; a checkpoint brings its own: leave one out")
             trained = load_trained(self.checkpoint)
             trained_method, found = trained.module.method, trained.module.temperature
+            model = trained.module
             encoder = PictureEncoder(
                 trained.module.backbone, trained.preprocessing, device=device, batch_size=self.batch_size
             )
@@ -134,8 +139,9 @@ class FewShotClassifier:
                     "a network of your own needs preprocessing=Preprocessing(...) and an attribute num_features, D"
                 )
             encoder = PictureEncoder(self.backbone, self.preprocessing, device=device, batch_size=self.batch_size)
-        method = trained_method if self.method is None and trained_method is not None else _method(self.method)
+        method = trained_method if self.method is None and trained_method is not None else untrained_method(self.method)
         self._encoder, self._method, self._device = encoder, method.eval().to(device), device
+        self._model: FewShotModule | None = model
         self._found_temperature = found if method is trained_method else None
         self._prepared_for = asked
         return self
@@ -192,16 +198,33 @@ class FewShotClassifier:
             chunk_size=self.chunk_size,
             temperature=fixed,
         )
-        self.classes_ = label_array(classes)
-        self.n_features_in_ = int(features.shape[1])
+        transduced = np.zeros(len(labels), dtype=np.int64)
+        transduced[places] = support_labels.cpu().numpy()
+        transduced[~places] = adapted.probabilities.argmax(1).cpu().numpy()
+        self._restore(label_array(classes), adapted, transduced)
+        return self
+
+    def _restore(self, classes: np.ndarray, adapted: Adapted, transduced: np.ndarray) -> None:
+        """Take over what fitting found: labels [N], the task, and the class of every row [n]."""
+        self.classes_, self.transduced_ = classes, transduced
+        self.transduction_ = classes[transduced]
+        self.n_features_in_ = int(adapted.support.shape[-1])
         self.temperature_ = adapted.temperature
         self.initial_proba_ = adapted.before.cpu().numpy()
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
-        found = np.zeros(len(labels), dtype=np.int64)
-        found[places], found[~places] = support_labels.cpu().numpy(), self.transduction_proba_.argmax(1)
-        self.transduction_ = self.classes_[found]
-        self._adapted: Adapted = adapted
-        return self
+        head = adapted.head
+        if head is not None:
+            head = head._replace(
+                weights=head.weights.to(self._device),
+                scale=head.scale.to(self._device),
+                bias=head.bias.to(self._device),
+                centre=head.centre.to(self._device),
+            )
+        self._adapted = adapted._replace(
+            support=adapted.support.to(self._device),
+            support_labels=adapted.support_labels.to(self._device),
+            head=head,
+        )
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities [n, N] of pictures or feature rows, each by itself, columns in the order of `classes_`."""
@@ -218,6 +241,67 @@ class FewShotClassifier:
         if len(labels) != len(predicted):
             raise ValueError(f"{len(predicted)} rows but {len(labels)} labels")
         return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the fitted classifier into a folder, JSON and safetensors; see fewshot.saved_classifier.
+
+        Args:
+            folder: where; all of it is written or nothing.
+            overwrite: whether a saved classifier that is there is replaced.
+
+        Raises:
+            ValueError: not fitted, labels that JSON has not, a backbone of one's own, or the folder is there.
+        """
+        self._check_fitted()
+        encoder = self._encoder
+        fitted = FittedClassifier(
+            self.classes_.tolist(),
+            self._adapted,
+            self.transduced_,
+            self._method,
+            None if encoder is None else self._module(),
+            None if encoder is None else encoder.preprocessing,
+            {name: getattr(self, name) for name in ("chunk_size", "batch_size", "device")},
+        )
+        write_classifier(fitted, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike[str], *, packages: Sequence[str] = (), device: str | None = None
+    ) -> FewShotClassifier:
+        """What `save` wrote.
+
+        Args:
+            folder: which.
+            packages: top-level packages besides this one whose classes it may name; they are imported.
+            device: as of the constructor; None takes what it was saved with.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: it is damaged, altered or of another format.
+        """
+        found = read_classifier(folder, packages)
+        options = {**found.options, **({} if device is None else {"device": device})}
+        backbone: Any = None if found.module is None else found.module.backbone
+        made = cls(backbone, found.method, preprocessing=found.preprocessing, **options)
+        made.prepare()
+        made._model = found.module
+        made._restore(label_array(found.classes), found.adapted, found.transduced)
+        return made
+
+    def _module(self) -> FewShotModule:
+        """The model that this classifier works with, for `save`."""
+        if self._model is not None and self._model.method is self._method:
+            return self._model
+        encoder = self._encoder
+        assert encoder is not None
+        name = self.backbone if self._model is None else self._model.backbone_config.name
+        if not isinstance(name, str):
+            raise ValueError("a network of your own cannot be saved by name; take a timm name or a checkpoint")
+        size, channels = encoder.preprocessing.image_size, encoder.preprocessing.channels
+        module = FewShotModule(self._method, BackboneConfig(name=name, in_chans=channels, image_size=size))
+        module.backbone, module.temperature = encoder.backbone, self.temperature_
+        return module.eval()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name."""
@@ -254,40 +338,3 @@ class FewShotClassifier:
 
 def _options() -> Sequence[str]:
     return list(inspect.signature(FewShotClassifier.__init__).parameters)[1:]
-
-
-def _method(given: str | Method | None) -> Method:
-    """The method of that name; ValueError for one that is none, or needs training."""
-    if isinstance(given, Method):
-        return given
-    if given is None:
-        return PTMAP(prior="queries")
-    found = getattr(fewshot.methods, given, None)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(f"method={given!r} is no class of fewshot.methods; choose one of {', '.join(_untrained())}")
-    try:
-        made = found()
-        made.build(8)
-    except Exception as error:
-        raise ValueError(f"method={given!r} cannot be made without options ({error}); give an instance") from error
-    if any(True for _ in made.parameters()) or made.needs_base is not None:
-        raise ValueError(
-            f"method={given!r} has to be trained first; give checkpoint=..., or choose one of {', '.join(_untrained())}"
-        )
-    return found()
-
-
-def _untrained() -> list[str]:
-    """Names of methods that serve as they are."""
-    found = []
-    for name in fewshot.methods.__all__:
-        kind = getattr(fewshot.methods, name)
-        if isinstance(kind, type) and issubclass(kind, Method) and not inspect.isabstract(kind):
-            try:
-                made = kind()
-                made.build(8)
-            except Exception:  # needs options
-                continue
-            if made.on_features and made.needs_base is None and not any(True for _ in made.parameters()):
-                found.append(name)
-    return sorted(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +15,18 @@ from torch import Tensor
 
 import fewshot.methods  # noqa: F401  (imported so that --method may name its classes without the path)
 from fewshot.adaptation import later
+from fewshot.aside import check_replaceable, written_aside
 from fewshot.classified import Classified
 from fewshot.classifier import FewShotClassifier
 from fewshot.methods import Method
 from fewshot.noise import quietened
 from fewshot.novelty import novelty, threshold
-from fewshot.output_folder import check_output, written_whole
 from fewshot.own_folders import check_apart, query_folder, support_folder
 from fewshot.picture_encoder import PictureEncoder
 from fewshot.refusals import Parser, check_configs
 from fewshot.results import relative, versions, write_json
 
+FILES = ("predictions.csv", "report.html", "run.json")
 CHUNK = 2000
 """Queries that are refined together, unless told otherwise."""
 
@@ -106,8 +108,8 @@ def classify(options: Any) -> str:
     Args:
         options: as of `parser`, with the method made.
     """
-    output = Path(options.output)
-    check_output(output, overwrite=options.overwrite)
+    output = Path(os.path.expanduser(options.output)).resolve()
+    check_replaceable(output, overwrite=options.overwrite, known=FILES)
     support, query = support_folder(Path(options.support)), query_folder(Path(options.query))
     check_apart(support, query)
     if options.ckpt_path is None and options.backbone is None:
@@ -127,11 +129,11 @@ def classify(options: Any) -> str:
         device=options.device,
     ).prepare()
     classified = classified_folders(classifier, support, query, options)
-    with written_whole(output, overwrite=options.overwrite) as folder:
+    with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_predictions(folder / "predictions.csv", classified)
         write_json(folder / "run.json", run_record(classified))
     lines = summary(classified, options.query_labels)
-    return "\n".join([*lines, f"written to {output}: predictions.csv, report.html, run.json"])
+    return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
 
 
 def classified_folders(

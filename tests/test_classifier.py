@@ -1,0 +1,267 @@
+"""FewShotClassifier: scikit-learn's conventions, pictures of every kind, the same answer before and after saving."""
+
+import json
+import pickle
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from fewshot import FewShotClassifier, FewShotModule
+from fewshot.backbones.config import BackboneConfig
+from fewshot.data.transforms import Preprocessing
+from fewshot.methods import PTMAP, SIB, TIM, EquivariantGradient, MLPGradient, NearestClassMean
+from fewshot.saved_model import save_trained
+
+NOT_OURS = {
+    "check_classifiers_classes": "-1 is an ordinary label there; here it says that there is none, as in "
+    "scikit-learn's semi-supervised estimators",
+    "check_array_api_input": "wants an environment variable set before scipy is imported",
+}
+
+
+def checks():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not a BaseEstimator: scikit-learn is no dependency
+        yield from estimator_checks_generator(FewShotClassifier(temperature=1.0), legacy=True)
+
+
+@pytest.mark.parametrize("check", [check for _, check in checks()], ids=lambda check: check.func.__name__)
+def test_scikit_learns_estimator_checks(check):
+    name = check.func.__name__
+    if name in NOT_OURS:
+        pytest.skip(NOT_OURS[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(FewShotClassifier(temperature=1.0))
+
+
+def blobs(n_labelled=2, n_unlabelled=30, classes=("ant", "bee", "cat"), width=8, seed=0):
+    generator = np.random.default_rng(seed)
+    centres = 3 * generator.normal(size=(len(classes), width))
+    rows, labels = [], []
+    for count, known in ((n_labelled, True), (n_unlabelled, False)):
+        for number, name in enumerate(classes):
+            rows.append(centres[number] + generator.normal(size=(count, width)))
+            labels += [name if known else None] * count
+    truth = [name for count in (n_labelled, n_unlabelled) for name in classes for _ in range(count)]
+    return np.concatenate(rows).astype(np.float32), labels, np.array(truth)
+
+
+def test_unlabelled_rows_get_labels_and_later_rows_are_classified_alone():
+    rows, labels, truth = blobs()
+    classifier = FewShotClassifier().fit(rows, labels)
+    assert list(classifier.classes_) == ["ant", "bee", "cat"]
+    assert (classifier.transduction_ == truth).mean() > 0.95
+    assert classifier.transduction_proba_.shape == classifier.initial_proba_.shape == (90, 3)
+    assert np.allclose(classifier.transduction_proba_.sum(1), 1, atol=1e-5)
+    later, _, later_truth = blobs(0, 40, seed=0)
+    together = classifier.predict_proba(later)
+    alone = np.concatenate([classifier.predict_proba(row[None]) for row in later])
+    assert np.allclose(together, alone, atol=1e-6)
+    assert classifier.score(later, later_truth) > 0.95
+
+
+def test_minus_one_and_none_both_say_unlabelled_and_labels_may_be_anything():
+    rows, labels, _ = blobs()
+    numbers = [-1 if label is None else len(label) * 10 + ord(label[0]) for label in labels]
+    assert set(FewShotClassifier().fit(rows, np.array(numbers)).transduction_) == set(numbers) - {-1}
+    things = [None if label is None else (label, 1) for label in labels]
+    found = FewShotClassifier().fit(torch.from_numpy(rows), things)
+    assert found.predict(rows[:1])[0] == ("ant", 1)
+    mixed = [None if label is None else {"ant": 1, "bee": "two", "cat": (3,)}[label] for label in labels]
+    assert list(FewShotClassifier().fit(rows, mixed).classes_) == [1, "two", (3,)]
+
+
+@pytest.mark.parametrize("method", ["PTMAP", "TIM", "AlphaTIM", "ProtoLP", "NearestClassMean"])
+def test_later_answers_agree_with_the_transduction(method):
+    rows, labels, _ = blobs(3, 40)
+    classifier = FewShotClassifier(method=method).fit(rows, labels)
+    unlabelled = np.array([label is None for label in labels])
+    assert (classifier.predict(rows[unlabelled]) == classifier.transduction_[unlabelled]).mean() > 0.95
+
+
+def test_sib_keeps_its_own_refined_weights():
+    rows, labels, _ = blobs()
+    torch.manual_seed(3)
+    method = SIB(gradient=EquivariantGradient(), step_size=0.05)
+    classifier = FewShotClassifier(method=method, temperature=1.0).fit(rows, labels)
+    unlabelled = np.array([label is None for label in labels])
+    assert np.abs(classifier.initial_proba_ - classifier.transduction_proba_).max() > 1e-3
+    assert np.allclose(classifier.predict_proba(rows[unlabelled]), classifier.transduction_proba_, atol=1e-5)
+
+
+def test_chunks_hold_the_mixture_of_the_whole_and_change_little():
+    rows, labels, truth = blobs(2, 200)
+    together = FewShotClassifier().fit(rows, labels)
+    chunked = FewShotClassifier(chunk_size=100).fit(rows, labels)
+    assert (chunked.transduction_ == together.transduction_).mean() > 0.97
+    assert chunked.score(rows, truth) > 0.95
+
+
+def test_temperature_comes_from_labelled_rows_held_out():
+    rows, labels, _ = blobs(6)
+    fitted = FewShotClassifier(method=NearestClassMean(scale=200.0)).fit(rows, labels)
+    assert fitted.temperature_ != 1.0
+    given = FewShotClassifier(method=NearestClassMean(scale=200.0), temperature=2.0).fit(rows, labels)
+    assert given.temperature_ == 2.0
+    one_shot, labels, _ = blobs(1)
+    assert FewShotClassifier().fit(one_shot, labels).temperature_ == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "options", "message"),
+    [
+        (np.zeros((4, 3)), [None] * 4, {}, "no row has a label"),
+        (np.zeros((4, 3)), ["a", "a", None, None], {}, "one class alone, 'a'"),
+        (np.zeros((4, 3)), ["a", "b"], {}, "4 rows but 2 labels"),
+        (np.zeros((4, 3)), ["a", "b", None, None], {"chunk_size": 0}, "chunk_size=0; give 1 or more"),
+        (np.zeros((4, 3)), ["a", "b", None, None], {"method": "SIB"}, "'SIB' has to be trained first"),
+        (np.zeros((4, 3)), ["a", "b", None, None], {"method": "Nearest"}, "no class of fewshot.methods; choose one of"),
+        (np.full((4, 3), np.nan), ["a", "b", None, None], {}, "NaN or infinity"),
+        (["x.png"], ["a"], {}, "give backbone=... to classify pictures"),
+        (np.zeros((4, 3)), ["a", "b", "c", None], {"method": SIB(gradient=MLPGradient(2))}, "made for n_way=2"),
+        (np.zeros((4, 3)), ["a", "b", "c", None], {"method": "MAML"}, "cannot be made without options"),
+    ],
+)
+def test_bad_input_is_named(rows, labels, options, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        FewShotClassifier(**options).fit(rows, labels)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A saved model with a small untrained backbone, whose features still tell plain colours apart."""
+    torch.manual_seed(0)
+    module = FewShotModule(SIB(gradient=EquivariantGradient()), BackboneConfig("conv4_32", image_size=16))
+    module.temperature = 2.0
+    preprocessing = Preprocessing(image_size=16, stored_size=18, mean=(0.5,) * 3, std=(0.25,) * 3)
+    save_trained(module.eval(), preprocessing, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def picture(colour, seed=0):
+    noise = np.random.default_rng(seed).integers(-20, 20, (20, 24, 3))
+    return np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
+
+
+def test_pictures_of_every_kind_are_one_picture(model, tmp_path):
+    classifier = FewShotClassifier.from_checkpoint(model)
+    arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
+    classifier.fit(arrays, ["red", "blue"] + [None] * 6)
+    assert classifier.temperature_ == 2.0
+    assert list(classifier.transduction_) == ["red", "blue"] * 4
+    Image.fromarray(arrays[0]).save(tmp_path / "red.png")
+    expected = classifier.predict_proba([arrays[0]])
+    as_tensor = torch.from_numpy(arrays[0]).permute(2, 0, 1)
+    for one in (
+        arrays[0],
+        arrays[0][None],
+        arrays[0].astype(np.float32) / 255,
+        as_tensor,
+        as_tensor[None].float() / 255,
+        Image.fromarray(arrays[0]),
+        tmp_path / "red.png",
+        str(tmp_path / "red.png"),
+        np.array([str(tmp_path / "red.png")]),
+    ):
+        assert np.allclose(classifier.predict_proba(one), expected, atol=1e-5)
+    for bad, message in (
+        ([np.zeros((4, 4, 2))], r"shape \[4, 4, 2\] is no picture"),
+        ([np.full((4, 4, 3), 7.0)], "values outside 0..1"),
+        ([np.zeros((4, 4, 3), dtype=np.int64)], "a picture of int64"),
+        ([str(tmp_path / "no.png")], "cannot read picture .*no.png"),
+        ([3], "int is no picture"),
+        (3, "int holds no pictures"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classifier.predict(bad)
+
+
+def test_saved_and_loaded_it_gives_the_same_answers(model, tmp_path):
+    arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
+    for classifier in (
+        FewShotClassifier.from_checkpoint(model),
+        FewShotClassifier.from_checkpoint(model, method="PTMAP"),
+    ):
+        classifier.fit(arrays, ["red", "blue"] + [None] * 6)
+        classifier.save(tmp_path / "saved", overwrite=True)
+        loaded = FewShotClassifier.load(tmp_path / "saved")
+        assert np.array_equal(loaded.predict_proba(arrays), classifier.predict_proba(arrays))
+        assert list(loaded.transduction_) == list(classifier.transduction_)
+        assert np.array_equal(loaded.transduction_proba_, classifier.transduction_proba_)
+        assert not [
+            file for file in (tmp_path / "saved").iterdir() if file.suffix not in (".json", ".safetensors", ".md")
+        ]
+    with pytest.raises(ValueError, match="there already"):
+        classifier.save(tmp_path / "saved")
+
+
+def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
+    rows, labels, _ = blobs()
+    classifier = FewShotClassifier(method=TIM(n_iterations=20)).fit(rows, labels)
+    classifier.save(tmp_path / "saved")
+    assert np.array_equal(
+        FewShotClassifier.load(tmp_path / "saved").predict_proba(rows), classifier.predict_proba(rows)
+    )
+    about = tmp_path / "saved" / "classifier.json"
+    whole = json.loads(about.read_text())
+    for change, message in (
+        ({"format": 99}, "another package or format"),
+        ({"classes": "abc"}, "damaged or altered"),
+        ({"classes": ["a", "b"]}, "does not fit 2 classes"),
+        ({"method": {"class_path": "os.system", "init_args": {}}}, "only classes of fewshot are imported"),
+    ):
+        about.write_text(json.dumps({**whole, **change}))
+        with pytest.raises(ValueError, match=message):
+            FewShotClassifier.load(tmp_path / "saved")
+    with pytest.raises(FileNotFoundError, match=r"holds no classifier\.json"):
+        FewShotClassifier.load(tmp_path)
+    with pytest.raises(ValueError, match="save text or numbers as labels"):
+        FewShotClassifier().fit(rows, [x if x is None else (x,) for x in labels]).save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_threads_and_pickles_predict_the_same(model):
+    arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
+    classifier = FewShotClassifier.from_checkpoint(model).fit(arrays, ["red", "blue"] + [None] * 6)
+    expected, found = classifier.predict_proba(arrays), {}
+    threads = [
+        threading.Thread(target=lambda n: found.update({n: classifier.predict_proba(arrays)}), args=(n,))
+        for n in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and all(np.array_equal(one, expected) for one in found.values())
+    assert np.array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(arrays), expected)
+
+
+def test_a_backbone_by_name_with_a_file_of_weights(model, tmp_path):
+    backbone = BackboneConfig("resnet18", image_size=32).create()
+    torch.save(backbone.state_dict(), tmp_path / "resnet18.pth")
+    classifier = FewShotClassifier("resnet18", PTMAP(), weights=str(tmp_path / "resnet18.pth"), image_size=32)
+    arrays = [picture(colour, seed) for seed in range(3) for colour in COLOURS.values()]
+    assert list(classifier.fit(arrays, ["red", "blue", -1, -1, -1, -1]).predict(arrays[:2])) == ["red", "blue"]
+    assert classifier.encoder.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
+    classifier.save(tmp_path / "saved")
+    assert list(FewShotClassifier.load(tmp_path / "saved").predict(arrays[:2])) == ["red", "blue"]
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint of FewShotModule"):
+        FewShotClassifier.from_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(FileNotFoundError, match="not found"):
+        FewShotClassifier.from_checkpoint(Path("nowhere"))
+    with pytest.raises(ValueError, match="leave one out"):
+        FewShotClassifier("conv4", checkpoint="x.ckpt").prepare()
