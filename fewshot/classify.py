@@ -117,6 +117,8 @@ def classify(options: Any) -> str:
             "nothing encodes the pictures; give --ckpt_path <run or checkpoint>, or --backbone <timm name> (with "
             "--weights <file>, or timm's published ones)"
         )
+    if options.query_labels:
+        check_query_labels([path.relative_to(options.query).parts[0] for path in query], tuple(support))
     classifier = FewShotClassifier(
         options.backbone,
         options.method,
@@ -258,17 +260,21 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
     return lines
 
 
+def check_query_labels(folders: Sequence[str], names: Sequence[str]) -> None:
+    """ValueError where none of the queries' folders is named after a class."""
+    if not set(folders) & set(names):
+        raise ValueError(
+            f"query_labels: no folder of the queries is named after a class ({', '.join(names[:5])}); leave "
+            "--query_labels out"
+        )
+
+
 def accuracy_line(classified: Classified) -> str:
-    """Accuracy by the names of the queries' folders, before refinement and after; ValueError where they are none."""
+    """Accuracy by the names of the queries' folders, before refinement and after."""
     numbers = {name: number for number, name in enumerate(classified.class_names)}
     labels = np.array([numbers.get(name.split("/")[0], -1) for name in classified.query_names])
     known = labels >= 0
-    if not known.any():
-        raise ValueError(
-            f"query_labels: no folder of the queries is named after a class ({', '.join(classified.class_names[:5])}); "
-            "leave --query_labels out"
-        )
-    before, after = (
-        100 * (p[known] == labels[known]).mean() for p in (classified.predicted_before, classified.predicted)
+    right = [100 * (p[known] == labels[known]).mean() for p in (classified.predicted_before, classified.predicted)]
+    return (
+        f"accuracy on {known.sum()} queries of known class: {right[0]:.2f} % before refinement, {right[1]:.2f} % after"
     )
-    return f"accuracy on {known.sum()} queries of known class: {before:.2f} % before refinement, {after:.2f} % after"
