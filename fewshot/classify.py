@@ -24,6 +24,7 @@ from fewshot.novelty import novelty, threshold
 from fewshot.own_folders import check_apart, query_folder, support_folder
 from fewshot.picture_encoder import PictureEncoder
 from fewshot.refusals import Parser, check_configs
+from fewshot.report.page import write_report
 from fewshot.results import relative, versions, write_json
 
 FILES = ("predictions.csv", "report.html", "run.json")
@@ -80,6 +81,7 @@ def parser() -> Parser:
         default=False,
         help="The queries' folders are named after their classes: state the accuracy.",
     )
+    made.add_argument("--report_pictures", type=int, default=2000, help="Queries shown in report.html at most.")
     made.add_argument("--batch_size", type=int, default=64, help="Pictures that are encoded at a time.")
     made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
     return made
@@ -133,6 +135,7 @@ def classify(options: Any) -> str:
     classified = classified_folders(classifier, support, query, options)
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_predictions(folder / "predictions.csv", classified)
+        write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
         write_json(folder / "run.json", run_record(classified))
     lines = summary(classified, options.query_labels)
     return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])

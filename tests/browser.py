@@ -85,7 +85,9 @@ class Browser:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return message["result"]
 
-    def open(self, address: str, *, width: int = 1280, height: int = 900, media: Mapping[str, str] | None = None) -> None:
+    def open(
+        self, address: str, *, width: int = 1280, height: int = 900, media: Mapping[str, str] | None = None
+    ) -> None:
         """Load an address in a window of that size, with those media features, such as prefers-color-scheme."""
         self.complaints.clear()
         self.requested.clear()
