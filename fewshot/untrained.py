@@ -8,8 +8,16 @@ import fewshot.methods
 from fewshot.methods import PTMAP, Method
 
 
+PRIOR_STRENGTH = 30.0
+"""Chosen on validation classes of Tiny ImageNet among 2, 10, 30 and 100: tasks of 5 and 10 ways, 1 and 5 shots, 400 and
+800 queries, balanced and not; from 10 on it gains in all of them."""
+
+
 def untrained_method(given: str | Method | None) -> Method:
     """The method of that name; PTMAP with class proportions estimated from the queries where there is none.
+
+    The estimate counts with PRIOR_STRENGTH queries of every class beside it: with as few as PTMAP's own default it
+    runs away on folders of hundreds of queries.
 
     Args:
         given: the name of a class of fewshot.methods, or a method, which is given back.
@@ -20,7 +28,7 @@ def untrained_method(given: str | Method | None) -> Method:
     if isinstance(given, Method):
         return given
     if given is None:
-        return PTMAP(prior="queries")
+        return PTMAP(prior="queries", prior_strength=PRIOR_STRENGTH)
     found = getattr(fewshot.methods, given, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(
