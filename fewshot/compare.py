@@ -99,8 +99,7 @@ def compare(config: Any, text: str) -> None:
     shots, queries = config.shots or [data["n_shot"]], config.queries or [data["n_query"]]
     kinds = [None] if config.dirichlet is None else [None, config.dirichlet]
     settings = [Setting(*each) for each in itertools.product(shots, queries, kinds)]
-    for setting in settings:
-        comparison.check(setting)
+    comparison.check(settings)
     folder, begun = new_run_folder(Path(config.runs) / config.experiment), False
     try:
         measured = []

@@ -136,15 +136,16 @@ class Comparison:
             if contestant.ckpt_path is not None
         }
 
-    def check(self, setting: Setting) -> None:
-        """Find out before anything is measured.
+    def check(self, settings: Sequence[Setting]) -> None:
+        """Find out before anything is measured, each method and each kind of episodes once.
 
         Raises:
             ValueError: the data have no such episodes, a method does not take them, or there is no such accelerator.
         """
         self._trainer()
-        data = EpisodicDataModule(**{**self.data, **setting._asdict()})
-        data.sampler("test")
+        for setting in settings:
+            data = EpisodicDataModule(**{**self.data, **setting._asdict()})
+            data.sampler("test")
         for name in self.methods:
             only = self._module(name, {}).method.n_way
             if only not in (None, data.n_way):

@@ -7,7 +7,6 @@ import inspect
 import fewshot.methods
 from fewshot.methods import PTMAP, Method
 
-
 PRIOR_STRENGTH = 30.0
 """Chosen on validation classes of Tiny ImageNet among 2, 10, 30 and 100: tasks of 5 and 10 ways, 1 and 5 shots, 400 and
 800 queries, balanced and not; from 10 on it gains in all of them."""

@@ -394,3 +394,52 @@ def test_a_method_is_told_nothing_of_features_that_change_or_of_no_data():
         trainer().fit(module, data())
     with pytest.raises(ValueError, match="told nothing of the training classes"):
         BaseClassReader().classify(torch.randn(1, 2, 4), torch.tensor([[0, 1]]), torch.randn(1, 3, 4), 2)
+
+
+# Probabilities, and queries that come later.
+
+
+def test_a_checkpoint_holds_temperature_and_preprocessing(tmp_path: Path) -> None:
+    model = FewShotModule(sib(), CONV4)
+    run = trainer()
+    run.fit(model, data())
+    assert model.temperature is not None and model.temperature > 0
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = FewShotModule.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert loaded.temperature == model.temperature
+    assert Preprocessing(**loaded.pictures) == data().preprocessing
+    trainer().test(loaded, data(), verbose=False)
+    results = loaded.results["test"]
+    assert results["temperature"] == model.temperature
+    assert 0 <= results["ece"] <= 1 and 0 <= results["ece_uncalibrated"] <= 1
+
+
+@pytest.mark.parametrize("method", [sib, NearestClassMean])
+def test_fresh_queries_are_classified_alone_after_refinement(method: Any) -> None:
+    model = FewShotModule(method(), CONV4, fresh_share=0.5)
+    episodes = data(n_query=4)
+    trainer().test(model, episodes, verbose=False)
+    results = model.results["test"]
+    again = FewShotModule(model.method, CONV4)
+    again.backbone = model.backbone
+    fresh, kept = [], []
+    for episode in data(n_query=4, tasks_per_batch=1).test_dataloader():
+        with torch.inference_mode():
+            support = again.backbone(episode.support[0]).unsqueeze(0)
+            query = again.backbone(episode.query[0]).unsqueeze(0)
+            part = (support, episode.support_labels, query[:, :6])
+            logits = model.method.eval().classify(*part, 3)
+            head = model.method.freeze(*part, logits, 3)
+            later = head.logits(query[:, 6:])
+            if not model.method.transductive:
+                later = model.method.classify(support, episode.support_labels, query[:, 6:], 3)
+        labels = episode.known_query_labels()
+        kept.append(float((logits.argmax(-1) == labels[:, :6]).float().mean()))
+        fresh.append(float((later.argmax(-1) == labels[:, 6:]).float().mean()))
+    assert results["accuracy_fresh"] == pytest.approx(np.mean(fresh))
+    assert results["accuracy"] == pytest.approx(np.mean(kept))
+
+
+def test_a_share_of_fresh_queries_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"fresh_share=1\.0 with SIB"):
+        FewShotModule(sib(), CONV4, fresh_share=1.0)

@@ -112,8 +112,11 @@ class EpisodicDataModule(LightningDataModule):
         check_least("train_seed", self.train_seed, 0)
         for name in ("train_n_way", "train_n_shot", "train_n_query"):
             check_least(name, min(getattr(self, name)), 1)
-        for concentration in self.train_dirichlet:
-            check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=concentration)
+        for concentration in self.train_dirichlet if train_dirichlet is not None else ():
+            if concentration is not None and not 0 < concentration < float("inf"):
+                raise ValueError(
+                    f"train_dirichlet={concentration} but a concentration is above 0; null gives balanced queries"
+                )
         for name in ("tasks_per_batch", "train_episodes", "val_episodes", "test_episodes"):
             check_least(name, getattr(self, name), 1)
         for name in ("num_workers", "augmented_views"):
@@ -335,13 +338,13 @@ class EpisodicDataModule(LightningDataModule):
 
     def _loader(self, split: Split) -> DataLoader[Episode]:
         check_trainer(self.trainer)
-        training, features = split == "train", self.features(split)
-        at_once = self.tasks_per_batch * rank_and_world_size()[1]
-        if isinstance(self.sampler(split), MixedEpisodeSampler) and MIXED_BLOCK % at_once:
+        devices = rank_and_world_size()[1]
+        if isinstance(self.sampler(split), MixedEpisodeSampler) and MIXED_BLOCK % (self.tasks_per_batch * devices):
             raise ValueError(
-                f"{at_once} episodes a batch on all devices, but training episodes of mixed sizes come in blocks of "
-                f"{MIXED_BLOCK}, which that has to divide; set data.tasks_per_batch to a power of two"
+                f"tasks_per_batch={self.tasks_per_batch} on {devices} device(s), but training episodes of mixed sizes "
+                f"come in blocks of {MIXED_BLOCK}, which the product of the two has to divide; change one of them"
             )
+        training, features = split == "train", self.features(split)  # which may encode for minutes
         episodes = EpisodeDataset(
             self.images(split),
             self.sampler(split),
