@@ -147,9 +147,11 @@ class Comparison:
             data = EpisodicDataModule(**{**self.data, **setting._asdict()})
             data.sampler("test")
         for name in self.methods:
-            only = self._module(name, {}).method.n_way
-            if only not in (None, data.n_way):
-                raise ValueError(f"methods.{name} serves n_way={only} alone, but data.n_way={data.n_way}")
+            method = self._module(name, {}).method
+            if method.n_way not in (None, data.n_way):
+                raise ValueError(f"methods.{name} serves n_way={method.n_way} alone, but data.n_way={data.n_way}")
+            if name not in self._checkpoints and any(True for _ in method.parameters()):
+                print(f"{name} is measured untrained; methods.{name}.ckpt_path takes the folder of its run", flush=True)
 
     def measure(self, setting: Setting) -> Iterator[Measured]:
         """Test one method after another on the same episodes.

@@ -368,8 +368,13 @@ def test_mixed_sizes_do_not_hang_on_the_batch():
         assert_same(stack_episodes(few[32 * block : 32 * block + 32]), episode)
 
 
+def test_a_concentration_of_training_is_named_as_such():
+    with pytest.raises(ValueError, match=r"train_dirichlet=0\.0"):
+        make(train_dirichlet=[2.0, 0.0])
+
+
 def test_mixed_sizes_need_whole_batches_in_a_block():
-    with pytest.raises(ValueError, match=r"24 episodes a batch .* blocks of 64"):
+    with pytest.raises(ValueError, match=r"tasks_per_batch=24 on 1 device\(s\), .* blocks of 64"):
         make(train_n_shot=[1, 2], tasks_per_batch=24).train_dataloader()
     make(train_n_shot=[2], tasks_per_batch=24).train_dataloader()
 
