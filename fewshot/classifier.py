@@ -229,7 +229,11 @@ class FewShotClassifier:
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities [n, N] of pictures or feature rows, each by itself, columns in the order of `classes_`."""
         self._check_fitted()
-        return later(self._method, self._adapted, self._features(X).to(self._device)).cpu().numpy()
+        return self.later_features(self._features(X))
+
+    def later_features(self, features: Tensor) -> np.ndarray:
+        """`predict_proba` on features [n, D] that the encoder gave."""
+        return later(self._method, self._adapted, features.to(self._device)).cpu().numpy()
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each picture or feature row, [n]."""

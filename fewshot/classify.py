@@ -14,7 +14,6 @@ from jsonargparse import ActionConfigFile
 from torch import Tensor
 
 import fewshot.methods  # noqa: F401  (imported so that --method may name its classes without the path)
-from fewshot.adaptation import later
 from fewshot.aside import check_replaceable, written_aside
 from fewshot.classified import Classified
 from fewshot.classifier import FewShotClassifier
@@ -169,8 +168,7 @@ def classified_folders(
     elif options.none_share is not None:
         raise ValueError("none_share: it says how many to flag, but not by what; give --none_of_these distance")
     root = Path(options.query)
-    method, adapted = classifier._method, classifier._adapted
-    alone = later(method, adapted, of_query.to(classifier._device)).argmax(1).cpu().numpy()
+    alone = classifier.later_features(of_query).argmax(1)
     agreement = float((alone == classifier.transduction_proba_.argmax(1)).mean())
     settings = {
         "support": f"{len(labelled)} pictures of {len(names)} classes in {options.support}",
@@ -178,7 +176,7 @@ def classified_folders(
         "checkpoint": "none" if options.ckpt_path is None else relative(options.ckpt_path),
         "backbone": options.backbone or type(encoder.backbone).__name__,
         "weights": options.weights or ("of the checkpoint" if options.ckpt_path else "published"),
-        "method": type(method).__name__,
+        "method": type(classifier._method).__name__,
         "refined together": f"{min(options.chunk_size, len(of_query))} queries at most",
         "temperature": f"{classifier.temperature_:.3g}",
         "each query classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",

@@ -5,10 +5,18 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 
+from fewshot import FewShotModule
+from fewshot.backbones.config import BackboneConfig
 from fewshot.cli import TOOLS, main
+from fewshot.data.transforms import Preprocessing
+from fewshot.methods import SIB, MLPGradient
+from fewshot.saved_model import save_trained
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,7 +60,7 @@ def test_every_fit_command_is_understood(command, monkeypatch, capsys):
 def test_options_of_the_other_commands_are_understood(monkeypatch, capsys):
     """They refer to a run; here its config is the shipped one."""
     monkeypatch.chdir(ROOT)
-    others = [c for c in COMMANDS if c[0] not in ("fit", *TOOLS)]
+    others = [c for c in COMMANDS if c[0] not in ("fit", *TOOLS) and "--config" in c]
     assert others
     for command in others:
         place = command.index("--config") + 1
@@ -71,6 +79,44 @@ def test_the_example_of_a_method_works(tmp_path, monkeypatch):
     support, labels = torch.randn(2, 6, 4), torch.tensor([[0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0]])
     logits = method.classify(support, labels, torch.randn(2, 5, 4), 2)
     assert logits.shape == (2, 5, 2) and logits.isfinite().all()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """What the section on one's own pictures supposes: a trained model, some labelled pictures, others without."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    module = FewShotModule(SIB(gradient=MLPGradient(5)), BackboneConfig("conv4_32", image_size=16)).eval()
+    save_trained(module, Preprocessing(16, 16, (0.5,) * 3, (0.25,) * 3), "runs/quickstart")
+    for number in range(5):
+        folder = Path("photos/labelled") / f"class {number}"
+        folder.mkdir(parents=True)
+        Path("photos/unsorted").mkdir(exist_ok=True)
+        for picture in range(5):
+            pixels = np.clip(np.random.default_rng(picture).normal(50 * number, 20, (16, 20, 3)), 0, 255)
+            file = folder / f"{picture}.png" if picture < 2 else Path("photos/unsorted") / f"{number} {picture}.jpg"
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return tmp_path
+
+
+def test_the_commands_for_ones_own_pictures_run(photos):
+    own, by_name = (c for c in COMMANDS if c[0] == "classify")
+    main(own)
+    with Path("photos/classified/predictions.csv").open(encoding="utf-8") as table:
+        assert sum(1 for _ in table) == 1 + 15
+    assert Path("photos/classified/report.html").stat().st_size > 10_000
+    place = by_name.index("--backbone") + 1
+    torch.save(BackboneConfig("resnet18", image_size=32).create().state_dict(), "published.pth")
+    assert timm.is_model_pretrained(by_name[place])
+    main([*by_name[:place], "resnet18", "--weights", "published.pth", "--image_size", "32", *by_name[place + 1 :]])
+    assert Path("photos/by_dinov2/report.html").is_file()
+
+
+def test_the_python_for_ones_own_pictures_runs(photos, capsys):
+    source = next(text for language, text in BLOCKS if language == "python" and "FewShotClassifier" in text)
+    exec(compile(source, "README.md", "exec"), {})
+    assert "class 0" in capsys.readouterr().out
+    assert Path("photos/classifier/classifier.json").is_file()
 
 
 def test_files_and_links_that_it_names_exist():
