@@ -41,12 +41,12 @@ class Browser:
         high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (theirs_in, theirs_out)]
         options = [
             "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-            f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--disable-dev-shm-usage", f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
             # the browser reads commands from descriptor 3 and writes answers to 4
-            ["sh", "-c", f'exec "$0" "$@" 3<&{high[0]} 4>&{high[1]}', executable, *options],
+            ["sh", "-c", f'exec "$0" "$@" 3</dev/fd/{high[0]} 4>/dev/fd/{high[1]}', executable, *options],
             pass_fds=high,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -85,7 +85,9 @@ class Browser:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return message["result"]
 
-    def open(self, address: str, *, width: int = 1280, height: int = 900, media: Mapping[str, str] | None = None) -> None:
+    def open(
+        self, address: str, *, width: int = 1280, height: int = 900, media: Mapping[str, str] | None = None
+    ) -> None:
         """Load an address in a window of that size, with those media features, such as prefers-color-scheme."""
         self.complaints.clear()
         self.requested.clear()
