@@ -36,6 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "metrics": set(),
     "ranks": set(),
     "sections": set(),
+    "classified": set(),
+    "report": {"classified", "data"},
     "data": {"episode", "ranks", "sections"},
     "backbones": set(),
     "methods": {"episode", "construction", "functional", "sections"},

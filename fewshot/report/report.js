@@ -6,7 +6,6 @@
   const form = $("#filters"), field = form.elements, grid = $("#grid"), dialog = $("#larger");
   const plain = (text) => text.normalize("NFC").toLowerCase();
   const collator = new Intl.Collator("en", { numeric: true });
-  const SVG = "http://www.w3.org/2000/svg";
 
   const cards = [...grid.children];
   const buttons = cards.map((card) => $("button", card));
@@ -268,7 +267,7 @@
     tip.style.left = `${Math.max(0, Math.min(room, x * scale + 12))}px`;
     const below = y * scale + 14, above = y * scale - tip.offsetHeight - 14;
     tip.style.top = `${above >= 0 ? above : below}px`;
-    here = document.createElementNS(SVG, "circle");
+    here = document.createElementNS(svg.namespaceURI, "circle");
     here.setAttribute("class", "here");
     here.setAttribute("cx", x);
     here.setAttribute("cy", y);
