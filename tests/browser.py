@@ -20,8 +20,12 @@ SECONDS = 60.0
 
 
 def installed_browser() -> str | None:
-    """The path of the first of NAMES that there is."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+    """The path of the first of NAMES that there is and starts; a distribution may have a stand-in that does not."""
+    for name in NAMES:
+        path = shutil.which(name)
+        if path and subprocess.run([path, "--version"], capture_output=True, timeout=SECONDS).returncode == 0:
+            return path
+    return None
 
 
 class Browser:

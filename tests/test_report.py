@@ -143,7 +143,7 @@ def test_names_of_any_kind_stay_text(tmp_path: Path) -> None:
 
     assert without_breaks(page) == without_breaks(expected)  # no name has become an element
     assert not [key for _, attributes in page.elements for key in attributes if key.startswith("on")]
-    readable = [re.sub("[\0\n\udcff]", "\ufffd", name) for name in NASTY]
+    readable = [re.sub("[\0\n\u202e\udcff]", "\ufffd", name) for name in NASTY]
     assert page.data["classes"] == readable
     text = "".join(text for texts in page.texts.values() for text in texts)
     for name in readable:
@@ -415,7 +415,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One for all tests; skips where none is installed."""
     executable = installed_browser()
     if executable is None:
-        pytest.skip(f"no browser is installed: none of {', '.join(NAMES)} is on the PATH")
+        pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is on the PATH and starts")
     with Browser(executable, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
@@ -586,7 +586,7 @@ def test_nothing_sticks_out(browser: Browser, tmp_path: Path, scheme: str, size:
     assert browser.run("getComputedStyle(document.body).backgroundColor") == paper
     assert browser.run("document.title") == "Classified pictures" and browser.complaints == []
     assert browser.run("document.querySelectorAll('#grid .gone').length") == 1
-    readable = [re.sub("[\0\n\udcff]", "\ufffd", name) for name in NASTY]
+    readable = [re.sub("[\0\n\u202e\udcff]", "\ufffd", name) for name in NASTY]
     assert set(readable) <= set(browser.run(SHOWN))
 
 

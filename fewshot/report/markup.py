@@ -6,9 +6,9 @@ import html
 import json
 import re
 
-# What HTML does not allow, or shows as something else: control characters, halves of surrogate pairs (a file name that
-# is not UTF-8 has such), noncharacters.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# What HTML does not allow, or shows as something else: control characters; those that turn the direction of writing, by
+# which "gpj.exe" looks like "exe.jpg"; halves of surrogate pairs, which a name that is not UTF-8 has; noncharacters.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def printable(text: str) -> str:
@@ -41,7 +41,7 @@ def json_for_script(content: object) -> str:
 def percent(fraction: float) -> str:
     """Whole per cent as HTML; what is only nearly all or nothing says so."""
     whole = whole_percent(fraction)
-    if whole == 100 and fraction < 1:
+    if whole == 100 and fraction < 1 - 1e-9:
         return "&gt;99&nbsp;%"
     return "&lt;1&nbsp;%" if whole == 0 and fraction > 0 else f"{whole}&nbsp;%"
 

@@ -87,7 +87,7 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
         ),
         flag_control=FLAG_CONTROL if _has_novelty(classified) else "",
         flag_order='<option value="novelty">least like any class first</option>' if _has_novelty(classified) else "",
-        shown=f"Showing all {len(shown):,} pictures." if len(shown) > 1 else "Showing the one picture.",
+        shown=f"Showing all {len(shown):,} pictures." if len(shown) > 1 else "Showing the only picture.",
         cards="\n".join(_card(classified, i, uri) for i, uri in zip(shown, pictures, strict=False)),
         share=percent(positions.share),
         map_before=_scatter(classified, where, support_shown, shown, after=False),

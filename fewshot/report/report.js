@@ -100,8 +100,9 @@
     });
     for (const [drawn, of] of others) drawn.classList.toggle("off", label >= 0 && of !== label);
     const all = cards.length.toLocaleString("en"), some = visible.length.toLocaleString("en");
-    const counted = cards.length === 1 ? "picture" : "pictures";
-    $("#count").textContent = visible.length === cards.length ? `Showing all ${all} ${counted}.` : `Showing ${some} of ${all} ${counted}.`;
+    let told = `Showing ${some} of ${all} ${cards.length === 1 ? "picture" : "pictures"}.`;
+    if (visible.length === cards.length) told = cards.length === 1 ? "Showing the only picture." : `Showing all ${all} pictures.`;
+    $("#count").textContent = told;
     inGrid.start(visible.map((i) => buttons[i]));
     leave();
     if (remember) writeAddress();
