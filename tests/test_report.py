@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from fewshot.classified import Classified
+from fewshot.data.images import open_picture
 from fewshot.report import write_report
 from fewshot.report.drawing import label_positions, marker
 from fewshot.report.feature_map import feature_map, principal_coordinates
@@ -331,6 +332,7 @@ def test_thumbnails_are_upright_small_squares(tmp_path: Path) -> None:
     assert small.size == (96, 96)
     top, bottom = np.asarray(small)[10, 48], np.asarray(small)[86, 48]
     assert top[0] > 200 > 50 > top[2] and bottom[2] > 200 > 50 > bottom[0]
+    assert open_picture(tmp_path / "turned.jpg", at_least=90).size == (100, 150)  # half of it was decoded
     Image.new("L", (20, 31), 90).save(tmp_path / "small.png")
     assert decoded(thumbnail(tmp_path / "small.png")).size == (20, 20)
     Image.new("RGBA", (300, 100), (0, 0, 0, 0)).save(tmp_path / "clear.png")
