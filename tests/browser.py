@@ -20,8 +20,12 @@ SECONDS = 60.0
 
 
 def installed_browser() -> str | None:
-    """The path of the first of NAMES that there is."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+    """The path of the first of NAMES that there is and starts; a distribution may have a stand-in that does not."""
+    for name in NAMES:
+        path = shutil.which(name)
+        if path and subprocess.run([path, "--version"], capture_output=True, timeout=SECONDS).returncode == 0:
+            return path
+    return None
 
 
 class Browser:
@@ -41,12 +45,12 @@ class Browser:
         high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (theirs_in, theirs_out)]
         options = [
             "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-            f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--disable-dev-shm-usage", f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
             # the browser reads commands from descriptor 3 and writes answers to 4
-            ["sh", "-c", f'exec "$0" "$@" 3<&{high[0]} 4>&{high[1]}', executable, *options],
+            ["sh", "-c", f'exec "$0" "$@" 3</dev/fd/{high[0]} 4>/dev/fd/{high[1]}', executable, *options],
             pass_fds=high,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -38,6 +38,8 @@ ROOMS: dict[str, set[str]] = {
     "calibration": set(),
     "ranks": set(),
     "sections": set(),
+    "classified": set(),
+    "report": {"classified", "data"},
     "data": {"episode", "ranks", "sections"},
     "backbones": set(),
     "methods": {"episode", "construction", "functional", "sections"},

@@ -45,7 +45,7 @@ def feature_map(classified: Classified) -> FeatureMap:
         query=coordinates[len(members) :],
         centres_before=centres(classified.before),
         centres_after=centres(classified.probabilities),
-        share=float((coordinates**2).sum() / variance) if variance > 0 else 0.0,
+        share=min(1.0, float((coordinates**2).sum() / variance)) if variance > 0 else 0.0,
     )
 
 

@@ -6,9 +6,9 @@ import html
 import json
 import re
 
-# What HTML does not allow, or shows as something else: control characters, halves of surrogate pairs (a file name that
-# is not UTF-8 has such), noncharacters.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# What HTML does not allow, or shows as something else: control characters; those that turn the direction of writing, by
+# which "gpj.exe" looks like "exe.jpg"; halves of surrogate pairs, which a name that is not UTF-8 has; noncharacters.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def printable(text: str) -> str:
@@ -26,6 +26,12 @@ def name(text: str) -> str:
     return f"<bdi>{escaped(text)}</bdi>"
 
 
+def path_name(text: str) -> str:
+    """The same for the path of a file: a line of it ends after a slash, a dash or an underscore, if need be."""
+    breakable = re.sub("([/_-])", r"\1<wbr>", escaped(text))
+    return f"<bdi>{breakable}</bdi>"
+
+
 def json_for_script(content: object) -> str:
     """JSON that can stand inside a script element: ASCII, and no `<` that could end it."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
@@ -33,11 +39,11 @@ def json_for_script(content: object) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Whole per cent; what is only nearly all or nothing says so."""
+    """Whole per cent as HTML; what is only nearly all or nothing says so."""
     whole = whole_percent(fraction)
-    if whole == 100 and fraction < 1:
-        return "&gt;99 %"
-    return "&lt;1 %" if whole == 0 and fraction > 0 else f"{whole} %"
+    if whole == 100 and fraction < 1 - 1e-9:
+        return "&gt;99&nbsp;%"
+    return "&lt;1&nbsp;%" if whole == 0 and fraction > 0 else f"{whole}&nbsp;%"
 
 
 def whole_percent(fraction: float) -> int:

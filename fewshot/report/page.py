@@ -15,7 +15,7 @@ import numpy as np
 from fewshot.classified import Classified
 from fewshot.report.drawing import Plane, plane, scatter, swatch
 from fewshot.report.feature_map import feature_map
-from fewshot.report.markup import count, escaped, json_for_script, name, percent, printable, whole_percent
+from fewshot.report.markup import count, escaped, json_for_script, name, path_name, percent, printable, whole_percent
 from fewshot.report.selection import shown_queries, shown_support
 from fewshot.report.thumbnails import SIDE, thumbnails
 
@@ -87,7 +87,7 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
         ),
         flag_control=FLAG_CONTROL if _has_novelty(classified) else "",
         flag_order='<option value="novelty">least like any class first</option>' if _has_novelty(classified) else "",
-        shown=f"Showing all {len(shown):,} pictures." if len(shown) > 1 else "Showing the one picture.",
+        shown=f"Showing all {len(shown):,} pictures." if len(shown) > 1 else "Showing the only picture.",
         cards="\n".join(_card(classified, i, uri) for i, uri in zip(shown, pictures, strict=False)),
         share=percent(positions.share),
         map_before=_scatter(classified, where, support_shown, shown, after=False),
@@ -134,7 +134,7 @@ def summary(classified: Classified, n_shown: int, table: str) -> list[str]:
         )
     if classified.skipped:
         n_skipped = count(len(classified.skipped), "picture", "pictures")
-        lines.append(f'<strong>{n_skipped}</strong> could not be read and were left out; <a href="#skipped">why</a>.')
+        lines.append(f'<strong>{n_skipped}</strong> could not be read: <a href="#skipped">which and why</a>.')
     if n_shown < n_queries:
         lines.append(
             f"This page shows <strong>{n_shown:,}</strong> of the {n_queries:,} pictures; {n_queries - n_shown:,} are "
@@ -193,8 +193,8 @@ def _class_rows(
         rows.append(
             f'<tr><th scope="row">{swatch(label)} {label + 1}. {name(classified.class_names[label])}</th>'
             f'<td class="support-pictures"><ul>{"".join(items)}</ul></td>'
-            f'<td class="number" data-label="Before refinement">{before[label]:,}</td>'
-            f'<td class="number" data-label="After refinement">{after[label]:,}</td></tr>'
+            f'<td class="number" data-label="Before">{before[label]:,}</td>'
+            f'<td class="number" data-label="After">{after[label]:,}</td></tr>'
         )
     return rows
 
@@ -211,15 +211,16 @@ def _card(classified: Classified, i: int, uri: str | None) -> str:
     marks = ""
     if new != old:
         marks += (
-            f'<span class="mark changed"><span class="hidden">changed from </span>{name(classified.class_names[old])} '
-            f'<span aria-hidden="true">→</span><span class="hidden">to</span> {name(classified.class_names[new])}</span>'
+            '<span class="mark changed"><span class="hidden">changed from </span>'
+            f'{name(classified.class_names[old])} <span aria-hidden="true">→</span><span class="hidden">to</span> '
+            f"{name(classified.class_names[new])}</span>"
         )
     if classified.flagged[i]:
         marks += '<span class="mark flagged">none of the classes?</span>'
     return (
         f'<li><button type="button" disabled>{_image(uri)}<span class="verdict">{name(classified.class_names[new])} '
         f'<span class="sure">{percent(classified.probabilities[i, new])}</span></span>{marks}'
-        f'<span class="name">{name(classified.query_names[i])}</span></button></li>'
+        f'<span class="name">{path_name(classified.query_names[i])}</span></button></li>'
     )
 
 

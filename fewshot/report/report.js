@@ -6,7 +6,6 @@
   const form = $("#filters"), field = form.elements, grid = $("#grid"), dialog = $("#larger");
   const plain = (text) => text.normalize("NFC").toLowerCase();
   const collator = new Intl.Collator("en", { numeric: true });
-  const SVG = "http://www.w3.org/2000/svg";
 
   const cards = [...grid.children];
   const buttons = cards.map((card) => $("button", card));
@@ -14,7 +13,12 @@
   const wanted = names.map(plain);
   const supportButtons = $$(".support-pictures button");
   const supportNames = supportButtons.map((button) => $("bdi", button).textContent);
-  const points = ["before", "after"].map((when) => $$(`#map-${when} .queries > path`));
+  const points = ["before", "after"].map((when) => $$(`#map-${when} .queries > *`));
+  const others = $$(".map").map((svg) => [
+    ...$$(".support > path", svg).map((drawn, i) => [drawn, data.supportLabels[i]]),
+    ...$$(".centres > g", svg).map((drawn, label) => [drawn, label]),
+    ...$$(".labels > text", svg).map((drawn, label) => [drawn, label]),
+  ]).flat();
   let begun = false;
   let order = cards.map((_, i) => i);
   let visible = order;
@@ -27,7 +31,7 @@
   };
   // isolated, so that a name written from right to left does not turn the sentence around it
   const className = (label) => `\u2068${data.classes[label]}\u2069`;
-  const thousandths = (value) => `${(value / 10).toFixed(1)} %`;
+  const thousandths = (value) => `${(value / 10).toFixed(1)}\u00a0%`;
   const pictureOf = (button) => $("img, .gone", button).cloneNode(true);
 
   /* Filters and order. They are kept in the address behind #, so that a view can be passed on. */
@@ -94,9 +98,11 @@
       card.hidden = !shown.has(i);
       for (const drawn of points) drawn[i].classList.toggle("off", !shown.has(i));
     });
+    for (const [drawn, of] of others) drawn.classList.toggle("off", label >= 0 && of !== label);
     const all = cards.length.toLocaleString("en"), some = visible.length.toLocaleString("en");
-    const counted = cards.length === 1 ? "picture" : "pictures";
-    $("#count").textContent = visible.length === cards.length ? `Showing all ${all} ${counted}.` : `Showing ${some} of ${all} ${counted}.`;
+    let told = `Showing ${some} of ${all} ${cards.length === 1 ? "picture" : "pictures"}.`;
+    if (visible.length === cards.length) told = cards.length === 1 ? "Showing the only picture." : `Showing all ${all} pictures.`;
+    $("#count").textContent = told;
     inGrid.start(visible.map((i) => buttons[i]));
     leave();
     if (remember) writeAddress();
@@ -242,7 +248,8 @@
 
   function drawnPoints() {
     const queries = visible.map((i) => ({ query: i, at: data.query[i] }));
-    return queries.concat(data.support.map((at, i) => ({ support: i, at })));
+    const support = data.support.map((at, i) => ({ support: i, at }));
+    return queries.concat(support.filter(({ support: i }) => field.class.value === "" || data.supportLabels[i] === field.class.value - 1));
   }
 
   function point(svg, spot) {
@@ -261,7 +268,7 @@
     tip.style.left = `${Math.max(0, Math.min(room, x * scale + 12))}px`;
     const below = y * scale + 14, above = y * scale - tip.offsetHeight - 14;
     tip.style.top = `${above >= 0 ? above : below}px`;
-    here = document.createElementNS(SVG, "circle");
+    here = document.createElementNS(svg.namespaceURI, "circle");
     here.setAttribute("class", "here");
     here.setAttribute("cx", x);
     here.setAttribute("cy", y);

@@ -22,7 +22,7 @@ def shown_queries(classified: Classified, limit: int) -> np.ndarray:
         doubtful, others = others[: limit // 4], others[limit // 4 :]
         others = others[np.argsort(classified.predicted[others], kind="stable")]
         room = limit - len(first) - len(doubtful)
-        spread = others[(np.arange(room) * len(others)) // room]
+        spread = others[(2 * np.arange(room) + 1) * len(others) // (2 * room)]
         rising = rising[np.isin(rising, np.concatenate([first, doubtful, spread]))]
     return rising[np.lexsort((rising, -confidence[rising]))]
 

@@ -37,7 +37,7 @@ def thumbnail(path: Path) -> str | None:
     It is cut as the backbone sees it: the shorter edge whole, the longer one cut on both sides.
     """
     try:
-        picture = open_picture(path)
+        picture = open_picture(path, at_least=2 * SIDE)
     except ValueError:
         return None
     side = min(SIDE, *picture.size)
