@@ -315,6 +315,19 @@ class EpisodicDataModule(LightningDataModule):
         features = stored_features(encoder, images, self.preprocessing, key=key, name=name)
         return features.read(np.arange(len(images))), torch.as_tensor(images.labels)
 
+    def picture_episode(self, split: Split, number: int) -> Episode:
+        """The episode of that number, of epoch 0 in training, with pictures, whatever the loader's episodes carry.
+
+        They are as the backbone receives them: augmented in training, unless it is given them once, to store the
+        features of the pictures as they are.
+        """
+        return self._episodes(split, training=self.augments(split), features=None)[number]
+
+    def augments(self, split: Split) -> bool:
+        """Whether what the backbone receives of this split is augmented."""
+        stored_plain = self._encoder is not None and not self.augmented_views
+        return split == "train" and not stored_plain and self.preprocessing.augments
+
     # What Lightning asks for.
 
     def train_dataloader(self) -> DataLoader[Episode]:
@@ -342,7 +355,13 @@ class EpisodicDataModule(LightningDataModule):
                 f"{at_once} episodes a batch on all devices, but training episodes of mixed sizes come in blocks of "
                 f"{MIXED_BLOCK}, which that has to divide; set data.tasks_per_batch to a power of two"
             )
-        episodes = EpisodeDataset(
+        episodes = self._episodes(split, training=training, features=features)
+        keys = EpisodeKeys(self.n_episodes(split), training=training)
+        workers = 0 if features is not None else self.num_workers
+        return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
+
+    def _episodes(self, split: Split, *, training: bool, features: Features | PassingFeatures | None) -> EpisodeDataset:
+        return EpisodeDataset(
             self.images(split),
             self.sampler(split),
             self.preprocessing,
@@ -350,9 +369,6 @@ class EpisodicDataModule(LightningDataModule):
             n_episodes=self.n_episodes(split),
             features=features,
         )
-        keys = EpisodeKeys(self.n_episodes(split), training=training)
-        workers = 0 if features is not None else self.num_workers
-        return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
 
 
 def check_trainer(trainer: Trainer | None) -> None:
