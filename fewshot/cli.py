@@ -25,6 +25,7 @@ TOOLS = {"results": "fewshot.ledger", "cache": "fewshot.data.cache"}
 ABOUT_TOOLS = {
     "classify": "classify a folder of your own pictures after a few labelled ones; writes a table and a report",
     "compare": "test several methods and checkpoints on the same episodes; writes a table and plots",
+    "show": "draw episodes, class counts, accuracy per step and a map of features as pictures to look at",
     "results": "print a table of all runs below a folder, as text, Markdown, CSV or JSON",
     "cache": "show and clear decoded pictures and stored features",
 }
@@ -79,7 +80,7 @@ def main(args: list[str] | None = None) -> None:
     from fewshot.refusals import refusal_of
 
     try:
-        if arguments[0] in ("classify", "compare"):
+        if arguments[0] in ABOUT_TOOLS:
             importlib.import_module(f"fewshot.{arguments[0]}").run(arguments[1:])
         else:
             importlib.import_module("fewshot.commands").run(arguments)

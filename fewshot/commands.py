@@ -41,6 +41,7 @@ from fewshot.runs import (
     unfinished_run,
 )
 from fewshot.wandb_logging import WandbReport
+from fewshot.wandb_pictures import WandbPictures
 from fewshot.wandb_session import placed, wandb_session
 
 WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
@@ -73,23 +74,7 @@ class FewShotCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of trainer, model and data."""
-        parser.add_argument("--experiment", type=str, default="experiment", help="Name of the run's folder.")
-        parser.add_argument(
-            "--runs", type=str, default="runs", help="Where run folders go: <runs>/<experiment>/<version>."
-        )
-        parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit.")
-        parser.add_argument(
-            "--checkpoint_every_n_steps",
-            type=int | None,
-            default=None,
-            help="Optimiser steps between writings of last.ckpt within an epoch; it is written after each epoch too.",
-        )
-        parser.add_argument(
-            "--checkpoint_every_n_minutes",
-            type=float | None,
-            default=10.0,
-            help="Minutes between writings of last.ckpt within an epoch; null for none by the clock.",
-        )
+        add_run_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; LightningCLI would warn where a program with arguments of its own hands arguments over."""
@@ -116,9 +101,7 @@ class FewShotCLI(LightningCLI):
         elif config.get("ckpt_path"):
             config["ckpt_path"] = checkpoint_file(config["ckpt_path"])
         if config.get("ckpt_path") or self.resumed is not None:
-            backbone = (config["model"].get("init_args") or {}).get("backbone")
-            if backbone is not None:
-                backbone["weights"], backbone["pretrained"] = None, False
+            without_first_weights(config)
         self.run_folder = self.run_folder or new_run_folder(experiment)
         self.session.enter_context(wandb_session(self.run_folder))
         self.given_logger = config["trainer"].get("logger")
@@ -151,10 +134,10 @@ class FewShotCLI(LightningCLI):
         if self.resumed is not None and is_launched_first():
             continue_log(csv, lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed)))
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
-        report = WandbReport(checkpoints=self.artifacts)
+        wandb = [WandbReport(checkpoints=self.artifacts), WandbPictures()]
         tell = TellRunFolder(self, csv)
         self.checkpoints = []
-        self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions, report]
+        self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions, *wandb]
         if config.get("enable_checkpointing") is not False:
             self.checkpoints = run_checkpoints(self.run_folder)
             options = [self._get(self.config, f"checkpoint_every_n_{unit}") for unit in ("steps", "minutes")]
@@ -263,6 +246,32 @@ def run(arguments: list[str]) -> None:
             save_config_kwargs={"overwrite": False},
             trainer_defaults={"use_distributed_sampler": False},
         )
+
+
+def add_run_options(parser: LightningArgumentParser) -> None:
+    """Options of a run beside those of trainer, model and data."""
+    parser.add_argument("--experiment", type=str, default="experiment", help="Name of the run's folder.")
+    parser.add_argument("--runs", type=str, default="runs", help="Where run folders go: <runs>/<experiment>/<version>.")
+    parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit.")
+    parser.add_argument(
+        "--checkpoint_every_n_steps",
+        type=int | None,
+        default=None,
+        help="Optimiser steps between writings of last.ckpt within an epoch; it is written after each epoch too.",
+    )
+    parser.add_argument(
+        "--checkpoint_every_n_minutes",
+        type=float | None,
+        default=10.0,
+        help="Minutes between writings of last.ckpt within an epoch; null for none by the clock.",
+    )
+
+
+def without_first_weights(config: Any) -> None:
+    """Let the backbone of a config start from nothing, for a checkpoint brings its weights."""
+    backbone = (config["model"].get("init_args") or {}).get("backbone")
+    if backbone is not None:
+        backbone["weights"], backbone["pretrained"] = None, False
 
 
 def run_checkpoints(run_folder: Path) -> list[ModelCheckpoint]:

@@ -132,6 +132,17 @@ def test_the_table_shows_episodes(logged: OfflineRun, work: Path) -> None:
         assert shown.format == "PNG" and np.array_equal(np.asarray(shown), np.asarray(original))
 
 
+def test_what_was_looked_at_and_what_became_of_it_are_pictures(fitted: Path, logged: OfflineRun) -> None:
+    """Once each: the contact sheet when training starts, the plots when the test has ended; none after a prediction."""
+    for name in ("train/episode", "test/features", "test/accuracy_per_step"):
+        (found,) = logged.values(name)
+        with Image.open(logged.folder / "files" / found["path"]) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 300
+    first, *_, last = [row for row in logged.history if set(row) & {"train/loss", "train/episode", "test/features"}]
+    assert "train/episode" in first and "test/features" in last
+    assert not logged.values("train/batch")
+
+
 def test_the_table_agrees_with_predictions_csv(fitted: Path, logged: OfflineRun) -> None:
     """And predict logs the table of the same episodes."""
     main(["predict", "--config", str(fitted / "config.yaml"), "--ckpt_path", str(fitted)])
@@ -169,6 +180,7 @@ def test_a_test_is_a_run_of_its_own(fitted: Path, logged: OfflineRun) -> None:
     assert tested.summary["accuracy"] == logged.summary["accuracy"] and tested.summary["checkpoint"]
     assert tested.config["trainer"]["logger"]["init_args"]["name"] == "mine"
     assert tested.files("model") == {}
+    assert len(tested.values("test/features")) == 1 and not tested.values("train/episode")
     assert len(list((fitted / "wandb").glob("offline-run-*"))) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,6 +114,12 @@ class ClassDataModule(LightningDataModule):
     def describe(self, split: Split) -> dict[str, Any]:
         """What a result has to state about the episodes it was measured on."""
         return self.episodes.describe(split)
+
+    def picture_batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first pictures of epoch 0, as the backbone receives them, and their classes: [size, C, H, W], [size]."""
+        images = self.images("train")
+        keys = list(itertools.islice(PictureKeys(len(images), seed=self.seed), min(size, self.batch_size)))
+        return PictureDataset(images, self.preprocessing, seed=self.seed).__getitems__(keys)
 
     def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
         """Shuffled, augmented pictures with their classes."""

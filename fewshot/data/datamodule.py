@@ -318,6 +318,19 @@ class EpisodicDataModule(LightningDataModule):
         features = stored_features(encoder, images, self.preprocessing, key=key, name=name)
         return features.read(np.arange(len(images))), torch.as_tensor(images.labels)
 
+    def picture_episode(self, split: Split, number: int) -> Episode:
+        """The episode of that number, of epoch 0 in training, with pictures, whatever the loader's episodes carry.
+
+        They are as the backbone receives them: augmented in training, unless it is given them once, to store the
+        features of the pictures as they are.
+        """
+        return self._episodes(split, training=self.augments(split), features=None)[number]
+
+    def augments(self, split: Split) -> bool:
+        """Whether what the backbone receives of this split is augmented."""
+        stored_plain = self._encoder is not None and not self.augmented_views
+        return split == "train" and not stored_plain and self.preprocessing.augments
+
     # What Lightning asks for.
 
     def train_dataloader(self) -> DataLoader[Episode]:
@@ -345,7 +358,13 @@ class EpisodicDataModule(LightningDataModule):
                 f"come in blocks of {MIXED_BLOCK}, which the product of the two has to divide; change one of them"
             )
         training, features = split == "train", self.features(split)  # which may encode for minutes
-        episodes = EpisodeDataset(
+        episodes = self._episodes(split, training=training, features=features)
+        keys = EpisodeKeys(self.n_episodes(split), training=training)
+        workers = 0 if features is not None else self.num_workers
+        return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
+
+    def _episodes(self, split: Split, *, training: bool, features: Features | PassingFeatures | None) -> EpisodeDataset:
+        return EpisodeDataset(
             self.images(split),
             self.sampler(split),
             self.preprocessing,
@@ -353,9 +372,6 @@ class EpisodicDataModule(LightningDataModule):
             n_episodes=self.n_episodes(split),
             features=features,
         )
-        keys = EpisodeKeys(self.n_episodes(split), training=training)
-        workers = 0 if features is not None else self.num_workers
-        return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
 
 
 def check_trainer(trainer: Trainer | None) -> None:

@@ -76,6 +76,12 @@ class Preprocessing:
         if not 0.0 <= self.colour_jitter <= 1.0:
             raise ValueError(f"colour_jitter={self.colour_jitter}; give a number in 0..1")
 
+    @property
+    def augments(self) -> bool:
+        """Whether training pictures differ from evaluation's."""
+        cropped = self.crop_padding > 0 or self.stored_size > self.image_size
+        return cropped or self.flip or self.colour_jitter > 0
+
     def with_channels(self, channels: int) -> Preprocessing:
         """The same with 1 or 3 channels: statistics are averaged over colours, or repeated for each."""
         if channels == self.channels:

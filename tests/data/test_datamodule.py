@@ -573,3 +573,37 @@ def test_what_is_handed_over_last_decides():
     data.use_features(encoder, "second")
     data.carry_pictures()
     assert not next(iter(data.val_dataloader())).holds_features
+
+
+def test_a_picture_episode_is_the_loaders() -> None:
+    data = make()
+    for split in ("train", "val", "test"):
+        loaded = gathered(data._loader(split))
+        shown = data.picture_episode(split, 3)
+        assert shown.n_tasks == 1 and int(shown.numbers) == 3
+        for mine, theirs in zip(shown, loaded, strict=True):
+            assert mine == theirs if isinstance(mine, int) else torch.equal(mine[0], theirs[3])
+    assert [data.augments(split) for split in ("train", "val", "test")] == [True, False, False]
+
+
+def test_a_picture_episode_is_not_augmented_where_features_of_plain_pictures_are_stored() -> None:
+    data = make()
+    augmented = data.picture_episode("train", 0)
+    data.use_features(lambda pictures: pictures.flatten(1), "flat")
+    plain = data.picture_episode("train", 0)
+    assert not data.augments("train") and not torch.equal(plain.support, augmented.support)
+    for index, inputs in ((plain.support_index, plain.support), (plain.query_index, plain.query)):
+        expected = evaluation_transform(data.images("train").read(index[0].numpy()), data.preprocessing)
+        assert torch.equal(inputs[0], expected)
+    views = make(augmented_views=2)
+    views.use_features(lambda pictures: pictures.flatten(1), "flat")
+    assert views.augments("train")
+
+
+def test_the_first_pictures_of_a_batch_are_the_loaders() -> None:
+    data = ClassDataModule(Noise(), batch_size=32, n_query=4)
+    pictures, labels = next(iter(data.train_dataloader()))
+    for size in (5, 64):
+        first, theirs = data.picture_batch(size)
+        assert len(first) == min(size, 32)
+        assert torch.equal(first, pictures[:size]) and torch.equal(theirs, labels[:size])
