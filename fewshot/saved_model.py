@@ -49,8 +49,8 @@ KEYS = {
 }
 """What config.json holds."""
 
-DROPPED = (*TRAINING_ALONE, "save_bad_episodes")
-"""Options of the module that are not kept."""
+DROPPED = (*TRAINING_ALONE, "save_bad_episodes", "fresh_share")
+"""Options of the module that are not kept: of training, and of one test."""
 
 
 def save_trained(
