@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "ranks": set(),
     "sections": set(),
     "classified": set(),
-    "report": {"classified", "data"},
+    "report": {"classified", "data", "functional"},
     "data": {"episode", "ranks", "sections"},
     "backbones": set(),
     "methods": {"episode", "construction", "functional", "sections"},

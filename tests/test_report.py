@@ -23,7 +23,7 @@ from fewshot.classified import Classified
 from fewshot.data.images import open_picture
 from fewshot.report import write_report
 from fewshot.report.drawing import label_positions, marker
-from fewshot.report.feature_map import feature_map, principal_coordinates
+from fewshot.report.feature_map import feature_map
 from fewshot.report.page import asset
 from fewshot.report.selection import shown_queries, shown_support
 from fewshot.report.thumbnails import thumbnail
@@ -337,20 +337,6 @@ def test_thumbnails_are_upright_small_squares(tmp_path: Path) -> None:
     assert decoded(thumbnail(tmp_path / "small.png")).size == (20, 20)
     Image.new("RGBA", (300, 100), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert np.asarray(decoded(thumbnail(tmp_path / "clear.png")).convert("L")).min() > 250
-
-
-@pytest.mark.parametrize("shape", [(40, 7), (9, 30)])
-def test_principal_coordinates_are_those_of_scikit_learn(shape: tuple[int, int]) -> None:
-    features = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 3, shape[1])
-    expected = PCA(2, svd_solver="full").fit_transform(features)
-    np.testing.assert_allclose(principal_coordinates(features), expected, atol=1e-8)
-
-
-def test_principal_coordinates_where_there_are_fewer_directions() -> None:
-    line = np.arange(5.0)[:, None] * np.array([[3.0, -4.0]])
-    np.testing.assert_allclose(principal_coordinates(line), np.stack([10 - 5 * np.arange(5.0), np.zeros(5)], 1))
-    np.testing.assert_allclose(principal_coordinates(np.arange(3.0)[:, None]), [[-1, 0], [0, 0], [1, 0]])
-    assert not principal_coordinates(np.ones((1, 4))).any()
 
 
 def test_class_centres_are_weighted_means(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from fewshot.classified import Classified
+from fewshot.functional.principal import principal_components
 
 
 class FeatureMap(NamedTuple):
@@ -31,7 +33,7 @@ def feature_map(classified: Classified) -> FeatureMap:
     probability of the class; refinement moves it, while the features stay.
     """
     features = np.concatenate([classified.support_features, classified.query_features]).astype(np.float64)
-    coordinates = principal_coordinates(features)
+    coordinates = principal_components(torch.from_numpy(features)).numpy()  # [S + Q, 2]
     variance = ((features - features.mean(0)) ** 2).sum()
     members = np.eye(len(classified.class_names))[classified.support_labels]  # [S, N]
 
@@ -47,27 +49,3 @@ def feature_map(classified: Classified) -> FeatureMap:
         centres_after=centres(classified.probabilities),
         share=min(1.0, float((coordinates**2).sum() / variance)) if variance > 0 else 0.0,
     )
-
-
-def principal_coordinates(features: np.ndarray) -> np.ndarray:
-    """Centred features along the two directions of their largest variance, [n, 2], the largest one first.
-
-    Each direction's sign is such that its largest entry by size is positive; where features do not vary along a
-    direction, its column is 0.
-
-    Args:
-        features: [n, D] float64, n 1 or more.
-    """
-    centred = features - features.mean(0)
-    n, size = centred.shape
-    coordinates = np.zeros((n, 2))
-    # the smaller one of the two matrices of inner products has all that is needed
-    products = centred.T @ centred if size <= n else centred @ centred.T
-    values, vectors = np.linalg.eigh(products)
-    for column in range(min(2, len(values))):
-        if values[-1 - column] <= 1e-12 * np.trace(products):
-            break
-        vector = vectors[:, -1 - column]
-        direction = vector if size <= n else centred.T @ vector / np.sqrt(values[-1 - column])
-        coordinates[:, column] = centred @ (direction * np.sign(direction[np.abs(direction).argmax()]))
-    return coordinates

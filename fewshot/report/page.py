@@ -87,6 +87,7 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
         ),
         flag_control=FLAG_CONTROL if _has_novelty(classified) else "",
         flag_order='<option value="novelty">least like any class first</option>' if _has_novelty(classified) else "",
+        flag_ring=", a dashed ring one that is flagged" if _has_novelty(classified) else "",
         shown=f"Showing all {len(shown):,} pictures." if len(shown) > 1 else "Showing the only picture.",
         cards="\n".join(_card(classified, i, uri) for i, uri in zip(shown, pictures, strict=False)),
         share=percent(positions.share),
@@ -242,7 +243,8 @@ def _skipped(classified: Classified) -> str:
     if not classified.skipped:
         return ""
     rows = "\n".join(
-        f'<tr><th scope="row">{name(str(path))}</th><td>{name(reason)}</td></tr>' for path, reason in classified.skipped
+        f'<tr><th scope="row">{path_name(str(path))}</th><td>{name(reason)}</td></tr>'
+        for path, reason in classified.skipped
     )
     return (
         '<section id="skipped" aria-labelledby="skipped-heading"><h2 id="skipped-heading">Pictures left out</h2>\n'
