@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewshot.classifier import FewShotClassifier
+    from fewshot.classification.classifier import FewShotClassifier
     from fewshot.data.class_datamodule import ClassDataModule
     from fewshot.data.datamodule import EpisodicDataModule
     from fewshot.episode import Episode
@@ -38,7 +38,7 @@ _HOMES = {
     "ClassDataModule": "fewshot.data.class_datamodule",
     "Episode": "fewshot.episode",
     "EpisodicDataModule": "fewshot.data.datamodule",
-    "FewShotClassifier": "fewshot.classifier",
+    "FewShotClassifier": "fewshot.classification.classifier",
     "FewShotModule": "fewshot.module",
     "PretrainModule": "fewshot.pretrain",
 }

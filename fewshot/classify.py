@@ -15,13 +15,13 @@ from torch import Tensor
 
 import fewshot.methods  # noqa: F401  (imported so that --method may name its classes without the path)
 from fewshot.aside import check_replaceable, written_aside
+from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.folders import check_apart, query_folder, support_folder
+from fewshot.classification.novelty import novelty, threshold
+from fewshot.classification.picture_encoder import PictureEncoder
 from fewshot.classified import Classified
-from fewshot.classifier import FewShotClassifier
 from fewshot.methods import Method
 from fewshot.noise import quietened
-from fewshot.novelty import novelty, threshold
-from fewshot.own_folders import check_apart, query_folder, support_folder
-from fewshot.picture_encoder import PictureEncoder
 from fewshot.refusals import Parser, check_configs
 from fewshot.report.page import write_report
 from fewshot.results import relative, versions, write_json

@@ -14,11 +14,11 @@ from sklearn.metrics import roc_auc_score
 
 from fewshot import FewShotModule
 from fewshot.backbones.config import BackboneConfig
+from fewshot.classification.folders import picture_endings
+from fewshot.classification.novelty import novelty, support_novelty, threshold
 from fewshot.cli import main
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import SIB, EquivariantGradient
-from fewshot.novelty import novelty, support_novelty, threshold
-from fewshot.own_folders import picture_endings
 from fewshot.saved_model import save_trained
 
 COLOURS = {"rot und grün": (200, 40, 40), "蓝色": (40, 40, 200), "jaune ~é": (200, 200, 40)}

@@ -31,6 +31,12 @@ BELOW_MODULE = {
     "sections",
 }
 ROOMS: dict[str, set[str]] = {
+    "aside": set(),
+    "classified": set(),
+    "classification": {
+        *("aside", "backbones", "calibration", "construction", "data", "functional", "methods", "module", "results"),
+        *("saved_model", "trained"),
+    },
     "episode": set(),
     "construction": set(),
     "functional": set(),

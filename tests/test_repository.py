@@ -31,6 +31,10 @@ IMPORTED_AS = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
+# Not everybody needs these: the extra that has each, and the only file that imports it, when it is asked to.
+OPTIONAL = {
+    "sklearn": ("test", "classification/scikit_learn.py"),
+}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -117,13 +121,18 @@ def test_imports_and_declared_dependencies_are_the_same_set() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     runtime = declared(project["dependencies"])
     third_party = top_level_imports(sorted((ROOT / "fewshot").rglob("*.py"))) - sys.stdlib_module_names - {"fewshot"}
-    undeclared = third_party - set(runtime.values())
+    undeclared = third_party - set(runtime.values()) - set(OPTIONAL)
     assert not undeclared, f"imported by fewshot/ but no dependency in pyproject.toml: {sorted(undeclared)}"
     unused = {name for name, module in runtime.items() if module not in third_party} - set(NOT_IMPORTED)
     assert not unused, f"dependencies in pyproject.toml that nothing in fewshot/ imports: {sorted(unused)}"
 
     optional = project["optional-dependencies"]
-    extra = declared([*optional["test"], *optional["bench"]])  # of the latter, benchmarks do without
+    for module, (group, where) in OPTIONAL.items():
+        assert module in declared(optional[group]).values(), f"{module} is in no extra {group}"
+        importing = [file for file in (ROOT / "fewshot").rglob("*.py") if module in top_level_imports([file])]
+        assert importing == [ROOT / "fewshot" / where], f"{module} is imported by {importing}"
+    groups = [group for group in optional if group != "dev"]  # of bench, benchmarks do without
+    extra = declared([requirement for group in groups for requirement in optional[group]])
     here = {"tests", "tomli", "tomllib", "fewshot"} | {file.stem for file in PYTHON if ROOT / "tests" in file.parents}
     undeclared = top_level_imports([file for file in PYTHON if ROOT / "tests" in file.parents])
     undeclared -= sys.stdlib_module_names | set(runtime.values()) | set(extra.values()) | here

@@ -19,8 +19,8 @@ import torch
 
 from fewshot import FewShotClassifier
 from fewshot.calibration import CalibrationError
-from fewshot.novelty import Measure, novelty
-from fewshot.own_folders import pictures_below
+from fewshot.classification.folders import pictures_below
+from fewshot.classification.novelty import Measure, novelty
 
 MEASURES: tuple[Measure, ...] = ("distance", "energy")
 

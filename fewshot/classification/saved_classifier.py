@@ -18,9 +18,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fewshot.adaptation import Adapted
 from fewshot.aside import written_aside
 from fewshot.backbones.weights import load_strictly, read_checkpoint
+from fewshot.classification.adaptation import Adapted
 from fewshot.construction import constructed, construction
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fewshot.classification.scikit_learn import conversion_warning
+
 
 def labels_of(y: Any, expected: int | None) -> list[Hashable]:
     """Labels as a list of plain values; ValueError where they are none or not as many as the rows."""
@@ -19,7 +21,9 @@ def labels_of(y: Any, expected: int | None) -> list[Hashable]:
     if hasattr(y, "__array__"):
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] == 1:
-            warnings.warn("A column-vector y was passed when a 1d array was expected", _conversion(), stacklevel=3)
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected", conversion_warning(), stacklevel=3
+            )
             y = y.ravel()
         if y.ndim != 1:
             raise ValueError(f"y has shape {list(y.shape)}; give one label for each row")
@@ -60,12 +64,3 @@ def label_array(classes: Sequence[Hashable]) -> np.ndarray:
     found = np.empty(len(classes), dtype=object)
     found[:] = classes
     return found
-
-
-def _conversion() -> type[Warning]:
-    """scikit-learn's kind of warning for a column of labels, where it is installed."""
-    try:
-        from sklearn.exceptions import DataConversionWarning
-    except ImportError:
-        return UserWarning
-    return DataConversionWarning

@@ -55,24 +55,3 @@ def check_rows(given: Any, n_features: int | None, *, fitting: bool, y: Any = No
             f"X has {rows.shape[1]} features, but FewShotClassifier is expecting {n_features} features as input"
         )
     return torch.from_numpy(np.array(rows, dtype=np.float32))
-
-
-def not_fitted(message: str) -> Exception:
-    """scikit-learn's error for a classifier that is not fitted, where scikit-learn is installed; else a ValueError."""
-    try:
-        from sklearn.exceptions import NotFittedError
-    except ImportError:
-        return ValueError(message)
-    return NotFittedError(message)
-
-
-def sklearn_tags() -> Any:
-    """What scikit-learn asks an estimator about itself; called by nothing else, so it may import it."""
-    from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
-
-    return Tags(
-        estimator_type="classifier",
-        target_tags=TargetTags(required=True),
-        classifier_tags=ClassifierTags(),
-        input_tags=InputTags(),
-    )

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.adaptation import Adapted, adapt, later
 from fewshot.backbones.config import BackboneConfig
+from fewshot.classification.adaptation import Adapted, adapt, later
+from fewshot.classification.feature_rows import check_rows
+from fewshot.classification.labels import is_unlabelled, label_array, labels_of, sorted_classes
+from fewshot.classification.picture_encoder import PictureEncoder, as_pictures, encoder_of_backbone
+from fewshot.classification.saved_classifier import FittedClassifier, read_classifier, write_classifier
+from fewshot.classification.scikit_learn import classifier_tags, not_fitted
+from fewshot.classification.untrained import untrained_method
 from fewshot.data.transforms import Preprocessing
-from fewshot.feature_rows import check_rows, not_fitted, sklearn_tags
-from fewshot.labels import is_unlabelled, label_array, labels_of, sorted_classes
 from fewshot.methods import Method
 from fewshot.module import FewShotModule
-from fewshot.picture_encoder import PictureEncoder, as_pictures, encoder_of_backbone
-from fewshot.saved_classifier import FittedClassifier, read_classifier, write_classifier
 from fewshot.trained import load_trained
-from fewshot.untrained import untrained_method
 
 
 class FewShotClassifier:
@@ -247,7 +248,7 @@ class FewShotClassifier:
         return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the fitted classifier into a folder, JSON and safetensors; see fewshot.saved_classifier.
+        """Write the fitted classifier into a folder, JSON and safetensors; see fewshot.classification.saved_classifier.
 
         Args:
             folder: where; all of it is written or nothing.
@@ -327,7 +328,7 @@ class FewShotClassifier:
         return f"FewShotClassifier({', '.join(changed)})"
 
     def __sklearn_tags__(self) -> Any:
-        return sklearn_tags()
+        return classifier_tags()
 
     def _check_fitted(self) -> bool:
         if not hasattr(self, "_adapted"):
