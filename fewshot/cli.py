@@ -24,6 +24,8 @@ TOOLS = {"results": "fewshot.ledger", "cache": "fewshot.data.cache"}
 
 ABOUT_TOOLS = {
     "compare": "test several methods and checkpoints on the same episodes; writes a table and plots",
+    "export": "write a trained model for other programs: saved model, ONNX, torch.export",
+    "convert": "turn a checkpoint of the original SIB program into one of this package",
     "results": "print a table of all runs below a folder, as text, Markdown, CSV or JSON",
     "cache": "show and clear decoded pictures and stored features",
 }
@@ -78,8 +80,8 @@ def main(args: list[str] | None = None) -> None:
     from fewshot.refusals import refusal_of
 
     try:
-        if arguments[0] == "compare":
-            importlib.import_module("fewshot.compare").run(arguments[1:])
+        if arguments[0] in ("compare", "export", "convert"):
+            importlib.import_module(f"fewshot.{arguments[0]}").run(arguments[1:])
         else:
             importlib.import_module("fewshot.commands").run(arguments)
     except Exception as error:
