@@ -26,6 +26,8 @@ ABOUT_TOOLS = {
     "classify": "classify a folder of your own pictures after a few labelled ones; writes a table and a report",
     "compare": "test several methods and checkpoints on the same episodes; writes a table and plots",
     "show": "draw episodes, class counts, accuracy per step and a map of features as pictures to look at",
+    "export": "write a trained model for other programs: saved model, ONNX, torch.export",
+    "convert": "turn a checkpoint of the original SIB program into one of this package",
     "results": "print a table of all runs below a folder, as text, Markdown, CSV or JSON",
     "cache": "show and clear decoded pictures and stored features",
 }

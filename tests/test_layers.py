@@ -44,7 +44,6 @@ ROOMS: dict[str, set[str]] = {
     "calibration": set(),
     "ranks": set(),
     "sections": set(),
-    "classified": set(),
     "report": {"classified", "data", "functional"},
     "data": {"episode", "ranks", "sections"},
     "backbones": set(),

@@ -77,8 +77,8 @@ class AssignmentCorrection(EntryNetwork):
                 (neighbourhood * n_way + 1e-3).log(),
                 share.expand_as(logits),
                 entropy.expand_as(logits),
-                torch.full_like(logits, math.log(shots)),
-                torch.full_like(logits, math.log(logits.shape[1] / n_way)),
+                torch.full_like(logits, shots).log(),
+                torch.full_like(logits, logits.shape[1] / n_way).log(),
             ],
             dim=-1,
         )  # [T, Q, N, 11]

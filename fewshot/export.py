@@ -1,0 +1,235 @@
+"""python -m fewshot export: a trained model as files that other programs and other languages run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from fewshot import graphs
+from fewshot.aside import written_aside
+from fewshot.data.transforms import Preprocessing
+from fewshot.noise import quietened
+from fewshot.refusals import Parser
+from fewshot.results import versions
+from fewshot.saved_model import FILES, write_model
+from fewshot.trained import Trained, load_trained
+
+PROGRAM, BACKBONE, HEAD, MANIFEST = "backbone.pt2", "backbone.onnx", "head.onnx", "manifest.json"
+MANIFEST_FORMAT = 1
+
+
+def parser() -> Parser:
+    """The options of export."""
+    made = Parser(
+        prog="python -m fewshot export",
+        description="Write a trained model as a folder of the Hugging Face Hub's layout, as torch.export and ONNX "
+        "graphs, and a manifest that says how to use them without this package.",
+    )
+    made.add_argument("--ckpt_path", type=str, required=True, help="A checkpoint, a run's folder, or a saved model.")
+    made.add_argument("--output", type=str, required=True, help="The folder to write; it must not be there.")
+    made.add_argument("--overwrite", action="store_true", help="Replace an export that is there.")
+    made.add_argument(
+        "--formats",
+        type=list[Literal["onnx", "pt2"]],
+        default=["onnx", "pt2"],
+        help="Graphs beside the saved model: onnx (backbone and head), pt2 (the backbone by torch.export, which took "
+        "the place of TorchScript).",
+    )
+    made.add_argument(
+        "--n_way", type=int | None, default=None, help="Classes that head.onnx is for; null takes those of the run."
+    )
+    made.add_argument("--license", type=str | None, default=None, help="For the model card: mit, apache-2.0, ...")
+    made.add_argument("--results", type=str | None, default=None, help="A results.json whose figures the card shows.")
+    made.add_argument(
+        "--packages", type=list[str], default=[], help="Packages of your own whose classes a saved model may name."
+    )
+    return made
+
+
+def run(arguments: list[str]) -> None:
+    """Write the folder and say what is in it.
+
+    Args:
+        arguments: those after `export`.
+
+    Raises:
+        Exception: of any kind; `fewshot.refusals.refusal_of` tells those that a person can mend.
+    """
+    with quietened(training=False):
+        config = parser().parse_args(arguments)
+        if config.formats:
+            graphs.check_torch()
+        if "onnx" in config.formats:
+            graphs.check_packages()
+        results = None if config.results is None else read_results(Path(config.results).expanduser())
+        trained = load_trained(config.ckpt_path, config.packages)
+        known = (*FILES, PROGRAM, BACKBONE, HEAD, MANIFEST)
+        with written_aside(config.output, overwrite=config.overwrite, known=known) as folder:
+            write_model(trained.module, trained.preprocessing, folder, license=config.license, results=results)
+            manifest = write_graphs(trained, folder, config.formats, config.n_way)
+            text = json.dumps(manifest, indent=2, allow_nan=False, ensure_ascii=False)
+            (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            names = sorted(path.name for path in folder.iterdir())
+    print(f"written to {config.output}: {', '.join(names)}")
+    if reason := manifest["head"].get("left_out"):
+        print(f"no {HEAD}: {reason}")
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """What a results.json holds; ValueError where it is none."""
+    if not file.is_file():
+        raise FileNotFoundError(f"results: no file {file}")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"results: {file} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"results: {file} holds {type(found).__name__}, not what a test wrote")
+    return found
+
+
+def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int | None) -> dict[str, Any]:
+    """Write the graphs that are asked for, each checked against PyTorch; returns the manifest.
+
+    Raises:
+        ValueError: the backbone cannot be exported, or gives something else; a number of ways that is not the method's.
+    """
+    module, preprocessing = trained.module, trained.preprocessing
+    backbone, method = module.backbone, module.method
+    if backbone.image_size != preprocessing.image_size and not backbone.takes_any_size:
+        raise ValueError(
+            f"the backbone is built for {backbone.image_size} px but pictures become {preprocessing.image_size} px"
+        )
+    backbone.image_size = preprocessing.image_size
+    temperature = 1.0 if module.temperature is None else float(module.temperature)
+    about: dict[str, Any] = {"left_out": "not asked for"}
+    opset = None
+    program = graphs.backbone_program(backbone) if formats else None
+    if "pt2" in formats:
+        graphs.save_program(program, folder / PROGRAM)
+        graphs.check_backbone(backbone, torch.export.load(folder / PROGRAM).module(), what=PROGRAM)
+    if "onnx" in formats:
+        opset = graphs.save_onnx(
+            program, folder / BACKBONE, inputs=["pictures"], outputs=["features"], what="the backbone"
+        )
+        session = graphs.onnx_session(folder / BACKBONE)
+        graphs.check_backbone(backbone, lambda pictures: session(pictures=pictures.numpy())[0], what=BACKBONE)
+        about = {"left_out": graphs.head_refusal(method)}
+        if about["left_out"] is None:
+            n_way = ways(trained, n_way)
+            about = write_head(graphs.Head(method, n_way, temperature), backbone.num_features, folder)
+    return {
+        "format": MANIFEST_FORMAT,
+        "model": {"backbone": module.backbone_config.name, "method": type(method).__name__},
+        "n_features": backbone.num_features,
+        "temperature": temperature,
+        "preprocessing": {**described(preprocessing), "steps": steps(preprocessing)},
+        "backbone": {
+            "input": {"pictures": ["B", preprocessing.channels, *[preprocessing.image_size] * 2]},
+            "output": {"features": ["B", backbone.num_features]},
+            "dtype": "float32",
+            "opset": opset,
+        },
+        "head": about,
+        "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},
+        "versions": versions(),
+    }
+
+
+def write_head(head: graphs.Head, n_features: int, folder: Path) -> dict[str, Any]:
+    """Write head.onnx; returns what the manifest says of it, which is why it was left out where that fails."""
+    n_way, path = head.n_way, folder / HEAD
+    try:
+        opset = graphs.save_onnx(
+            graphs.head_program(head, n_features),
+            path,
+            inputs=["support", "support_labels", "query"],
+            outputs=["probabilities", "probabilities_before"],
+            what="the head",
+        )
+        graphs.check_head(head, n_features, graphs.onnx_session(path))
+    except ValueError as error:
+        path.unlink(missing_ok=True)
+        return {"left_out": f"{type(head.method).__name__}: {error}"}
+    return {
+        "n_way": n_way,
+        "n_steps": head.method.evaluation_steps,
+        "labels": f"numbers 0..{n_way - 1}: column c of the probabilities is the class that support_labels call c; "
+        "every class has at least one support picture",
+        "input": {
+            "support": ["S", n_features],
+            "support_labels": ["S"],
+            "query": ["Q", n_features],
+        },
+        "output": {"probabilities": ["Q", n_way], "probabilities_before": ["Q", n_way]},
+        "outputs": "softmax(logits / temperature) after the last refinement step, and before the first",
+        "dtype": {"support_labels": "int64", "else": "float32"},
+        "opset": opset,
+        "queries": "classified jointly: which other queries there are may change a prediction",
+    }
+
+
+def ways(trained: Trained, asked: int | None) -> int:
+    """The number of ways of the head: the one asked for, the method's only one, or the run's.
+
+    Raises:
+        ValueError: the method serves another number alone, or nothing says one.
+    """
+    method = trained.module.method
+    if asked is not None:
+        if asked < 2:
+            raise ValueError(f"n_way={asked}; a head tells at least 2 classes apart")
+        method.check_ways(asked)
+        return asked
+    if method.n_way is not None:
+        return method.n_way
+    config = trained.file.parent.parent / "config.yaml"
+    try:
+        found = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["init_args"]["n_way"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        found = None
+    if not isinstance(found, int):
+        raise ValueError(
+            f"{type(method).__name__} serves any number of classes and no config beside {trained.file} says one; "
+            "give --n_way"
+        )
+    return found
+
+
+def described(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Preprocessing without what training alone does."""
+    values = asdict(preprocessing)
+    return {key: values[key] for key in ("image_size", "stored_size", "channels", "interpolation", "mean", "std")}
+
+
+def steps(preprocessing: Preprocessing) -> list[str]:
+    """What happens to a picture, in order, in words that a program in another language can follow."""
+    size, stored = preprocessing.image_size, preprocessing.stored_size
+    colours = "grey (0.299 R + 0.587 G + 0.114 B)" if preprocessing.channels == 1 else "RGB"
+    antialiased = " (antialiased: the filter is as much wider as the picture is larger, as in Pillow)"
+    antialiased = "" if preprocessing.interpolation == "nearest" else antialiased
+    margin = round((stored - size) / 2)
+    return [
+        "Decode to 8 bits a channel (16-bit grey: divide by 257 and round); turn it upright as its EXIF orientation "
+        "says; of an animation, the first frame.",
+        f"Put transparent parts on white and convert to {colours}, {preprocessing.channels} channel(s).",
+        "Cut the largest square out of the middle (the same margin, also of half a pixel, on both sides).",
+        f"Resize that square to {stored} x {stored} px with {preprocessing.interpolation} interpolation{antialiased}, "
+        "and round to 8 bits; nothing if it has that size already.",
+        f"Keep {size} x {size} px, leaving out the first {margin} rows and columns."
+        if stored > size
+        else f"Nothing is cropped: {stored} px is the size of the input.",
+        "Divide by 255, subtract `mean` and divide by `std`, channel by channel, in float32.",
+        "Order the numbers as [channel, row, column], the top row first; pictures follow each other in the batch.",
+    ]
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
