@@ -66,8 +66,10 @@ def mapped_episode(
     plane = principal_components(features)
     total = (features - features.mean(0)).square().sum().clamp_min(torch.finfo(features.dtype).tiny)
     shares = (plane.square().sum(0) / total).tolist()
+    n_support = support.shape[1]
     return MappedEpisode(
-        *plane.split([support.shape[1], query.shape[1]]),
+        plane[:n_support],
+        plane[n_support:],
         (shares[0], shares[1]),
         episode.support_labels[0].tolist(),
         episode.known_query_labels()[0].tolist(),
