@@ -33,8 +33,8 @@ class WandbPictures(Callback):
     def __init__(self) -> None:
         self._first: Any = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the first step of training will look at."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the first step of training will look at; all ranks have by now found the pictures readable."""
         data = getattr(trainer, "datamodule", None)
         if trainer.ckpt_path or not wandb_runs(trainer):
             return
