@@ -33,8 +33,8 @@ class WandbPictures(Callback):
     def __init__(self) -> None:
         self._first: Any = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the first step of training will look at."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the first step of training will look at; all ranks have by now found the pictures readable."""
         data = getattr(trainer, "datamodule", None)
         if trainer.ckpt_path or not wandb_runs(trainer):
             return
@@ -58,10 +58,11 @@ class WandbPictures(Callback):
     ) -> None:
         """Draw the map of the first episode, with the backbone as it is tested."""
         data = getattr(trainer, "datamodule", None)
-        is_ours = isinstance(data, (EpisodicDataModule, ClassDataModule)) and isinstance(batch, Episode)
-        if not batch_idx and is_ours and isinstance(pl_module, (FewShotModule, PretrainModule)) and wandb_runs(trainer):
-            first = Episode(*(value if isinstance(value, int) else value[:1] for value in batch))
-            self._first = feature_map(pl_module, trainer.precision_plugin, first, data)
+        if batch_idx or not isinstance(data, (EpisodicDataModule, ClassDataModule)) or not isinstance(batch, Episode):
+            return
+        if isinstance(pl_module, (FewShotModule, PretrainModule)) and wandb_runs(trainer):
+            tensors = {name: value[:1] for name, value in batch._asdict().items() if name != "n_way"}
+            self._first = feature_map(pl_module, trainer.precision_plugin, batch._replace(**tensors), data)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the map, and the accuracies that are by now in results.json."""

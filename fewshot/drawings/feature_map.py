@@ -66,8 +66,10 @@ def mapped_episode(
     plane = principal_components(features)
     total = (features - features.mean(0)).square().sum().clamp_min(torch.finfo(features.dtype).tiny)
     shares = (plane.square().sum(0) / total).tolist()
+    n_support = support.shape[1]
     return MappedEpisode(
-        *plane.split([support.shape[1], query.shape[1]]),
+        plane[:n_support],
+        plane[n_support:],
         (shares[0], shares[1]),
         episode.support_labels[0].tolist(),
         episode.known_query_labels()[0].tolist(),
@@ -93,7 +95,7 @@ def feature_map_figure(mapped: MappedEpisode, *, title: str) -> Any:
         panels = [("predicted", mapped.after)]
     side = 6.0 if len(mapped.query) <= MANY_QUERIES else 8.0
     figure = new_figure(side * len(panels) + 2.8, side + 0.2)
-    write(figure.suptitle(""), title)
+    write(figure.suptitle("", x=0.02, ha="left"), title)
     first = None
     for place, (words, predicted) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1, sharex=first, sharey=first)
@@ -134,7 +136,7 @@ def _draw(axes: Any, mapped: MappedEpisode, predicted: Sequence[int], side: floa
     size = 58 if len(mapped.query) <= MANY_QUERIES else 36
     for place, label in enumerate(mapped.support_labels):
         x, y = points[place].tolist()
-        axes.scatter([x], [y], s=6 * size, c=_marker(label)[0], marker="*", edgecolors=INK, linewidths=1.0, zorder=4)
+        axes.scatter([x], [y], s=360, c=_marker(label)[0], marker="*", edgecolors=INK, linewidths=1.0, zorder=4)
         number(place, label, (0, -1))
     for place, (guess, label) in enumerate(zip(predicted, mapped.query_labels, strict=True), len(mapped.support)):
         x, y = points[place].tolist()

@@ -81,12 +81,16 @@ def _own_font(bold: bool) -> str:
 
 @lru_cache(maxsize=256)
 def _letters(file: str) -> frozenset[int]:
-    """Code points that a font has; none where it cannot be read, or is no font of outlines, as of coloured emoji."""
+    """Code points that a font has; none where it cannot be read, or is no font of outlines, as of coloured emoji.
+
+    None either of Last Resort, which comes with matplotlib and has a box for everything.
+    """
     from matplotlib.ft2font import FT2Font
 
     try:
         font = FT2Font(file)
-        return frozenset(font.get_charmap()) if font.scalable else frozenset()
+        is_drawn = font.scalable and not font.family_name.startswith("Last Resort")
+        return frozenset(font.get_charmap()) if is_drawn else frozenset()
     except (OSError, RuntimeError):
         return frozenset()
 

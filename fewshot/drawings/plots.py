@@ -41,6 +41,7 @@ def class_counts_figure(splits: Mapping[str, Images], *, data: str, taken: Mappi
         axes.set_ylim(0, 1.12 * counts.max())
         axes.grid(axis="y", color="#dddddd")
         axes.set_axisbelow(True)
+        axes.yaxis.get_major_locator().set_params(integer=True)
         least, most = int(counts.min()), int(counts.max())
         sizes = f"{most} of each" if least == most else f"{least} to {most} of each, median {np.median(counts):g}"
         words = f"{split}: {len(counts)} classes, {len(images):,} pictures, {sizes}"

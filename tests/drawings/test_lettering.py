@@ -43,6 +43,13 @@ def test_an_installed_font_is_taken_where_it_has_the_letters(monkeypatch):
     assert drawable(only) == only
 
 
+def test_a_font_of_boxes_is_no_font():
+    boxes = f"{matplotlib.get_data_path()}/fonts/ttf/LastResortHE-Regular.ttf"
+    assert not lettering._letters(boxes)
+    for name in NAMES:
+        assert "LastResort" not in font_file(name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_any_script_are_drawn_without_a_warning(name):
     figure = new_figure(3, 1)
