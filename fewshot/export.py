@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import yaml
 from fewshot import graphs
 from fewshot.aside import written_aside
 from fewshot.data.transforms import Preprocessing
+from fewshot.module import FewShotModule
 from fewshot.noise import quietened
 from fewshot.refusals import Parser
 from fewshot.results import versions
@@ -101,25 +102,25 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
         ValueError: the backbone cannot be exported, or gives something else; a number of ways that is not the method's.
     """
     module, preprocessing = trained.module, trained.preprocessing
-    backbone, method = module.backbone, module.method
-    if backbone.image_size != preprocessing.image_size and not backbone.takes_any_size:
-        raise ValueError(
-            f"the backbone is built for {backbone.image_size} px but pictures become {preprocessing.image_size} px"
-        )
-    backbone.image_size = preprocessing.image_size
+    backbone, method, size = plain_backbone(module), module.method, preprocessing.image_size
+    if backbone.image_size != size and not backbone.takes_any_size:
+        raise ValueError(f"the backbone is built for {backbone.image_size} px but pictures become {size} px")
     temperature = 1.0 if module.temperature is None else float(module.temperature)
     about: dict[str, Any] = {"left_out": "not asked for"}
     opset = None
-    program = graphs.backbone_program(backbone) if formats else None
+    program = graphs.backbone_program(backbone, size) if formats else None
     if "pt2" in formats:
         graphs.save_program(program, folder / PROGRAM)
-        graphs.check_backbone(backbone, torch.export.load(folder / PROGRAM).module(), what=PROGRAM)
+        loaded = torch.export.load(folder / PROGRAM).module()
+        graphs.check_backbone(backbone, loaded, image_size=size, what=PROGRAM)
     if "onnx" in formats:
         opset = graphs.save_onnx(
             program, folder / BACKBONE, inputs=["pictures"], outputs=["features"], what="the backbone"
         )
         session = graphs.onnx_session(folder / BACKBONE)
-        graphs.check_backbone(backbone, lambda pictures: session(pictures=pictures.numpy())[0], what=BACKBONE)
+        graphs.check_backbone(
+            backbone, lambda pictures: session(pictures=pictures.numpy())[0], image_size=size, what=BACKBONE
+        )
         about = {"left_out": graphs.head_refusal(method)}
         if about["left_out"] is None:
             n_way = ways(trained, n_way)
@@ -131,7 +132,7 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
         "temperature": temperature,
         "preprocessing": {**described(preprocessing), "steps": steps(preprocessing)},
         "backbone": {
-            "input": {"pictures": ["B", preprocessing.channels, *[preprocessing.image_size] * 2]},
+            "input": {"pictures": ["B", preprocessing.channels, size, size]},
             "output": {"features": ["B", backbone.num_features]},
             "dtype": "float32",
             "opset": opset,
@@ -140,6 +141,15 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
         "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},
         "versions": versions(),
     }
+
+
+def plain_backbone(module: FewShotModule) -> Any:
+    """The module's backbone in evaluation mode, not translated by torch.compile."""
+    config, backbone = module.backbone_config, module.backbone
+    if config.compile:
+        backbone = replace(config, compile=False, pretrained=False, weights=None).create()
+        backbone.load_state_dict(module.backbone.state_dict())
+    return backbone.eval()
 
 
 def write_head(head: graphs.Head, n_features: int, folder: Path) -> dict[str, Any]:

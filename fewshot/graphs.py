@@ -86,16 +86,15 @@ def head_refusal(method: Method) -> str | None:
     return f"{name} iterates until its data say so or calls solvers that ONNX has no operators for"
 
 
-def backbone_program(backbone: Any) -> Any:
-    """The backbone as a torch.export program: pictures [B, C, S, S] to features [B, D] for any B.
+def backbone_program(backbone: Any, image_size: int) -> Any:
+    """The backbone as a torch.export program: pictures [B, C, S, S] to features [B, D] for any B; S is image_size.
 
     Raises:
         ValueError: torch.export cannot follow the network; says why.
     """
     network = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     network.to("cpu", torch.float32)
-    size = backbone.image_size
-    example = torch.zeros(EXAMPLE_BATCH, backbone.in_chans, size, size)
+    example = torch.zeros(EXAMPLE_BATCH, backbone.in_chans, image_size, image_size)
     batch = torch.export.Dim("batch", min=1, max=2**20)
     return _exported(network, (example,), ({0: batch},), what="the backbone")
 
@@ -150,11 +149,11 @@ def onnx_session(path: Path) -> Callable[..., list[np.ndarray]]:
 
 
 @torch.no_grad()
-def check_backbone(backbone: Any, run: Callable[[Tensor], Tensor | np.ndarray], *, what: str) -> None:
+def check_backbone(backbone: Any, run: Callable[[Tensor], Tensor | np.ndarray], *, image_size: int, what: str) -> None:
     """ValueError where a graph gives other features than PyTorch, for one picture and for several."""
     generator = torch.Generator().manual_seed(0)
     for n in (1, 2, EXAMPLE_BATCH + 2):
-        pictures = torch.randn(n, backbone.in_chans, backbone.image_size, backbone.image_size, generator=generator)
+        pictures = torch.randn(n, backbone.in_chans, image_size, image_size, generator=generator)
         wanted = backbone(pictures)
         difference = float((torch.as_tensor(run(pictures)) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6))
         if not difference <= TOLERANCE:

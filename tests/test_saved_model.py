@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from fewshot.aside import written_aside
+from fewshot.backbones import create_backbone
 from fewshot.backbones.config import BackboneConfig
 from fewshot.data.transforms import Preprocessing
 from fewshot.episode import Episode
@@ -125,6 +127,21 @@ def test_the_normalisation_of_the_first_weights_comes_back(tmp_path: Path) -> No
     module.backbone.preprocessing = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0), "input_size": (3, 16, 16)}
     found = load_trained(save_trained(module, PREPROCESSING, tmp_path / "model")).module
     assert found.backbone.preprocessing == {"mean": [0.1, 0.2, 0.3], "std": [1.0] * 3, "input_size": [3, 16, 16]}
+
+
+def test_its_backbone_serves_another_model(tmp_path: Path) -> None:
+    module = FewShotModule(SIB(), BackboneConfig("resnet10t", image_size=32)).eval()
+    preprocessing = replace(PREPROCESSING, image_size=32, stored_size=32)
+    folder = save_trained(module, preprocessing, tmp_path / "model")
+    backbone = create_backbone("resnet10t", weights=folder, image_size=32).eval()
+    pictures = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(backbone(pictures), module.backbone(pictures))
+    assert backbone.preprocessing is None  # trained on a data set's own normalisation, not on timm's
+    with pytest.raises(ValueError, match="holds weights of backbone 'resnet10t'"):
+        create_backbone("resnet18", weights=folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json, beside the weight file model\.safetensors, is not valid JSON"):
+        create_backbone("resnet10t", weights=folder)
 
 
 def test_a_folder_that_is_there_stays_unless_it_may_be_overwritten(tmp_path: Path, saved: Path) -> None:

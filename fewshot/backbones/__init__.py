@@ -26,6 +26,7 @@ from fewshot.backbones.weights import (
     load_backbone_weights,
     read_checkpoint,
     resolve_weights,
+    saved_model_beside,
     state_dict_of,
     timm_config_beside,
 )
@@ -109,6 +110,8 @@ def like_with_image_size(network: nn.Module, name: str, image_size: int) -> nn.M
 def _load(network: Any, name: str, file: Path) -> None:
     """Put the weights of a file into the network, and the preprocessing that comes with them."""
     content, source = read_checkpoint(file), f"weight file {file}"
+    state, saved = state_dict_of(content), saved_model_beside(file)
+    content |= saved or {}
     recorded = content.get("hyper_parameters")
     trained_at = check_recorded(
         recorded.get("backbone") if isinstance(recorded, Mapping) else None,
@@ -121,9 +124,9 @@ def _load(network: Any, name: str, file: Path) -> None:
         warnings.warn(
             f"{source} was trained on pictures of {trained_at} px; here they have {network.image_size} px", stacklevel=3
         )
-    load_backbone_weights(network, state_dict_of(content), source=source)
+    load_backbone_weights(network, state, source=source)
     network.preprocessing = content.get("preprocessing")
-    ours = type(network).__module__.startswith("fewshot.")
+    ours = type(network).__module__.startswith("fewshot.") or saved is not None
     beside = timm_config_beside(file)
     if beside is not None or not (ours or network.preprocessing or "pytorch-lightning_version" in content):
         network.preprocessing = _preprocessing(network, beside, network.in_chans, network.image_size)

@@ -117,11 +117,30 @@ def state_dict_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def timm_config_beside(file: Path) -> dict[str, Any] | None:
     """The pretrained configuration of a config.json beside the weight file, as timm writes it; None without one."""
+    return _config_beside(file).get("pretrained_cfg")
+
+
+def saved_model_beside(file: Path) -> dict[str, Any] | None:
+    """What a checkpoint would say of the backbone, where the weight file is that of a saved model of this package.
+
+    Returns `hyper_parameters` and `preprocessing`, see `fewshot.saved_model`; None for any other file.
+    """
+    config = _config_beside(file)
+    model = config.get("model")
+    if config.get("library_name") != "fewshot" or not isinstance(model, Mapping):
+        return None
+    return {"hyper_parameters": model.get("init_args"), "preprocessing": config.get("backbone_preprocessing")}
+
+
+def _config_beside(file: Path) -> dict[str, Any]:
     config = file.with_name("config.json")
     if not config.is_file():
-        return None
-    found = json.loads(config.read_text(encoding="utf-8"))
-    return found.get("pretrained_cfg") if isinstance(found, dict) else None
+        return {}
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{config}, beside the weight file {file.name}, is not valid JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
 
 
 def load_backbone_weights(network: nn.Module, state: Mapping[str, Any], *, source: str) -> None:
