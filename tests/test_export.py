@@ -115,6 +115,14 @@ def test_the_manifest_tells_all_that_the_files_need(exported: Path) -> None:
     assert [one.name for one in session.get_outputs()] == list(manifest["head"]["output"])
 
 
+def test_no_file_names_folders_of_this_machine(exported: Path) -> None:
+    for file in exported.iterdir():
+        content = file.read_bytes()
+        for word in (str(Path(graphs.__file__).parent), str(Path(torch.__file__).parent), str(exported.parent)):
+            assert word.encode() not in content, f"{file.name} names {word}"
+        assert file.stat().st_mode & 0o777 == (exported / "config.json").stat().st_mode & 0o777
+
+
 def test_the_folder_is_a_saved_model(exported: Path) -> None:
     found = load_trained(exported)
     assert found.preprocessing == PREPROCESSING and found.module.temperature == 0.7
