@@ -133,6 +133,7 @@ def save_onnx(program: Any, path: Path, *, inputs: list[str], outputs: list[str]
         made = torch.onnx.export(program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
         assert made is not None
         made.save(path, external_data=False)
+        _without_sources(path)
     except Exception as error:  # the exporter has a dozen kinds
         raise ValueError(f"{what} cannot be written as ONNX: {_reason(error)}") from error
     return int(made.model.opset_imports[""])
@@ -181,9 +182,24 @@ def check_head(head: Head, n_features: int, run: Callable[..., list[np.ndarray]]
 def _exported(module: nn.Module, example: tuple[Tensor, ...], sizes: Any, *, what: str) -> Any:
     try:
         with torch.no_grad():
-            return torch.export.export(module, example, dynamic_shapes=sizes)
+            program = torch.export.export(module, example, dynamic_shapes=sizes)
     except Exception as error:  # torch.export raises what it meets
         raise ValueError(f"{what} cannot be followed by torch.export: {_reason(error)}") from error
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # files of this machine
+    return program
+
+
+def _without_sources(path: Path) -> None:
+    """Take what every operator of an ONNX file says of the Python files it came from out of it."""
+    import onnx
+
+    model = onnx.load(path)
+    for graph in (model.graph, *model.functions):
+        for node in graph.node:
+            del node.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _reason(error: BaseException) -> str:

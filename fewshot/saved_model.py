@@ -106,6 +106,7 @@ def write_model(
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     whole = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     safetensors.torch.save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode & 0o777)  # safetensors lets nobody else read it
     card = model_card(config["model"]["init_args"], preprocessing, license=license, results=results)
     (folder / CARD).write_text(card, encoding="utf-8")
 

@@ -30,7 +30,7 @@ print(kept, faults())
 @pytest.mark.parametrize(
     "variables",
     [
-        pytest.param({}, id="by default"),
+        pytest.param({}, id="by default", marks=pytest.mark.slow),
         pytest.param({"MALLOC_MMAP_MAX_": "65536"}, id="set by the environment", marks=pytest.mark.slow),
     ],
 )

@@ -492,6 +492,7 @@ def test_help_of_a_command(in_folder, capsys):
     assert exit_.value.code == 0 and "--trainer.max_epochs" in printed and "--test_after_fit" in printed
 
 
+@pytest.mark.slow
 def test_python_m_refuses_on_the_first_line(in_folder):
     command = [sys.executable, "-m", "fewshot", "fit", "--config", "tiny.yaml", "--model.method.n_stepz", "3"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
@@ -500,6 +501,7 @@ def test_python_m_refuses_on_the_first_line(in_folder):
     assert done.stdout == "" and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_console_script_finds_classes_beside_the_configs(in_folder):
     """Without python -m, the working directory is not on the import path by itself; and nothing but results is said."""
     code = "import sys; sys.path = [p for p in sys.path if p]; from fewshot.cli import main; main()"
@@ -511,6 +513,7 @@ def test_the_console_script_finds_classes_beside_the_configs(in_folder):
     assert "results written to runs/script/version_0/results.json" in done.stdout
 
 
+@pytest.mark.slow
 def test_wandb_works_offline(in_folder, monkeypatch):
     monkeypatch.delenv("WANDB_DIR", raising=False)
     options = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true", "--trainer.logger.project", "x"]

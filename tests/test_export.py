@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -106,13 +107,21 @@ def test_the_manifest_tells_all_that_the_files_need(exported: Path) -> None:
     assert manifest["temperature"] == 0.7 and manifest["n_features"] == 128
     assert manifest["head"]["n_way"] == N_WAY and manifest["head"]["n_steps"] == 3
     assert manifest["head"]["opset"] >= 18 and manifest["versions"]["torch"] == torch.__version__.split("+")[0]
-    session = __import__("onnxruntime").InferenceSession(str(exported / "head.onnx"))
+    session = importlib.import_module("onnxruntime").InferenceSession(str(exported / "head.onnx"))
     assert {one.name: one.shape[1:] for one in session.get_inputs()} == {
         "support": [128],
         "support_labels": [],
         "query": [128],
     }
     assert [one.name for one in session.get_outputs()] == list(manifest["head"]["output"])
+
+
+def test_no_file_names_folders_of_this_machine(exported: Path) -> None:
+    for file in exported.iterdir():
+        content = file.read_bytes()
+        for word in (str(Path(graphs.__file__).parent), str(Path(torch.__file__).parent), str(exported.parent)):
+            assert word.encode() not in content, f"{file.name} names {word}"
+        assert file.stat().st_mode & 0o777 == (exported / "config.json").stat().st_mode & 0o777
 
 
 def test_the_folder_is_a_saved_model(exported: Path) -> None:
@@ -167,8 +176,9 @@ def test_the_lines_of_the_readme_classify_pictures(
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     lines = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in text)
     assert "torch" not in lines and "fewshot" not in lines
-    found: dict[str, Any] = {}
-    exec(lines, found)
+    (tmp_path / "export_of_the_readme.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = vars(importlib.import_module("export_of_the_readme"))
     model = load_trained(exported)
     stored = torch.from_numpy(np.stack([square_picture(one, PREPROCESSING) for one in pictures]))
     with torch.no_grad():

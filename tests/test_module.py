@@ -129,7 +129,13 @@ def many_pictures(request: pytest.FixtureRequest) -> DataSet:
 
 
 @pytest.mark.parametrize(
-    ("n_episodes", "store_features"), [(1000, True), (12, False), pytest.param(250, False, marks=pytest.mark.slow)]
+    ("n_episodes", "store_features"),
+    [
+        (40, True),
+        (12, False),
+        pytest.param(1000, True, marks=pytest.mark.slow),
+        pytest.param(250, False, marks=pytest.mark.slow),
+    ],
 )
 def test_accuracy_is_the_same_to_the_last_digit_with_any_workers_and_batches(many_pictures, n_episodes, store_features):
     found = []

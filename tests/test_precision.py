@@ -73,8 +73,9 @@ def measured(
     return {**module.results["test"], "module": module}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "trained"])
-@pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
 def test_mixed_precision_trains_to_the_same_accuracy_on_the_cpu(glyphs: Glyphs, frozen: bool, many: bool) -> None:
     check_same_accuracy(glyphs, ["bf16-mixed"], frozen=frozen, many=many, where="cpu")
 
@@ -104,6 +105,7 @@ def check_same_accuracy(glyphs: Glyphs, precisions: list[str], *, frozen: bool, 
         assert all(parameter.dtype == torch.float32 for run in mixed for parameter in run["module"].parameters())
 
 
+@pytest.mark.slow
 def test_double_precision_is_double_throughout(glyphs: Glyphs, tmp_path: Path) -> None:
     exact = measured("32-true", glyphs, frozen=True)
     module, fitting = built(frozen=True), trainer("64-true")

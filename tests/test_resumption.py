@@ -214,6 +214,7 @@ def assert_same_end(run: Path, other: Path) -> None:
     assert not (run / "unfinished").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_ends_like_an_uninterrupted_one(moment: str, whole: Path, killed: dict[str, str]) -> None:
     run = Path(killed[moment], "tiny", "version_0")

@@ -82,6 +82,7 @@ def test_the_mark_goes_with_the_end_and_stays_after_an_error(tmp_path):
     assert (tmp_path / UNFINISHED).exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_writes_is_refused(tmp_path):
     program = (
         "import sys, pathlib; from fewshot.runs import unfinished\n"

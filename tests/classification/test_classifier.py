@@ -70,18 +70,19 @@ def test_unlabelled_rows_get_labels_and_later_rows_are_classified_alone():
 def test_minus_one_and_none_both_say_unlabelled_and_labels_may_be_anything():
     rows, labels, _ = blobs()
     numbers = [-1 if label is None else len(label) * 10 + ord(label[0]) for label in labels]
-    assert set(FewShotClassifier().fit(rows, np.array(numbers)).transduction_) == set(numbers) - {-1}
+    classifier = FewShotClassifier(temperature=1.0)
+    assert set(classifier.fit(rows, np.array(numbers)).transduction_) == set(numbers) - {-1}
     things = [None if label is None else (label, 1) for label in labels]
-    found = FewShotClassifier().fit(torch.from_numpy(rows), things)
+    found = classifier.fit(torch.from_numpy(rows), things)
     assert found.predict(rows[:1])[0] == ("ant", 1)
     mixed = [None if label is None else {"ant": 1, "bee": "two", "cat": (3,)}[label] for label in labels]
-    assert list(FewShotClassifier().fit(rows, mixed).classes_) == [1, "two", (3,)]
+    assert list(classifier.fit(rows, mixed).classes_) == [1, "two", (3,)]
 
 
 @pytest.mark.parametrize("method", ["PTMAP", "TIM", "AlphaTIM", "ProtoLP", "NearestClassMean"])
 def test_later_answers_agree_with_the_transduction(method):
     rows, labels, _ = blobs(3, 40)
-    classifier = FewShotClassifier(method=method).fit(rows, labels)
+    classifier = FewShotClassifier(method=method, temperature=1.0).fit(rows, labels)
     unlabelled = np.array([label is None for label in labels])
     assert (classifier.predict(rows[unlabelled]) == classifier.transduction_[unlabelled]).mean() > 0.95
 
@@ -98,8 +99,8 @@ def test_sib_keeps_its_own_refined_weights():
 
 def test_chunks_hold_the_mixture_of_the_whole_and_change_little():
     rows, labels, truth = blobs(2, 200)
-    together = FewShotClassifier().fit(rows, labels)
-    chunked = FewShotClassifier(chunk_size=100).fit(rows, labels)
+    together = FewShotClassifier(temperature=1.0).fit(rows, labels)
+    chunked = FewShotClassifier(temperature=1.0, chunk_size=100).fit(rows, labels)
     assert (chunked.transduction_ == together.transduction_).mean() > 0.97
     assert chunked.score(rows, truth) > 0.95
 
