@@ -34,7 +34,8 @@ N_QUERY = 3
 PICTURES_PER_CLASS = 5 + N_QUERY
 N_EPISODES = 2
 FEW_STEPS = {"n_iterations": 5, "n_rounds": 2, "n_head_steps": 5}
-TRAINING_PICTURES = {"CIFARFS": 64 * 600, "MiniImageNet": 64 * 600}
+INCOMPLETE = "--data.dataset.init_args.complete=false"
+TRAINING_PICTURES = {"CIFARFS": 64 * 600, "MiniImageNet": 64 * 600, "ImageFolderSplits": 64 * 100}
 
 
 def load(config: Path) -> DictConfig:
@@ -185,10 +186,16 @@ def omniglot_classes(split: str) -> list[str]:
     return [f"{alphabet}.character{number:02d}" for alphabet in lists for number in lists[alphabet]][:5]
 
 
+def tiny_imagenet_classes(split: str) -> list[str]:
+    """As cifar_fs_classes; the folders' names are free."""
+    return [f"{split}{number:02d}" for number in range(64 if split == "train" else 5)]
+
+
 SMALL_COPIES: dict[str, tuple[str, int, Callable[[str], list[str]]]] = {
     "CIFARFS": ("cifar_fs", 32, cifar_fs_classes),
     "MiniImageNet": ("mini_imagenet", 84, mini_imagenet_classes),
     "Omniglot": ("omniglot", 28, omniglot_classes),
+    "ImageFolderSplits": ("tiny_imagenet_fs", 64, tiny_imagenet_classes),
 }
 """What a data set's folder is called, how large its pictures are, and the classes that each split gets."""
 
@@ -251,7 +258,7 @@ def small(config: Path, workplace: Path) -> list[str]:
     folder, size, classes_of = SMALL_COPIES[dataset.class_path]
     if not (workplace / "data" / folder).exists():
         write_pictures(workplace / "data" / folder, size, classes_of)
-    return [*changes, "--data.dataset.init_args.complete=false"]
+    return changes if dataset.class_path == "ImageFolderSplits" else [*changes, INCOMPLETE]
 
 
 @pytest.fixture
@@ -315,7 +322,7 @@ def test_a_config_without_training_predicts_what_it_is_tested_with(
 def fitted_in_turn(config: Path) -> Any:
     """Slow where a config differs in shots, data or MAML's order alone from one that is run by default."""
     twin = config.stem.replace("5way5shot", "5way1shot").replace("_fomaml_", "_maml_")
-    twin = config.with_stem(twin.replace("mini_imagenet_", "cifar_fs_"))
+    twin = config.with_stem(re.sub("^(mini|tiny)_imagenet_", "cifar_fs_", twin))
     return pytest.param(config, marks=[pytest.mark.slow] if twin != config and twin in CONFIGS else [], id=config.stem)
 
 
@@ -381,7 +388,7 @@ def test_a_comparison_measures_all_its_methods(
         if contestant.get("ckpt_path"):
             fitted(config.with_name(f"{Path(contestant.ckpt_path).name}.yaml"))
     few = [f"--data.n_query={N_QUERY}", f"--data.val_episodes={N_EPISODES}", f"--data.test_episodes={N_EPISODES}"]
-    few += ["--data.dataset.init_args.complete=false", "--accelerator=cpu"]
+    few += ["--accelerator=cpu", *([] if loaded.data.dataset.class_path == "ImageFolderSplits" else [INCOMPLETE])]
     main(["compare", "--config", str(config), *few])
     written = json.loads((workplace / "runs" / config.stem / "version_0" / "comparison.json").read_text("utf-8"))
     assert {row["method"] for row in written["rows"]} == set(loaded.methods)
