@@ -122,12 +122,7 @@ def test_imports_and_declared_dependencies_are_the_same_set() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     runtime = declared(project["dependencies"])
     third_party = top_level_imports(sorted((ROOT / "fewshot").rglob("*.py"))) - sys.stdlib_module_names - {"fewshot"}
-<<<<<<< HEAD
     undeclared = third_party - set(runtime.values()) - set(OPTIONAL)
-=======
-    export = declared(project["optional-dependencies"]["export"])  # its one command says what to install
-    undeclared = third_party - set(runtime.values()) - set(export.values())
->>>>>>> export
     assert not undeclared, f"imported by fewshot/ but no dependency in pyproject.toml: {sorted(undeclared)}"
     unused = {name for name, module in runtime.items() if module not in third_party} - set(NOT_IMPORTED)
     assert not unused, f"dependencies in pyproject.toml that nothing in fewshot/ imports: {sorted(unused)}"
