@@ -275,7 +275,19 @@ def predicted_accuracy(run: Path) -> tuple[int, float]:
     return len(rows), float(np.mean([row["label"] == row["predicted"] for row in rows]))
 
 
-@pytest.mark.parametrize("config", [config for config in CONFIGS if not trains(config)], ids=lambda path: path.stem)
+BY_DEFAULT = {
+    *("quickstart", "cifar_fs_conv4_pretrain", "cifar_fs_conv4_sib_5way1shot", "cifar_fs_conv4_transport_sib"),
+    *("cifar_fs_conv4_pt_map_5way1shot", "cifar_fs_conv4_simpleshot_5way1shot"),
+}
+"""One config of each kind; the others are run by the slow tests."""
+
+
+def in_turn(config: Path) -> Any:
+    """Slow unless it is one of those that are run by default."""
+    return pytest.param(config, marks=[] if config.stem in BY_DEFAULT else [pytest.mark.slow], id=config.stem)
+
+
+@pytest.mark.parametrize("config", [in_turn(config) for config in CONFIGS if not trains(config)])
 def test_a_config_without_training_is_tested(
     config: Path,
     workplace: Path,
@@ -319,14 +331,7 @@ def test_a_config_without_training_predicts_what_it_is_tested_with(
     assert accuracy == pytest.approx(tested["accuracy"])
 
 
-def fitted_in_turn(config: Path) -> Any:
-    """Slow where a config differs in shots, data or MAML's order alone from one that is run by default."""
-    twin = config.stem.replace("5way5shot", "5way1shot").replace("_fomaml_", "_maml_")
-    twin = config.with_stem(re.sub("^(mini|tiny)_imagenet_", "cifar_fs_", twin))
-    return pytest.param(config, marks=[pytest.mark.slow] if twin != config and twin in CONFIGS else [], id=config.stem)
-
-
-@pytest.mark.parametrize("config", [fitted_in_turn(config) for config in CONFIGS if trains(config)])
+@pytest.mark.parametrize("config", [in_turn(config) for config in CONFIGS if trains(config)])
 def test_a_config_is_fitted(
     config: Path,
     workplace: Path,
