@@ -113,6 +113,15 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def becomes(self, script: str, value: Any) -> bool:
+        """Whether an expression gets this value within seconds: events such as a dialog's close come later."""
+        deadline = time.monotonic() + SECONDS
+        while self.run(script) != value:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
     def press(self, *keys: str) -> None:
         """Press and release keys one after another, by their names in KeyboardEvent.key."""
         codes = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}

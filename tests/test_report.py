@@ -514,7 +514,7 @@ def test_a_picture_is_opened_and_closed_by_keyboard(browser: Browser, report: tu
     assert browser.run("document.querySelector('#larger-name').textContent") == classified.query_names[order[2]]
     browser.press("Escape")
     assert not browser.run("document.querySelector('#larger').open")
-    assert browser.run(focused) == classified.query_names[order[2]]
+    assert browser.becomes(focused, classified.query_names[order[2]])
     browser.press("Tab")  # leaves the grid: it is one stop
     assert browser.run("!document.querySelector('#grid').contains(document.activeElement)")
     assert browser.complaints == []
