@@ -215,7 +215,8 @@ def ways(trained: Trained, asked: int | None) -> int:
 def described(preprocessing: Preprocessing) -> dict[str, Any]:
     """Preprocessing without what training alone does."""
     values = asdict(preprocessing)
-    return {key: values[key] for key in ("image_size", "stored_size", "channels", "interpolation", "mean", "std")}
+    kept = ("image_size", "stored_size", "channels", "interpolation", "mean", "std", "invert")
+    return {key: values[key] for key in kept}
 
 
 def steps(preprocessing: Preprocessing) -> list[str]:
@@ -225,10 +226,11 @@ def steps(preprocessing: Preprocessing) -> list[str]:
     antialiased = " (antialiased: the filter is as much wider as the picture is larger, as in Pillow)"
     antialiased = "" if preprocessing.interpolation == "nearest" else antialiased
     margin = round((stored - size) / 2)
+    reversed_ = " Reverse the intensities: 255 less each." if preprocessing.invert else ""
     return [
         "Decode to 8 bits a channel (16-bit grey: divide by 257 and round); turn it upright as its EXIF orientation "
         "says; of an animation, the first frame.",
-        f"Put transparent parts on white and convert to {colours}, {preprocessing.channels} channel(s).",
+        f"Put transparent parts on white and convert to {colours}, {preprocessing.channels} channel(s).{reversed_}",
         "Cut the largest square out of the middle (the same margin, also of half a pixel, on both sides).",
         f"Resize that square to {stored} x {stored} px with {preprocessing.interpolation} interpolation{antialiased}, "
         "and round to 8 bits; nothing if it has that size already.",

@@ -277,3 +277,23 @@ def test_killed_in_the_middle_it_leaves_no_output(work, model):
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == -9
     assert not Path("out").exists()
+
+
+def test_dark_ink_is_read_as_the_model_was_trained_to(data_root, tmp_path, monkeypatch):
+    """Features of drawings through the classifier are those of the data set: Omniglot's are read with bright ink."""
+    from fewshot import FewShotClassifier
+    from fewshot.data.sets import Omniglot
+    from fewshot.data.transforms import evaluation_transform
+
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
+    dataset = Omniglot(str(data_root / "omniglot"), rotations=False)
+    torch.manual_seed(0)
+    module = FewShotModule(SIB(gradient=EquivariantGradient()), BackboneConfig("conv4_32", in_chans=1, image_size=28))
+    save_trained(module.eval(), dataset.preprocessing, tmp_path / "model")
+    images = dataset.images("test")
+    files = [data_root / "omniglot" / "test" / images.names[number] for number in (0, 25, 300)]
+    with torch.no_grad():
+        pictures = evaluation_transform(images.read(np.array([0, 25, 300])), dataset.preprocessing)
+        expected = module.backbone(pictures)
+    found = FewShotClassifier.from_checkpoint(tmp_path / "model").encoder.encode(files).features
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -201,7 +201,9 @@ def load_images(
     shape = (len(labels), channels, size, size)
     if int(np.prod(shape, dtype=np.int64)) > max_cached_bytes:
         return Images(None, labels, class_names, pictures.names, pictures=pictures, preprocessing=preprocessing)
-    described = {"key": key, "shape": shape, "interpolation": preprocessing.interpolation}
+    described: dict[str, object] = {"key": key, "shape": shape, "interpolation": preprocessing.interpolation}
+    if preprocessing.invert:
+        described["invert"] = True
     path = cache_path(key, described, pictures.stamp())
     array = load_cached(path, shape)
     if array is None:
@@ -283,9 +285,12 @@ def open_picture(path: str | Path, *, at_least: int | None = None) -> Image.Imag
 def square_picture(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """uint8 [C, S, S] with S = stored_size: the shorter edge resized to S, the middle kept.
 
-    Transparent parts become white. 16-bit grey is brought to 8 bits.
+    Transparent parts become white, before intensities are reversed where `invert` says so. 16-bit grey is brought to 8
+    bits.
     """
     picture = _plain(picture).convert("L" if preprocessing.channels == 1 else "RGB")
+    if preprocessing.invert:
+        picture = ImageOps.invert(picture)
     size = preprocessing.stored_size
     if picture.size != (size, size):
         width, height = picture.size

@@ -37,6 +37,7 @@ class Preprocessing:
         crop_padding: training crops are cut from the stored picture with so many pixels of zero around it.
         colour_jitter: training factors of brightness, contrast and saturation are uniform in 1 - this .. 1 + this.
         flip: training pictures are mirrored left to right with probability 1/2.
+        invert: intensities are reversed as a picture is read, 255 becoming 0: dark ink on white paper becomes bright.
 
     Raises:
         ValueError: sizes, channels and statistics that cannot belong together.
@@ -51,6 +52,7 @@ class Preprocessing:
     crop_padding: int = 0
     colour_jitter: float = 0.0
     flip: bool = False
+    invert: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))

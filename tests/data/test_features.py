@@ -100,7 +100,7 @@ def test_whatever_matters_gives_another_file(monkeypatch):
 def test_every_option_of_the_transform_gives_another_file(field):
     other = {
         **{"image_size": 7, "stored_size": 9, "mean": (0.4, 0.5, 0.5), "std": (0.2, 0.25, 0.25), "channels": 1},
-        **{"interpolation": "nearest", "crop_padding": 3, "colour_jitter": 0.3, "flip": False},
+        **{"interpolation": "nearest", "crop_padding": 3, "colour_jitter": 0.3, "invert": True, "flip": False},
     }
     if field == "channels":
         changed = PREPROCESSING.with_channels(1)

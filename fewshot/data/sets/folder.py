@@ -41,6 +41,7 @@ class ImageFolderSplits(DataSet):
         crop_padding: pixels of zero around a picture from which training crops are cut.
         colour_jitter: strength in 0..1 of the training jitter of brightness, contrast and saturation.
         flip: whether training pictures are mirrored at random; switch it off where left and right matter.
+        invert: whether intensities are reversed, for dark ink on white paper.
         max_cached_bytes: splits larger than this, decoded, are decoded at each reading instead of once.
     """
 
@@ -61,6 +62,7 @@ class ImageFolderSplits(DataSet):
         crop_padding: int = 8,
         colour_jitter: float = 0.4,
         flip: bool = True,
+        invert: bool = False,
         max_cached_bytes: int = MAX_CACHED_BYTES,
     ) -> None:
         self.root = root
@@ -77,6 +79,7 @@ class ImageFolderSplits(DataSet):
             crop_padding=crop_padding,
             colour_jitter=colour_jitter,
             flip=flip,
+            invert=invert,
         )
 
     def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fewshot.data.images import Images, PictureFiles, load_images
 from fewshot.data.sets.base import (
@@ -75,7 +75,9 @@ class Omniglot(DataSet):
         self.root, self.split_by, self.rotations = root, split_by, rotations
         self.download, self.complete = download, complete
         # Mean and standard deviation over the Vinyals training characters.
-        self.preprocessing = Preprocessing(image_size=28, stored_size=28, mean=(0.0782,), std=(0.216,), channels=1)
+        self.preprocessing = Preprocessing(
+            image_size=28, stored_size=28, mean=(0.0782,), std=(0.216,), channels=1, invert=True
+        )
 
     def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
         """The pictures of one split; raises FileNotFoundError without data, ValueError for a wrong or partial copy."""
@@ -125,7 +127,7 @@ class Omniglot(DataSet):
 
 
 class _Drawings:
-    """Drawings with bright ink; each character appears `turns` times, turned by a further 90 degrees every time."""
+    """Drawings; each character appears `turns` times, turned by a further 90 degrees every time."""
 
     def __init__(self, classes: ClassFolders, *, turns: int) -> None:
         self.files = PictureFiles([path for files in classes.values() for path in files])
@@ -138,9 +140,9 @@ class _Drawings:
         self.names = [f"{self.class_names[label]}/{name}" for label, name in zip(self.labels, drawings, strict=True)]
 
     def open(self, number: int) -> Image.Image:
-        """One drawing, inverted and turned."""
+        """One drawing, turned."""
         turn, number = divmod(number, len(self.files.paths))
-        picture = ImageOps.invert(self.files.open(number).convert("L"))
+        picture = self.files.open(number)
         transpose = _TURNS[turn]
         return picture if transpose is None else picture.transpose(transpose)
 
