@@ -131,6 +131,7 @@ def classify(options: Any) -> str:
         batch_size=options.batch_size,
         device=options.device,
     ).prepare()
+    check_method(classifier, len(support))
     classified = classified_folders(classifier, support, query, options)
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_predictions(folder / "predictions.csv", classified)
@@ -138,6 +139,16 @@ def classify(options: Any) -> str:
         write_json(folder / "run.json", run_record(classified))
     lines = summary(classified, options.query_labels)
     return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+
+
+def check_method(classifier: FewShotClassifier, n_way: int) -> None:
+    """ValueError, before anything is encoded, where the method does not serve so many classes."""
+    method = classifier._method
+    if method.n_way not in (None, n_way):
+        raise ValueError(
+            f"{type(method).__name__} of this checkpoint serves {method.n_way} classes alone, and the support has "
+            f"{n_way}; give --method PTMAP (or another that needs no training), or a model for any number of classes"
+        )
 
 
 def classified_folders(

@@ -18,7 +18,7 @@ from fewshot.classification.folders import picture_endings
 from fewshot.classification.novelty import novelty, support_novelty, threshold
 from fewshot.cli import main
 from fewshot.data.transforms import Preprocessing
-from fewshot.methods import SIB, EquivariantGradient
+from fewshot.methods import SIB, EquivariantGradient, MLPGradient
 from fewshot.saved_model import save_trained
 
 COLOURS = {"rot und grün": (200, 40, 40), "蓝色": (40, 40, 200), "jaune ~é": (200, 200, 40)}
@@ -177,6 +177,7 @@ def test_bad_options_are_named(work, model, capsys):
     assert "did you mean" in refused(capsys, "--backbone", "resnet19")
     assert "give --none_of_these distance" in refused(capsys, *options, "--none_share", "0.1")
     assert "share=2.0" in refused(capsys, *options, "--none_of_these", "distance", "--none_share", "2")
+    assert "device='cuba' cannot be used here" in refused(capsys, *options, "--device", "cuba")
     assert "wrong" in refused(capsys, *options, "--broken", "wrong")
     assert "supprt" in refused(capsys, *options, "--supprt", "x")
     Path("query", "蓝色").rename(Path("query", "a"))
@@ -184,6 +185,14 @@ def test_bad_options_are_named(work, model, capsys):
         if Path("query", name).is_dir():
             Path("query", name).rename(Path("query", f"x{len(name)}"))
     assert "no folder of the queries is named after a class" in refused(capsys, *options, "--query_labels")
+
+
+def test_a_method_for_another_number_of_classes_is_refused_before_encoding(work, tmp_path, capsys, monkeypatch):
+    module = FewShotModule(SIB(gradient=MLPGradient(5)), BackboneConfig("conv4_32", image_size=16))
+    save_trained(module.eval(), Preprocessing(16, 16, (0.5,) * 3, (0.25,) * 3), tmp_path / "five")
+    monkeypatch.setattr("fewshot.classify.classified_folders", lambda *_: pytest.fail("it encodes"))
+    message = refused(capsys, "--ckpt_path", "five")
+    assert "SIB of this checkpoint serves 5 classes alone, and the support has 3; give --method PTMAP" in message
 
 
 def test_what_is_there_is_not_overwritten_unasked(work, model, capsys):

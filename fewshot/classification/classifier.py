@@ -115,7 +115,7 @@ class FewShotClassifier:
         asked = {name: getattr(self, name) for name in _options()}
         if getattr(self, "_prepared_for", None) == asked:
             return self
-        device = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        device = device_of(self.device)
         encoder, trained_method, found, model = None, None, None, None
         if self.checkpoint is not None:
             if self.backbone is not None or self.weights is not None:
@@ -339,6 +339,17 @@ class FewShotClassifier:
         if self._encoder is not None:
             return self._encoder.encode(as_pictures(X)).features
         return check_rows(X, None if fitting else self.n_features_in_, y=y if fitting else None, fitting=fitting)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name, "auto" being a GPU where there is one; ValueError where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={name!r} cannot be used here ({reason}); give cpu, or auto") from error
 
 
 def _options() -> Sequence[str]:
