@@ -288,7 +288,7 @@ def in_turn(config: Path) -> Any:
 
 
 @pytest.mark.parametrize("config", [in_turn(config) for config in CONFIGS if not trains(config)])
-def test_a_config_without_training_is_tested(
+def test_a_config_without_training_is_tested_and_predicts(
     config: Path,
     workplace: Path,
     fitted: Callable[[Path], Path],
@@ -307,32 +307,14 @@ def test_a_config_without_training_is_tested(
         *(data.n_way, data.n_shot, N_QUERY, N_EPISODES, data.seed)
     ]
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize("config", [config for config in CONFIGS if not trains(config)], ids=lambda path: path.stem)
-def test_a_config_without_training_predicts_what_it_is_tested_with(
-    config: Path,
-    workplace: Path,
-    fitted: Callable[[Path], Path],
-    few_channels: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(workplace)
-    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
-    pretraining = pretraining_of(config)
-    if pretraining is not None:
-        fitted(pretraining)
-    main(["test", "--config", str(config), *small(config, workplace)])
-    run = max((workplace / "runs" / config.stem).glob("version_*"), key=lambda path: int(path.name.split("_")[1]))
-    tested, data = json.loads((run / "results.json").read_text(encoding="utf-8")), load(config).data.init_args
     main(["predict", "--config", str(run / "config.yaml")])
-    n_rows, accuracy = predicted_accuracy(run.with_name(f"version_{int(run.name.split('_')[1]) + 1}"))
+    n_rows, accuracy = predicted_accuracy(run.with_name("version_1"))
     assert n_rows == N_EPISODES * data.n_way * N_QUERY
     assert accuracy == pytest.approx(tested["accuracy"])
 
 
 @pytest.mark.parametrize("config", [in_turn(config) for config in CONFIGS if trains(config)])
-def test_a_config_is_fitted(
+def test_a_config_is_fitted_tested_and_predicts(
     config: Path,
     workplace: Path,
     fitted: Callable[[Path], Path],
@@ -352,22 +334,6 @@ def test_a_config_is_fitted(
     ]
     assert 0 <= after_fit["accuracy"] <= 1
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize("config", [config for config in CONFIGS if trains(config)], ids=lambda path: path.stem)
-def test_a_fitted_config_is_tested_and_predicts(
-    config: Path,
-    workplace: Path,
-    fitted: Callable[[Path], Path],
-    few_channels: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(workplace)
-    monkeypatch.delenv("FEWSHOT_DATA", raising=False)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    run, data = fitted(config), load(config).data.init_args
-    best = run / "checkpoints" / "best.ckpt"
-    after_fit = json.loads((run / "results.json").read_text(encoding="utf-8"))
     main(["test", "--config", str(config), *small(config, workplace), "--ckpt_path", str(best)])
     tested = json.loads((run.with_name("version_1") / "results.json").read_text(encoding="utf-8"))
     same = ("accuracy", "ci95", "accuracy_per_step", "episodes_sha256", "method", "image_size")
