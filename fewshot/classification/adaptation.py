@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -77,7 +78,9 @@ def adapt(
         before, after = _refined(method, labelled, labels, unlabelled, n_way, chunk_size)
         head = None
         if method.transductive:
-            freeze = method.freeze if chunk_size is None or len(unlabelled) <= chunk_size else _distilled(method)
+            freeze = method.freeze
+            if chunk_size is not None and len(unlabelled) > chunk_size:
+                freeze = functools.partial(Method.freeze, method)  # several chunks, several sets of weights: one head
             head = freeze(labelled, labels, unlabelled.unsqueeze(0), after.unsqueeze(0) if len(after) else None, n_way)
     before, after = ((logits / temperature).softmax(-1) for logits in (before, after))
     return Adapted(labelled, labels, n_way, head, temperature, before, after)
@@ -158,8 +161,3 @@ def _refined(
         logits = method.refine(support, labels, unlabelled[places].unsqueeze(0), n_way).logits
         before[places], after[places] = logits[0, 0].float(), logits[-1, 0].float()
     return before, after
-
-
-def _distilled(method: Method):  # type: ignore[no-untyped-def]
-    """The base class's `freeze`: with several chunks there are several sets of weights, and one head is wanted."""
-    return lambda *given: Method.freeze(method, *given)

@@ -90,11 +90,11 @@ class PictureEncoder:
         features = torch.cat(parts) if parts else torch.zeros(0, width)
         return Encoded(features, np.array(kept, dtype=np.int64), broken)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def features_of(self, squares: Tensor) -> Tensor:
         """Features [B, D], float32 on the CPU, of stored pictures uint8 [B, C, stored_size, stored_size]."""
         batch = evaluation_transform(squares, self.preprocessing).to(self.device, memory_format=torch.channels_last)
-        return self.backbone(batch).float().cpu().clone()
+        return self.backbone(batch).float().cpu()
 
     def _square_or_fault(self, picture: Picture) -> np.ndarray | ValueError:
         try:
