@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fewshot.data.images import Images, load_images
 from fewshot.data.sets.base import DataSet, Split, check_split, read_lists
@@ -59,7 +59,7 @@ class Glyphs(DataSet):
         self.distortion = float(distortion)
         self.pictures_per_class = pictures_per_class
         self.preprocessing = Preprocessing(
-            image_size=SIZE, stored_size=SIZE, mean=(0.25,), std=(0.3,), channels=1, crop_padding=2
+            image_size=SIZE, stored_size=SIZE, mean=(0.25,), std=(0.3,), channels=1, crop_padding=2, invert=True
         )
 
     def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
@@ -88,10 +88,12 @@ class _Drawings:
         ]
 
     def open(self, number: int) -> Image.Image:
-        """Picture `number`, grey, 28 x 28."""
+        """Picture `number`, grey, 28 x 28, dark ink on white as people's own drawings are; it is read reversed."""
         place, number = divmod(number, self.pictures_per_class)
         fonts = self.fonts[place]
-        return draw_character(self.characters[place], fonts[number % len(fonts)], number, self.distortion)
+        return ImageOps.invert(
+            draw_character(self.characters[place], fonts[number % len(fonts)], number, self.distortion)
+        )
 
     def stamp(self) -> Iterator[str]:
         """Font files, the version of what draws, and what is drawn."""
