@@ -111,13 +111,9 @@ def classify(options: Any) -> str:
     """
     output = Path(os.path.expanduser(options.output)).resolve()
     check_replaceable(output, overwrite=options.overwrite, known=FILES)
+    check_options(options)
     support, query = support_folder(Path(options.support)), query_folder(Path(options.query))
     check_apart(support, query)
-    if options.ckpt_path is None and options.backbone is None:
-        raise ValueError(
-            "nothing encodes the pictures; give --ckpt_path <run or checkpoint>, or --backbone <timm name> (with "
-            "--weights <file>, or timm's published ones)"
-        )
     if options.query_labels:
         check_query_labels([path.relative_to(options.query).parts[0] for path in query], tuple(support))
     classifier = FewShotClassifier(
@@ -139,6 +135,25 @@ def classify(options: Any) -> str:
         write_json(folder / "run.json", run_record(classified))
     lines = summary(classified, options.query_labels)
     return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+
+
+def check_options(options: Any) -> None:
+    """ValueError, before anything is read, for values that nothing can be done with."""
+    if options.ckpt_path is None and options.backbone is None:
+        raise ValueError(
+            "nothing encodes the pictures; give --ckpt_path <run or checkpoint>, or --backbone <timm name> (with "
+            "--weights <file>, or timm's published ones)"
+        )
+    for name in ("chunk_size", "batch_size", "report_pictures"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name}={getattr(options, name)}; give 1 or more pictures")
+    if options.temperature is not None and not options.temperature > 0:
+        raise ValueError(f"temperature={options.temperature}; give a number above 0, or null to have it fitted")
+    if options.none_share is not None:
+        if options.none_of_these is None:
+            raise ValueError("none_share: it says how many to flag, but not by what; give --none_of_these distance")
+        if not 0 < options.none_share < 1:
+            raise ValueError(f"none_share={options.none_share}; give a share between 0 and 1")
 
 
 def check_method(classifier: FewShotClassifier, n_way: int) -> None:
@@ -176,8 +191,6 @@ def classified_folders(
         task = (of_support, torch.from_numpy(numbers), of_query, len(names), options.none_of_these)
         limit = threshold(*task, share=options.none_share)
         unlike = novelty(*task).numpy()
-    elif options.none_share is not None:
-        raise ValueError("none_share: it says how many to flag, but not by what; give --none_of_these distance")
     root = Path(options.query)
     alone = classifier.later_features(of_query).argmax(1)
     agreement = float((alone == classifier.transduction_proba_.argmax(1)).mean())

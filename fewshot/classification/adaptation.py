@@ -71,6 +71,8 @@ def adapt(
     method.check_ways(n_way)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}; give 1 or more pictures, or None for all together")
+    if temperature is not None and not temperature > 0:
+        raise ValueError(f"temperature={temperature}; give a number above 0, or None to have it found")
     with torch.inference_mode():
         labelled, labels = support.unsqueeze(0), support_labels.unsqueeze(0)
         if temperature is None:
