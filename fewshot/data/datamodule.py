@@ -352,7 +352,8 @@ class EpisodicDataModule(LightningDataModule):
     def _loader(self, split: Split) -> DataLoader[Episode]:
         check_trainer(self.trainer)
         devices = rank_and_world_size()[1]
-        if isinstance(self.sampler(split), MixedEpisodeSampler) and MIXED_BLOCK % (self.tasks_per_batch * devices):
+        mixed = any(len(values) > 1 for values in self._sizes(split).values())  # without reading a picture
+        if mixed and MIXED_BLOCK % (self.tasks_per_batch * devices):
             raise ValueError(
                 f"tasks_per_batch={self.tasks_per_batch} on {devices} device(s), but training episodes of mixed sizes "
                 f"come in blocks of {MIXED_BLOCK}, which the product of the two has to divide; change one of them"
