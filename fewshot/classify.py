@@ -17,8 +17,9 @@ import fewshot.methods  # noqa: F401  (imported so that --method may name its cl
 from fewshot.aside import check_replaceable, written_aside
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.folders import check_apart, query_folder, support_folder
-from fewshot.classification.novelty import novelty, threshold
+from fewshot.classification.novelty import ALONE, novelty, threshold
 from fewshot.classification.picture_encoder import PictureEncoder
+from fewshot.classification.untrained import untrained_names
 from fewshot.classified import Classified
 from fewshot.methods import Method
 from fewshot.noise import quietened
@@ -112,10 +113,13 @@ def classify(options: Any) -> str:
     output = Path(os.path.expanduser(options.output)).resolve()
     check_replaceable(output, overwrite=options.overwrite, known=FILES)
     check_options(options)
+    options.support, options.query = (os.path.expanduser(folder) for folder in (options.support, options.query))
     support, query = support_folder(Path(options.support)), query_folder(Path(options.query))
     check_apart(support, query)
     if options.query_labels:
         check_query_labels([path.relative_to(options.query).parts[0] for path in query], tuple(support))
+    if options.none_of_these and options.none_share is None and max(map(len, support.values())) < 2:
+        raise ValueError(f"none_of_these: {ALONE}")
     classifier = FewShotClassifier(
         options.backbone,
         options.method,
@@ -157,11 +161,20 @@ def check_options(options: Any) -> None:
 
 
 def check_method(classifier: FewShotClassifier, n_way: int) -> None:
-    """ValueError, before anything is encoded, where the method does not serve so many classes."""
+    """ValueError, before anything is encoded, where the method is not trained or does not serve so many classes."""
     method = classifier._method
+    name = type(method).__name__
+    if classifier.method is not None and any(True for _ in method.parameters()):
+        raise ValueError(
+            f"--method {name} has to be trained first; give the checkpoint of its run as --ckpt_path without --method, "
+            f"or one that needs no training: {', '.join(untrained_names())}"
+        )
+    if not method.on_features or not method.is_prepared:
+        what = "adapts the backbone to every task" if not method.on_features else "asks for the training classes"
+        raise ValueError(f"{name} {what}, which classify does not do; choose {', '.join(untrained_names())}")
     if method.n_way not in (None, n_way):
         raise ValueError(
-            f"{type(method).__name__} of this checkpoint serves {method.n_way} classes alone, and the support has "
+            f"{name} of this checkpoint serves {method.n_way} classes alone, and the support has "
             f"{n_way}; give --method PTMAP (or another that needs no training), or a model for any number of classes"
         )
 

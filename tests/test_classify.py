@@ -197,6 +197,25 @@ def test_a_method_for_another_number_of_classes_is_refused_before_encoding(work,
     assert "SIB of this checkpoint serves 5 classes alone, and the support has 3; give --method PTMAP" in message
 
 
+def test_a_method_without_its_training_is_refused_before_encoding(work, model, capsys, monkeypatch):
+    monkeypatch.setattr("fewshot.classify.classified_folders", lambda *_: pytest.fail("it encodes"))
+    options = ("--ckpt_path", str(model))
+    assert "--method SIB has to be trained first; give the checkpoint" in refused(capsys, *options, "--method", "SIB")
+    assert "SimpleShot asks for the training classes" in refused(capsys, *options, "--method", "SimpleShot")
+    assert "checkpoint and image_size given" in refused(capsys, *options, "--image_size", "64")
+    for name in COLOURS:
+        for path in list(Path("support", name).iterdir())[1:]:
+            path.unlink()
+    assert "no class has two support pictures" in refused(capsys, *options, "--none_of_these", "energy")
+
+
+def test_links_that_lead_nowhere_or_back(work, model, capsys):
+    Path("query", "back").symlink_to(work / "query", target_is_directory=True)
+    assert len(classified("--ckpt_path", str(model))[0]) == 12
+    Path("query", "nowhere.png").symlink_to("not there.png")
+    assert "cannot read picture query/nowhere.png" in refused(capsys, "--ckpt_path", str(model), output="other")
+
+
 def test_what_is_there_is_not_overwritten_unasked(work, model, capsys):
     classified("--ckpt_path", str(model))
     first = Path("out/predictions.csv").read_text(encoding="utf-8")

@@ -138,13 +138,25 @@ def support_temperature(
             method,
             support[stays].unsqueeze(0),
             support_labels[stays].unsqueeze(0),
-            torch.cat([support[held], unlabelled if chunk_size is None else unlabelled[:chunk_size]]),
+            torch.cat([support[held], unlabelled[chunks(len(unlabelled), chunk_size)[0]]]),
             n_way,
             None,
         )[1]
         metric.update(logits[: len(held)], support_labels[held])
         counted += len(held)
     return metric.compute() if counted else 1.0
+
+
+def chunks(total: int, chunk_size: int | None) -> list[Tensor]:
+    """Places of so many unlabelled that are refined together, of about equal size, dealt at random by a fixed seed.
+
+    Args:
+        total: how many there are.
+        chunk_size: the most of a chunk; None takes one for all, in their order.
+    """
+    number = 1 if chunk_size is None else max(1, math.ceil(total / chunk_size))
+    order = np.arange(total) if number == 1 else np.random.default_rng(0).permutation(total)
+    return [torch.from_numpy(part) for part in np.array_split(order, number)]
 
 
 def _refined(
@@ -156,10 +168,7 @@ def _refined(
     if not total:
         return before, after
     after = before.clone()
-    chunks = 1 if chunk_size is None else math.ceil(total / chunk_size)
-    order = np.arange(total) if chunks == 1 else np.random.default_rng(0).permutation(total)
-    for part in np.array_split(order, chunks):
-        places = torch.from_numpy(part).to(unlabelled.device)
+    for places in chunks(total, chunk_size):
         logits = method.refine(support, labels, unlabelled[places].unsqueeze(0), n_way).logits
         before[places], after[places] = logits[0, 0].float(), logits[-1, 0].float()
     return before, after

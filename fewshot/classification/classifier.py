@@ -118,8 +118,9 @@ class FewShotClassifier:
         device = device_of(self.device)
         encoder, trained_method, found, model = None, None, None, None
         if self.checkpoint is not None:
-            if self.backbone is not None or self.weights is not None:
-                raise ValueError("checkpoint and backbone given; a checkpoint brings its own: leave one out")
+            own = ("backbone", "weights", "image_size", "preprocessing")
+            if given := [name for name in own if getattr(self, name) is not None]:
+                raise ValueError(f"checkpoint and {given[0]} given; a checkpoint brings its own: leave one out")
             trained = load_trained(self.checkpoint)
             trained_method, found = trained.module.method, trained.module.temperature
             model = trained.module
@@ -238,7 +239,8 @@ class FewShotClassifier:
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each picture or feature row, [n]."""
-        return self.classes_[self.predict_proba(X).argmax(1)] if self._check_fitted() else np.empty(0)
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
     def score(self, X: Any, y: Any) -> float:
         """Share of pictures or feature rows that get their label."""
@@ -291,6 +293,7 @@ class FewShotClassifier:
         made = cls(backbone, found.method, preprocessing=found.preprocessing, **options)
         made.prepare()
         made._model = found.module
+        made._found_temperature = None if found.module is None else found.module.temperature
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         return made
 
@@ -330,10 +333,9 @@ class FewShotClassifier:
     def __sklearn_tags__(self) -> Any:
         return classifier_tags()
 
-    def _check_fitted(self) -> bool:
+    def _check_fitted(self) -> None:
         if not hasattr(self, "_adapted"):
             raise not_fitted("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
-        return True
 
     def _features(self, X: Any, *, fitting: bool = False, y: Any = None) -> Tensor:
         if self._encoder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import defaultdict
@@ -69,9 +70,17 @@ def query_folder(folder: Path) -> list[Path]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Files in the folder and the folders in it that end as Pillow's formats do, hidden ones left out."""
-    found = []
+    """Files in the folder and the folders in it that end as Pillow's formats do, hidden ones left out.
+
+    Links are followed; a folder that is reached twice counts once.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
     for where, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(where) in seen:  # a link back into the folder
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(where))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in picture_endings():
@@ -103,14 +112,16 @@ def _same_content(support: Sequence[Path], query: Sequence[Path]) -> Iterable[li
     """Groups of files of equal content in which the support occurs; files alone in their size are not read."""
     sizes = defaultdict(list)
     for path in (*support, *query):
-        sizes[path.stat().st_size].append(path)
+        with contextlib.suppress(OSError):  # a link to nothing: reading it says so
+            sizes[path.stat().st_size].append(path)
     of_support = set(support)
     for same_size in sizes.values():
         if len(same_size) < 2 or not of_support.intersection(same_size):
             continue
         contents = defaultdict(list)
         for path in same_size:
-            contents[hashlib.sha256(path.read_bytes()).digest()].append(path)
+            with contextlib.suppress(OSError):
+                contents[hashlib.sha256(path.read_bytes()).digest()].append(path)
         yield from (group for group in contents.values() if len(group) > 1 and of_support.intersection(group))
 
 

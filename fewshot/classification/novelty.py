@@ -12,6 +12,10 @@ from fewshot.functional.prototypes import class_means, normalized
 
 Measure = Literal["distance", "energy"]
 
+ALONE = (
+    "no class has two support pictures, so that how unlike each other they are is not known; say which share of the "
+    "queries to flag (--none_share 0.1)"
+)
 POWER = 0.5
 """Of the features' transform, as in PT-MAP."""
 
@@ -82,10 +86,7 @@ def threshold(
         return float(novelty(support, support_labels, query, n_way, measure).quantile(1 - share))
     own = support_novelty(support, support_labels, query, n_way, measure)
     if not len(own):
-        raise ValueError(
-            "no class has two support pictures, so that how unlike each other they are is not known; say which share "
-            "of the queries to flag (--none_share 0.1)"
-        )
+        raise ValueError(ALONE)
     return float(own.quantile(quantile))
 
 

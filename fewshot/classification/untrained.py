@@ -30,9 +30,7 @@ def untrained_method(given: str | Method | None) -> Method:
         return PTMAP(prior="queries", prior_strength=PRIOR_STRENGTH)
     found = getattr(fewshot.methods, given, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(
-            f"method={given!r} is no class of fewshot.methods; choose one of {', '.join(untrained_names())}"
-        )
+        raise ValueError(f"method={given!r} is no class of fewshot.methods; {_choices()}")
     try:
         made = found()
         made.build(8)

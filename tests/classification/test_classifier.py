@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from fewshot import FewShotClassifier, FewShotModule
 from fewshot.backbones.config import BackboneConfig
+from fewshot.classification.adaptation import chunks
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import PTMAP, SIB, TIM, EquivariantGradient, MLPGradient, NearestClassMean
 from fewshot.saved_model import save_trained
@@ -103,6 +104,13 @@ def test_chunks_hold_the_mixture_of_the_whole_and_change_little():
     chunked = FewShotClassifier(temperature=1.0, chunk_size=100).fit(rows, labels)
     assert (chunked.transduction_ == together.transduction_).mean() > 0.97
     assert chunked.score(rows, truth) > 0.95
+
+
+def test_every_chunk_is_dealt_at_random_and_all_are_dealt():
+    dealt = chunks(10, 4)
+    assert sorted(map(len, dealt)) == [3, 3, 4] and sorted(torch.cat(dealt).tolist()) == list(range(10))
+    assert torch.cat(dealt).tolist() != list(range(10))
+    assert chunks(10, None)[0].tolist() == list(range(10)) and not len(chunks(0, 4)[0])
 
 
 def test_temperature_comes_from_labelled_rows_held_out():
