@@ -91,8 +91,9 @@ class TransportSIB(Method):
     SIB's frame is kept: an initialiser gives theta from the support, and K steps in closed form move it by a gradient
     that a network infers from the queries. What is taken in from elsewhere:
 
-    - features are power-transformed, of length one, centred on the mean of support and queries (joint, so that a single
-      query keeps its direction), and of length one again;
+    - features are power-transformed, of length one, centred, and of length one again. The centre starts between the
+      mean of support and queries and that of the support, a learned share of the way, and follows the mean of the class
+      means under the plan: the mean of unbalanced queries lies towards the classes that have most of them;
     - the query gradient of step k is softmax(logits) - plan + correction, where the plan is the assignment of queries
       to classes by unbalanced optimal transport from a uniform class prior, and the correction is a network that is
       equivariant in classes and queries;
@@ -124,6 +125,7 @@ class TransportSIB(Method):
         correction: whether the learned correction is added to the gradient.
         last_correction: whether one is added to the last logits.
         mean_pull: whether theta is pulled towards the means of what is assigned.
+        recentre: whether the centre is learned; without, it is the mean of support and queries in every step.
         support_gradient: whether the support's gradient is added.
         neighbourhood: whether the corrections see the neighbours.
     """
@@ -133,13 +135,14 @@ class TransportSIB(Method):
         initializer: Initializer | None = None,
         n_steps: int = 6,
         width: int = 32,
-        power: float = 0.5,
+        power: float = 0.65,
         scale: float = 10.0,
         deep_weight: float = 0.5,
         transport: bool = True,
         correction: bool = True,
         last_correction: bool = True,
         mean_pull: bool = True,
+        recentre: bool = True,
         support_gradient: bool = True,
         neighbourhood: bool = True,
     ) -> None:
@@ -160,6 +163,8 @@ class TransportSIB(Method):
         self.log_support = nn.Parameter(torch.full((n_steps,), math.log(0.2))) if support_gradient else None
         self.pull = nn.Parameter(torch.full((n_steps,), -2.0)) if mean_pull else None
         self.log_pull_sharpness = nn.Parameter(torch.zeros(n_steps)) if mean_pull else None
+        self.centring = nn.Parameter(torch.tensor([-1.0, 0.5, 0.0])) if recentre else None
+        self.recentring = nn.Parameter(torch.full((n_steps,), -1.0)) if recentre else None
         self.strictness = nn.Parameter(torch.full((n_steps + 1,), 2.0)) if transport else None
         self.strictness_slope = nn.Parameter(torch.zeros(n_steps + 1)) if transport else None
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(10.0))) if neighbourhood else None
@@ -172,7 +177,10 @@ class TransportSIB(Method):
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = self._transformed(in_full_precision(support), in_full_precision(query))
+            n_support = support.shape[1]
+            examples = self._transformed(in_full_precision(support), in_full_precision(query))
+            centre = self._first_centre(examples, n_support, n_way)
+            support, query = _centred(examples, centre, n_support)
             weights = self.initializer(support, support_labels, n_way)  # [T, N, D]
             known = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
             neighbours = self._neighbours(support, query)
@@ -185,6 +193,10 @@ class TransportSIB(Method):
                 direction = self._direction(weights, support, known, query, gradients[-1], step)
                 weights = self._pulled(weights, support, known, query, logits + potentials, step)
                 weights = weights - self.log_step[step].exp() * direction
+                if self.recentring is not None:
+                    balanced = _class_means(examples, known, class_softmax(logits + potentials)).mean(1, keepdim=True)
+                    centre = centre + torch.sigmoid(self.recentring[step]) * (balanced - centre)
+                    support, query = _centred(examples, centre, n_support)
             logits = cosine_logits(query, weights, self.scale, 0.0)
             planned = logits + self._potentials(logits, self.n_steps)
             if self.last_correction is not None:
@@ -201,10 +213,20 @@ class TransportSIB(Method):
             terms["earlier"] = self.deep_weight * F.cross_entropy(earlier.flatten(0, 2), labels.flatten())
         return terms
 
-    def _transformed(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        features = normalized(signed_power(torch.cat([support, query], dim=1), self.power))
-        features = normalized(features - features.mean(1, keepdim=True))
-        return features[:, : support.shape[1]], features[:, support.shape[1] :]
+    def _transformed(self, support: Tensor, query: Tensor) -> Tensor:
+        """Support and queries, [T, S + Q, D], of length one, not yet centred."""
+        return normalized(signed_power(torch.cat([support, query], dim=1), self.power))
+
+    def _first_centre(self, examples: Tensor, n_support: int, n_way: int) -> Tensor:
+        """[T, 1, D]."""
+        joint = examples.mean(1, keepdim=True)
+        if self.centring is None:
+            return joint
+        shots, queries = n_support / n_way, (examples.shape[1] - n_support) / n_way
+        constant, of_shots, of_queries = self.centring
+        share = constant + of_shots * joint.new_full((), shots).log() + of_queries * joint.new_full((), queries).log()
+        of_support = examples[:, :n_support].mean(1, keepdim=True)
+        return joint + torch.sigmoid(share) * (of_support - joint)
 
     def _neighbours(self, support: Tensor, query: Tensor) -> Tensor | None:
         """How much each query [T, Q, S + Q] heeds the others, itself left out; rows sum to one."""
@@ -247,9 +269,7 @@ class TransportSIB(Method):
         if self.pull is None or self.log_pull_sharpness is None:
             return weights
         assignment = class_softmax(planned * self.log_pull_sharpness[step].exp())  # [T, Q, N]
-        members = torch.cat([known, assignment], dim=1)  # [T, S+Q, N]
-        total = torch.bmm(members.transpose(1, 2), torch.cat([support, query], dim=1))
-        means = total / members.sum(1).unsqueeze(-1)
+        means = _class_means(torch.cat([support, query], dim=1), known, assignment)
         return weights + torch.sigmoid(self.pull[step]) * (means - weights)
 
     def _direction(
@@ -263,3 +283,15 @@ class TransportSIB(Method):
             of_support = cosine_weight_gradient(weights, support, error, 1.0) * (n_way / support.shape[1])
             direction = direction + self.log_support[step].exp() * of_support
         return direction
+
+
+def _centred(examples: Tensor, centre: Tensor, n_support: int) -> tuple[Tensor, Tensor]:
+    """Support and queries about the centre, of length one."""
+    centred = normalized(examples - centre)
+    return centred[:, :n_support], centred[:, n_support:]
+
+
+def _class_means(examples: Tensor, known: Tensor, assignment: Tensor) -> Tensor:
+    """Means [T, N, D] of what belongs to a class: its support, and queries by their assignment."""
+    members = torch.cat([known, assignment], dim=1)  # [T, S+Q, N]
+    return torch.bmm(members.transpose(1, 2), examples) / members.sum(1).unsqueeze(-1)

@@ -1,5 +1,7 @@
 """TransportSIB against autograd on the losses that its gradients belong to, and what it promises at its edges."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,9 +26,18 @@ def task():
 
 def by_autograd(method, support, labels, query):
     """Logits after the last step of one task, with Sinkhorn's balanced plan as the target of the queries."""
-    features = F.normalize((torch.cat([support, query]) + 1e-6) ** 0.5, dim=1)
-    features = F.normalize(features - features.mean(0), dim=1)
-    support, query = features[: len(support)], features[len(support) :]
+    examples = F.normalize((torch.cat([support, query]) + 1e-6) ** method.power, dim=1)
+    centre = examples.mean(0)
+    if method.recentring is not None:
+        constant, of_shots, of_queries = method.centring.tolist()
+        share = constant + of_shots * math.log(len(support) / N_WAY) + of_queries * math.log(len(query) / N_WAY)
+        share = 1 / (1 + math.exp(-share))
+        centre = share * examples[: len(support)].mean(0) + (1 - share) * centre
+
+    def about(centre):
+        return F.normalize(examples - centre, dim=1).split([len(support), len(query)])
+
+    support, query = about(centre)
     weights = torch.stack([support[labels == c].mean(0) for c in range(N_WAY)])
     uniform = torch.ones(N_WAY, dtype=torch.float64)
 
@@ -42,15 +53,24 @@ def by_autograd(method, support, labels, query):
         loss = loss + method.log_support[step].exp().detach() * N_WAY / len(support) * known
         (gradient,) = torch.autograd.grad(loss / method.scale.detach(), weights)
         members = torch.cat([F.one_hot(labels, N_WAY).double(), plan])
-        means = torch.stack([(members[:, [c]] * features).sum(0) / members[:, c].sum() for c in range(N_WAY)])
-        pulled = weights + method.pull[step].sigmoid() * (means - weights)
+
+        def means(rows, members=members):
+            return torch.stack([(members[:, [c]] * rows).sum(0) / members[:, c].sum() for c in range(N_WAY)])
+
+        pulled = weights + method.pull[step].sigmoid() * (means(torch.cat([support, query])) - weights)
         weights = (pulled - method.log_step[step].exp() * gradient).detach()
+        if method.recentring is not None:
+            centre = centre + method.recentring[step].sigmoid().detach() * (means(examples).mean(0) - centre)
+            support, query = about(centre)
     return sinkhorn_plan(logits_of(query, weights).unsqueeze(0), uniform, tolerance=1e-12)[0]
 
 
-def test_untrained_it_descends_to_the_balanced_plan(task, monkeypatch):
+@pytest.mark.parametrize("recentre", [True, False])
+def test_untrained_it_descends_to_the_balanced_plan(task, monkeypatch, recentre):
     monkeypatch.setattr("fewshot.methods.transport_sib.SWEEPS", 300)
-    method = made()
+    method = made(recentre=recentre)
+    if recentre:
+        method.centring.data.copy_(torch.tensor([-0.3, 0.8, 0.4]))
     method.strictness.data.fill_(50.0)  # a prior that must hold
     probabilities = method.classify(*task, N_WAY).softmax(-1)
     for number, (support, labels, query) in enumerate(zip(*task, strict=True)):
