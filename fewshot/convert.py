@@ -56,7 +56,7 @@ def parser() -> Parser:
     )
     made.add_argument("original", type=str, help="The original's file.")
     made.add_argument("--output", type=str, required=True, help="A .ckpt file, or a folder for a saved model.")
-    made.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+    made.add_switch("--overwrite", help="Replace what is there.")
     made.add_argument("--features", type=str | None, default=None, help="netFeat*.pth, where netSIB*.pth holds none.")
     made.add_argument(
         "--dataset",

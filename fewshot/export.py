@@ -34,7 +34,7 @@ def parser() -> Parser:
     )
     made.add_argument("--ckpt_path", type=str, required=True, help="A checkpoint, a run's folder, or a saved model.")
     made.add_argument("--output", type=str, required=True, help="The folder to write; it must not be there.")
-    made.add_argument("--overwrite", action="store_true", help="Replace an export that is there.")
+    made.add_switch("--overwrite", help="Replace an export that is there.")
     made.add_argument(
         "--formats",
         type=list[Literal["onnx", "pt2"]],

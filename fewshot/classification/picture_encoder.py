@@ -103,10 +103,8 @@ class PictureEncoder:
             return ValueError(str(error))
 
 
-def encoder_of_backbone(
-    name: str, *, weights: str | None, image_size: int | None, device: torch.device | str, batch_size: int
-) -> PictureEncoder:
-    """An encoder by the name of a timm model.
+def encoder_of_backbone(name: str, *, weights: str | None, image_size: int | None) -> PictureEncoder:
+    """An encoder by the name of a timm model, on the CPU.
 
     The normalisation is that of the weights: timm's for its published ones, what a checkpoint of ours recorded, or
     ImageNet's for plain weights that bring none.
@@ -115,8 +113,6 @@ def encoder_of_backbone(
         name: any name timm knows.
         weights: a weight file or run folder; None fetches timm's published ones.
         image_size: side of the pictures in pixels; None takes the one of the weights, else of the model.
-        device: as of PictureEncoder.
-        batch_size: as of PictureEncoder.
     """
     config = BackboneConfig(name=name, pretrained=weights is None, weights=weights, image_size=image_size).located()
     recorded = None
@@ -135,7 +131,7 @@ def encoder_of_backbone(
     plain = Preprocessing(image_size=size, stored_size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     wanted = backbone.preprocessing if recorded is None else recorded
     preprocessing = adapted_preprocessing(plain, channels=backbone.in_chans, wanted=wanted, image_size=image_size)
-    return PictureEncoder(backbone, preprocessing, device=device, batch_size=batch_size)
+    return PictureEncoder(backbone, preprocessing)
 
 
 def as_image(picture: Picture) -> Image.Image:

@@ -195,6 +195,23 @@ def test_pictures_of_every_kind_are_one_picture(model, tmp_path):
             classifier.predict(bad)
 
 
+def test_an_option_that_does_not_make_the_model_does_not_load_it_anew(model, tmp_path):
+    arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
+    labels = ["red", "blue"] + [None] * 6
+    classifier = FewShotClassifier.from_checkpoint(model)
+    backbone, method = classifier.encoder.backbone, classifier.method_
+    classifier.set_params(chunk_size=5, temperature=3.0, batch_size=3, device="cpu").fit(arrays, labels)
+    assert classifier.encoder.backbone is backbone and classifier.method_ is method
+    assert classifier.encoder.batch_size == 3 and classifier.temperature_ == 3.0
+    classifier.save(tmp_path / "saved")
+    loaded = FewShotClassifier.load(tmp_path / "saved")
+    loaded.set_params(chunk_size=None).fit(arrays, labels)
+    assert loaded.temperature_ == 2.0  # of the checkpoint, which saving and loading keep
+    loaded.save(tmp_path / "again")
+    classifier.set_params(method="PTMAP")
+    assert isinstance(classifier.method_, PTMAP)
+
+
 def test_saved_and_loaded_it_gives_the_same_answers(model, tmp_path):
     arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
     for classifier in (
