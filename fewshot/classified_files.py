@@ -14,13 +14,15 @@ from fewshot.classified import Classified
 def write_predictions(file: Path, classified: Classified) -> None:
     """One line for each query: path, predicted class, probability, margin, class before refinement, whether it is
     flagged as none of the classes, and for every class its probability after and before refinement.
+
+    A name that is no Unicode text, as of a file that was named in another encoding, has escapes in it.
     """
     names, best = classified.class_names, classified.probabilities.max(1)
     asked = classified.novelty is not None
     header = ["path", "predicted", "probability", "margin", "predicted_before"]
     header += ["novelty", "none_of_these"] if asked else []
     header += [f"probability {name}" for name in names] + [f"before {name}" for name in names]
-    with file.open("w", newline="", encoding="utf-8") as opened:
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
         table = csv.writer(opened)
         table.writerow(header)
         for row, path in enumerate(classified.query_names):
@@ -65,6 +67,8 @@ def accuracy_line(classified: Classified) -> str:
     numbers = {name: number for number, name in enumerate(classified.class_names)}
     labels = np.array([numbers.get(name.split("/")[0], -1) for name in classified.query_names])
     known = labels >= 0
+    if not known.any():
+        return "accuracy: no query of a known class could be read"
     right = [100 * (p[known] == labels[known]).mean() for p in (classified.predicted_before, classified.predicted)]
     return (
         f"accuracy on {known.sum()} queries of known class: {right[0]:.2f} % before refinement, {right[1]:.2f} % after"

@@ -11,13 +11,14 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile
 
 import fewshot.methods  # noqa: F401  (imported so that --method may name its classes without the path)
-from fewshot.aside import check_replaceable, written_aside
+from fewshot.aside import check_replaceable, full_path, written_aside
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.folders import check_apart, query_folder, support_folder
 from fewshot.classification.novelty import ALONE
 from fewshot.classification.of_folders import classified_folders, encoded_folders
 from fewshot.classification.untrained import untrained_names
 from fewshot.classified_files import run_record, summary, write_predictions
+from fewshot.commands import say
 from fewshot.methods import Method
 from fewshot.noise import quietened
 from fewshot.refusals import Parser, check_configs
@@ -101,7 +102,7 @@ def run(arguments: list[str]) -> None:
         options = parser()
         given = options.parse_args(arguments)
         made = options.instantiate_classes(given, instantiate_groups=False)
-        print(classify(made))
+        say(classify(made))
 
 
 def classify(options: Any) -> str:
@@ -110,7 +111,7 @@ def classify(options: Any) -> str:
     Args:
         options: as of `parser`, with the method made.
     """
-    output = Path(os.path.expanduser(options.output)).resolve()
+    output = full_path(options.output)
     check_replaceable(output, overwrite=options.overwrite, known=FILES)
     check_options(options)
     options.support, options.query = (os.path.expanduser(folder) for folder in (options.support, options.query))

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fewshot.aside import written_aside
+from fewshot.aside import full_path, written_aside
 from fewshot.backbones.weights import load_strictly, read_checkpoint
 from fewshot.classification.adaptation import Adapted
 from fewshot.construction import constructed, construction
@@ -115,7 +115,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
         FileNotFoundError: one of its files is not there.
         ValueError: a file that is damaged, altered or of another format; says which and what.
     """
-    place = Path(os.path.expanduser(os.fspath(folder)))
+    place = full_path(folder)
     for name in (ABOUT, TENSORS):
         if not (place / name).is_file():
             raise FileNotFoundError(f"{place} holds no {name}; FewShotClassifier.save writes it")

@@ -239,16 +239,22 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
         FewShotClassifier.load(tmp_path / "saved").predict_proba(rows), classifier.predict_proba(rows)
     )
     about = tmp_path / "saved" / "classifier.json"
+    assert (tmp_path / "saved" / "classifier.safetensors").stat().st_mode == about.stat().st_mode
     whole = json.loads(about.read_text())
     for change, message in (
         ({"format": 99}, "another package or format"),
         ({"classes": "abc"}, "damaged or altered"),
         ({"classes": ["a", "b"]}, "does not fit 2 classes"),
+        ({"options": {**whole["options"], "verbose": 1}}, "not as it was written: options"),
+        ({"temperature": float("nan"), "power": "2"}, "not as it was written: temperature, power"),
         ({"method": {"class_path": "os.system", "init_args": {}}}, "only classes of fewshot are imported"),
     ):
         about.write_text(json.dumps({**whole, **change}))
         with pytest.raises(ValueError, match=message):
             FewShotClassifier.load(tmp_path / "saved")
+    strange = {"ant": "\udcff", "bee": "蓝", "cat": "c"}  # of a folder that was named in another encoding
+    FewShotClassifier().fit(rows, [strange.get(label) for label in labels]).save(tmp_path / "strange")
+    assert set(FewShotClassifier.load(tmp_path / "strange").classes_) == set(strange.values())
     with pytest.raises(FileNotFoundError, match=r"holds no classifier\.json"):
         FewShotClassifier.load(tmp_path)
     with pytest.raises(ValueError, match="save text or numbers as labels"):
