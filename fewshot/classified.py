@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,23 +46,23 @@ class Classified:
     skipped: tuple[tuple[Path, str], ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def predicted(self) -> np.ndarray:
         """[Q] int64, the most probable class of each query."""
         return self.probabilities.argmax(1)
 
-    @property
+    @cached_property
     def predicted_before(self) -> np.ndarray:
         """[Q] int64, the same before refinement."""
         return self.before.argmax(1)
 
-    @property
+    @cached_property
     def margins(self) -> np.ndarray:
         """[Q], the probability of the most probable class less that of the next."""
         best = np.sort(self.probabilities, axis=1)[:, ::-1]
         return best[:, 0] - (best[:, 1] if best.shape[1] > 1 else 0.0)
 
-    @property
+    @cached_property
     def flagged(self) -> np.ndarray:
         """[Q] bool, which queries are unlike every class; all False where that was not asked."""
         if self.novelty is None or self.novelty_threshold is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -316,8 +317,9 @@ def checkpoint_file(given: str) -> str:
 
 @rank_zero_only
 def say(text: str) -> None:
-    """Print once, whatever the number of ranks."""
-    print(text, flush=True)
+    """Print once, whatever the number of ranks; what the terminal or file cannot take is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def as_list(value: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pytorch_lightning
 import torch
 
+from fewshot.aside import check_place
 from fewshot.backbones.config import BackboneConfig
 from fewshot.backbones.weights import read_checkpoint, state_faults
 from fewshot.backbones.wrn28_10 import SMALL_IMAGES
@@ -56,7 +57,7 @@ def parser() -> Parser:
     )
     made.add_argument("original", type=str, help="The original's file.")
     made.add_argument("--output", type=str, required=True, help="A .ckpt file, or a folder for a saved model.")
-    made.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+    made.add_switch("--overwrite", help="Replace what is there.")
     made.add_argument("--features", type=str | None, default=None, help="netFeat*.pth, where netSIB*.pth holds none.")
     made.add_argument(
         "--dataset",
@@ -88,6 +89,9 @@ def run(arguments: list[str]) -> None:
         )
         output = Path(given.output).expanduser()
         is_file = output.suffix == ".ckpt"
+        check_place(output.resolve())
+        if is_file and output.is_dir():
+            raise ValueError(f"{output} is a folder; name a .ckpt file")
         if is_file and output.exists() and not given.overwrite:
             raise ValueError(f"{output} is there already; name another file, or allow overwriting it (--overwrite)")
         module = module_from_original(given.original, given.features, preprocessing, backbone=given.backbone)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from fewshot import graphs
-from fewshot.aside import written_aside
+from fewshot.aside import check_replaceable, full_path, written_aside
 from fewshot.data.transforms import Preprocessing
 from fewshot.module import FewShotModule
 from fewshot.noise import quietened
@@ -34,7 +34,7 @@ def parser() -> Parser:
     )
     made.add_argument("--ckpt_path", type=str, required=True, help="A checkpoint, a run's folder, or a saved model.")
     made.add_argument("--output", type=str, required=True, help="The folder to write; it must not be there.")
-    made.add_argument("--overwrite", action="store_true", help="Replace an export that is there.")
+    made.add_switch("--overwrite", help="Replace an export that is there.")
     made.add_argument(
         "--formats",
         type=list[Literal["onnx", "pt2"]],
@@ -69,8 +69,9 @@ def run(arguments: list[str]) -> None:
         if "onnx" in config.formats:
             graphs.check_packages()
         results = None if config.results is None else read_results(Path(config.results).expanduser())
-        trained = load_trained(config.ckpt_path, config.packages)
         known = (*FILES, PROGRAM, BACKBONE, HEAD, MANIFEST)
+        check_replaceable(full_path(config.output), overwrite=config.overwrite, known=known)
+        trained = load_trained(config.ckpt_path, config.packages)
         with written_aside(config.output, overwrite=config.overwrite, known=known) as folder:
             write_model(trained.module, trained.preprocessing, folder, license=config.license, results=results)
             manifest = write_graphs(trained, folder, config.formats, config.n_way)

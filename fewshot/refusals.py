@@ -55,6 +55,10 @@ class Parser(LightningArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
+    def add_switch(self, name: str, *, help: str) -> None:
+        """An option that is off, and on by its name alone; `true` or `false` may follow."""
+        self.add_argument(name, type=bool, nargs="?", const=True, default=False, help=help)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a Refusal."""
         raise Refusal(message, self) from ex

@@ -119,7 +119,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write beside the target and rename, so that a half-written file is never seen under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
+    # a name that is no Unicode text, as of a file named in another encoding, becomes an escape of JSON
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, path)
 
 

@@ -17,6 +17,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from fewshot.aside import check_place
 from fewshot.backbones.weights import read_checkpoint
 from fewshot.base_classes import hand_over_base_classes
 from fewshot.checkpoints import check_checkpoint
@@ -53,7 +54,12 @@ class ShowCLI(LightningCLI):
         )
         parser.add_argument("--output", type=str | None, default=None, help="The folder that the pictures go to.")
         parser.add_argument(
-            "--overwrite", type=bool, default=False, help="Replace the pictures of an earlier show in that folder."
+            "--overwrite",
+            type=bool,
+            nargs="?",
+            const=True,
+            default=False,
+            help="Replace the pictures of an earlier show in that folder.",
         )
         parser.add_argument("--splits", type=list[str], default=list(SPLITS), help="Splits to show.")
         parser.add_argument("--episodes", type=int, default=2, help="Contact sheets of episodes of each split.")
@@ -238,7 +244,8 @@ def output_folder(given: str | None, *, overwrite: bool) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output: {given} is a file; name a folder for the pictures")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ValueError(f"output: {given} is not empty; name another folder, or add --overwrite true")
+        raise ValueError(f"output: {given} is not empty; name another folder, or add --overwrite")
+    check_place(folder.resolve())
     return folder
 
 

@@ -321,7 +321,7 @@ def test_what_a_person_can_mend_is_one_line(
     export(*given, "--formats", "[]")
     assert "backbone.onnx" not in os.listdir(tmp_path / "out")
     assert "is there already" in refused(*given, "--formats", "[]")
-    export(*given, "--formats", "[]", "--overwrite")
+    export(*given, "--formats", "[]", "--overwrite", "true")
     monkeypatch.setattr(graphs, "find_spec", lambda name: None if name == "onnxscript" else True)
     assert "pip install 'fewshot[export]'" in refused(*given, "--overwrite")
     monkeypatch.setattr(torch, "__version__", "2.6.0+cpu")

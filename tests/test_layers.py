@@ -33,8 +33,20 @@ BELOW_MODULE = {
 ROOMS: dict[str, set[str]] = {
     "aside": set(),
     "classified": set(),
+    "classified_files": {"classified"},
     "classification": {
-        *("aside", "backbones", "calibration", "construction", "data", "functional", "methods", "module", "results"),
+        *(
+            "aside",
+            "backbones",
+            "calibration",
+            "classified",
+            "construction",
+            "data",
+            "functional",
+            "methods",
+            "module",
+            "results",
+        ),
         *("saved_model", "trained"),
     },
     "episode": set(),

@@ -175,7 +175,7 @@ def test_nothing_is_encoded_but_what_is_shown():
 
 def test_a_frozen_backbones_training_pictures_are_not_augmented():
     def sheet(*options):
-        show("--splits", "[train]", "--episodes", 1, "--overwrite", "true", *options)
+        show("--splits", "[train]", "--episodes", 1, "--overwrite", *options)
         with Image.open("out/episode_train_0.png") as picture:
             return np.asarray(picture)[60:]  # below title and note
 

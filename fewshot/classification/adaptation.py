@@ -88,6 +88,21 @@ def adapt(
     return Adapted(labelled, labels, n_way, head, temperature, before, after)
 
 
+def moved(adapted: Adapted, device: torch.device) -> Adapted:
+    """The same task with what later pictures are classified by on a device; probabilities stay where they are."""
+    head = adapted.head
+    if head is not None:
+        head = head._replace(
+            weights=head.weights.to(device),
+            scale=head.scale.to(device),
+            bias=head.bias.to(device),
+            centre=head.centre.to(device),
+        )
+    return adapted._replace(
+        support=adapted.support.to(device), support_labels=adapted.support_labels.to(device), head=head
+    )
+
+
 def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
     """Probabilities [Q, N] of pictures that come after refinement, each classified alone.
 

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.backbones.config import BackboneConfig
-from fewshot.classification.adaptation import Adapted, adapt, later
+from fewshot.classification.adaptation import Adapted, adapt, later, moved
 from fewshot.classification.feature_rows import check_rows
 from fewshot.classification.labels import is_unlabelled, label_array, labels_of, sorted_classes
-from fewshot.classification.picture_encoder import PictureEncoder, as_pictures, encoder_of_backbone
-from fewshot.classification.saved_classifier import FittedClassifier, read_classifier, write_classifier
+from fewshot.classification.loaded_model import LoadedModel, loaded_model, whole_module
+from fewshot.classification.picture_encoder import PictureEncoder, as_pictures
+from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.classification.scikit_learn import classifier_tags, not_fitted
-from fewshot.classification.untrained import untrained_method
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
-from fewshot.module import FewShotModule
-from fewshot.trained import load_trained
+
+MODEL_OPTIONS = ("backbone", "method", "checkpoint", "weights", "preprocessing", "image_size")
+"""What says which model is loaded; the other options say how it is used."""
 
 
 class FewShotClassifier:
@@ -63,6 +63,10 @@ class FewShotClassifier:
         temperature_: what logits were divided by.
         n_features_in_: D.
     """
+
+    _model: LoadedModel
+    _device: torch.device
+    _adapted: Adapted
 
     def __init__(
         self,
@@ -106,53 +110,34 @@ class FewShotClassifier:
         return made
 
     def prepare(self) -> FewShotClassifier:
-        """Load backbone and method now rather than in `fit`; `fit` does nothing that was done here again.
+        """Load backbone and method now rather than in `fit`, which does nothing again that was done here.
+
+        They stay loaded until an option changes that says which they are.
 
         Raises:
             FileNotFoundError: no such checkpoint or weights.
             ValueError: options that do not go together, or a model that cannot be built.
         """
-        asked = {name: getattr(self, name) for name in _options()}
-        if getattr(self, "_prepared_for", None) == asked:
-            return self
         device = device_of(self.device)
-        encoder, trained_method, found, model = None, None, None, None
-        if self.checkpoint is not None:
-            own = ("backbone", "weights", "image_size", "preprocessing")
-            if given := [name for name in own if getattr(self, name) is not None]:
-                raise ValueError(f"checkpoint and {given[0]} given; a checkpoint brings its own: leave one out")
-            trained = load_trained(self.checkpoint)
-            trained_method, found = trained.module.method, trained.module.temperature
-            model = trained.module
-            encoder = PictureEncoder(
-                trained.module.backbone, trained.preprocessing, device=device, batch_size=self.batch_size
-            )
-        elif isinstance(self.backbone, str):
-            encoder = encoder_of_backbone(
-                self.backbone,
-                weights=self.weights,
-                image_size=self.image_size,
-                device=device,
-                batch_size=self.batch_size,
-            )
-        elif self.backbone is not None:
-            if self.preprocessing is None or not hasattr(self.backbone, "num_features"):
-                raise ValueError(
-                    "a network of your own needs preprocessing=Preprocessing(...) and an attribute num_features, D"
-                )
-            encoder = PictureEncoder(self.backbone, self.preprocessing, device=device, batch_size=self.batch_size)
-        method = trained_method if self.method is None and trained_method is not None else untrained_method(self.method)
-        self._encoder, self._method, self._device = encoder, method.eval().to(device), device
-        self._model: FewShotModule | None = model
-        self._found_temperature = found if method is trained_method else None
-        self._prepared_for = asked
+        asked = {name: getattr(self, name) for name in MODEL_OPTIONS}
+        model = self._model if getattr(self, "_loaded_for", None) == asked else loaded_model(**asked)
+        self._model, self._loaded_for = model.placed(device, self.batch_size), asked
+        if hasattr(self, "_adapted") and self._device != device:
+            self._adapted = moved(self._adapted, device)
+        self._device = device
         return self
 
     @property
     def encoder(self) -> PictureEncoder | None:
         """What turns pictures into features; None where rows are features already."""
         self.prepare()
-        return self._encoder
+        return self._model.encoder
+
+    @property
+    def method_(self) -> Method:
+        """The method that classifies: the one given, else the checkpoint's, else the one that needs no training."""
+        self.prepare()
+        return self._model.method
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:
         """Adapt to a task.
@@ -183,16 +168,17 @@ class FewShotClassifier:
         support_labels = torch.tensor([numbers[label] for label in known], device=self._device)
         features = features.to(self._device)
         mask = torch.from_numpy(places).to(self._device)
-        self._method.build(features.shape[1])
-        self._method.to(self._device)
-        if not self._method.is_prepared:
+        method = self._model.method
+        method.build(features.shape[1])
+        method.to(self._device)
+        if not method.is_prepared:
             raise ValueError(
-                f"{type(self._method).__name__} has to be told of the training classes; take one from a checkpoint of "
+                f"{type(method).__name__} has to be told of the training classes; take one from a checkpoint of "
                 "its run, or a method that needs none"
             )
-        fixed = self.temperature if self.temperature is not None else self._found_temperature
+        fixed = self.temperature if self.temperature is not None else self._model.temperature
         adapted = adapt(
-            self._method,
+            method,
             features[mask],
             support_labels,
             features[~mask],
@@ -214,19 +200,7 @@ class FewShotClassifier:
         self.temperature_ = adapted.temperature
         self.initial_proba_ = adapted.before.cpu().numpy()
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
-        head = adapted.head
-        if head is not None:
-            head = head._replace(
-                weights=head.weights.to(self._device),
-                scale=head.scale.to(self._device),
-                bias=head.bias.to(self._device),
-                centre=head.centre.to(self._device),
-            )
-        self._adapted = adapted._replace(
-            support=adapted.support.to(self._device),
-            support_labels=adapted.support_labels.to(self._device),
-            head=head,
-        )
+        self._adapted = moved(adapted, self._device)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities [n, N] of pictures or feature rows, each by itself, columns in the order of `classes_`."""
@@ -235,7 +209,7 @@ class FewShotClassifier:
 
     def later_features(self, features: Tensor) -> np.ndarray:
         """`predict_proba` on features [n, D] that the encoder gave."""
-        return later(self._method, self._adapted, features.to(self._device)).cpu().numpy()
+        return later(self._model.method, self._adapted, features.to(self._device)).cpu().numpy()
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each picture or feature row, [n]."""
@@ -260,15 +234,15 @@ class FewShotClassifier:
             ValueError: not fitted, labels that JSON has not, a backbone of one's own, or the folder is there.
         """
         self._check_fitted()
-        encoder = self._encoder
+        encoder = self._model.encoder
         fitted = FittedClassifier(
             self.classes_.tolist(),
             self._adapted,
             self.transduced_,
-            self._method,
-            None if encoder is None else self._module(),
+            self._model.method,
+            whole_module(self._model, self.backbone, self.temperature_),
             None if encoder is None else encoder.preprocessing,
-            {name: getattr(self, name) for name in ("chunk_size", "batch_size", "device")},
+            {name: getattr(self, name) for name in OPTIONS},
         )
         write_classifier(fitted, folder, overwrite=overwrite)
 
@@ -291,25 +265,14 @@ class FewShotClassifier:
         options = {**found.options, **({} if device is None else {"device": device})}
         backbone: Any = None if found.module is None else found.module.backbone
         made = cls(backbone, found.method, preprocessing=found.preprocessing, **options)
+        made._model = LoadedModel(None, found.method)
+        if found.module is not None and found.preprocessing is not None:
+            encoder = PictureEncoder(found.module.backbone, found.preprocessing)
+            made._model = LoadedModel(encoder, found.method, found.module, found.module.temperature)
+        made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
-        made._model = found.module
-        made._found_temperature = None if found.module is None else found.module.temperature
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         return made
-
-    def _module(self) -> FewShotModule:
-        """The model that this classifier works with, for `save`."""
-        if self._model is not None and self._model.method is self._method:
-            return self._model
-        encoder = self._encoder
-        assert encoder is not None
-        name = self.backbone if self._model is None else self._model.backbone_config.name
-        if not isinstance(name, str):
-            raise ValueError("a network of your own cannot be saved by name; take a timm name or a checkpoint")
-        size, channels = encoder.preprocessing.image_size, encoder.preprocessing.channels
-        module = FewShotModule(self._method, BackboneConfig(name=name, in_chans=channels, image_size=size))
-        module.backbone, module.temperature = encoder.backbone, self.temperature_
-        return module.eval()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name."""
@@ -338,8 +301,9 @@ class FewShotClassifier:
             raise not_fitted("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
 
     def _features(self, X: Any, *, fitting: bool = False, y: Any = None) -> Tensor:
-        if self._encoder is not None:
-            return self._encoder.encode(as_pictures(X)).features
+        encoder = self._model.encoder
+        if encoder is not None:
+            return encoder.encode(as_pictures(X)).features
         return check_rows(X, None if fitting else self.n_features_in_, y=y if fitting else None, fitting=fitting)
 
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fewshot.aside import written_aside
+from fewshot.aside import full_path, written_aside
 from fewshot.backbones.weights import load_strictly, read_checkpoint
 from fewshot.classification.adaptation import Adapted
 from fewshot.construction import constructed, construction
@@ -33,6 +34,8 @@ from fewshot.saved_model import FILES as MODEL_FILES
 FORMAT = 1
 ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
 FILES = (*MODEL_FILES, ABOUT, TENSORS)
+OPTIONS = ("chunk_size", "batch_size", "device")
+"""Of the classifier's constructor: how it goes on being used."""
 METHOD = "method."
 HEAD = "head."
 """What names of tensors of the method and of the head begin with."""
@@ -94,9 +97,11 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
         if fitted.module is not None and fitted.preprocessing is not None:
             write_model(fitted.module, fitted.preprocessing, aside)
         text = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False)
-        (aside / ABOUT).write_text(text + "\n", encoding="utf-8")
+        # a label that is no Unicode text, as of a folder with such a name, becomes an escape of JSON
+        (aside / ABOUT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         safetensors.torch.save_file(plain, aside / TENSORS)
+        (aside / TENSORS).chmod((aside / ABOUT).stat().st_mode & 0o777)  # safetensors lets nobody else read it
 
 
 def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()) -> FittedClassifier:
@@ -110,7 +115,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
         FileNotFoundError: one of its files is not there.
         ValueError: a file that is damaged, altered or of another format; says which and what.
     """
-    place = Path(os.path.expanduser(os.fspath(folder)))
+    place = full_path(folder)
     for name in (ABOUT, TENSORS):
         if not (place / name).is_file():
             raise FileNotFoundError(f"{place} holds no {name}; FewShotClassifier.save writes it")
@@ -130,7 +135,11 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
         transduced = tensors["transduced"].numpy()
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
-    if transduced.ndim != 1 or not ((transduced >= 0) & (transduced < adapted.n_way)).all():
+    if (
+        transduced.ndim != 1
+        or transduced.dtype != np.int64
+        or not ((transduced >= 0) & (transduced < adapted.n_way)).all()
+    ):
         raise ValueError(f"{place / TENSORS}: 'transduced' names classes that are not there")
     return FittedClassifier(
         about["classes"], adapted, transduced, method.eval(), module, preprocessing, about["options"]
@@ -145,13 +154,16 @@ def _about(file: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or about.get("library_name") != LIBRARY or about.get("format") != FORMAT:
         raise ValueError(f"{file} is of another package or format; this fewshot reads format {FORMAT}")
     classes, options = about.get("classes"), about.get("options")
-    if (
-        not isinstance(classes, list)
-        or not all(isinstance(label, (str, int, float)) for label in classes)
-        or not isinstance(options, dict)
-        or not isinstance(about.get("temperature"), float)
-    ):
-        raise ValueError(f"{file} is damaged or altered: classes, options or temperature are not as they were written")
+    temperature, power = about.get("temperature"), about.get("power")
+    faults = {
+        "classes": not isinstance(classes, list) or not all(isinstance(label, (str, int, float)) for label in classes),
+        "options": not isinstance(options, dict) or set(options) != set(OPTIONS),
+        "temperature": not isinstance(temperature, float) or not 0 < temperature < math.inf,
+        "power": power is not None and (not isinstance(power, float) or not 0 < power < math.inf),
+    }
+    if any(faults.values()):
+        named = ", ".join(name for name, is_wrong in faults.items() if is_wrong)
+        raise ValueError(f"{file} is damaged or altered: not as it was written: {named}")
     return about
 
 
@@ -166,6 +178,7 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
     if (
         tensors["support"].ndim != 3
         or labels.shape != tensors["support"].shape[:2]
+        or labels.dtype != torch.int64
         or not bool(((labels >= 0) & (labels < n_way)).all())
         or tensors["probabilities"].shape[1:] != (n_way,)
         or (head is not None and head.weights.shape != (1, n_way, width))

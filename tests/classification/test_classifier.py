@@ -195,6 +195,23 @@ def test_pictures_of_every_kind_are_one_picture(model, tmp_path):
             classifier.predict(bad)
 
 
+def test_an_option_that_does_not_make_the_model_does_not_load_it_anew(model, tmp_path):
+    arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
+    labels = ["red", "blue"] + [None] * 6
+    classifier = FewShotClassifier.from_checkpoint(model)
+    backbone, method = classifier.encoder.backbone, classifier.method_
+    classifier.set_params(chunk_size=5, temperature=3.0, batch_size=3, device="cpu").fit(arrays, labels)
+    assert classifier.encoder.backbone is backbone and classifier.method_ is method
+    assert classifier.encoder.batch_size == 3 and classifier.temperature_ == 3.0
+    classifier.save(tmp_path / "saved")
+    loaded = FewShotClassifier.load(tmp_path / "saved")
+    loaded.set_params(chunk_size=None).fit(arrays, labels)
+    assert loaded.temperature_ == 2.0  # of the checkpoint, which saving and loading keep
+    loaded.save(tmp_path / "again")
+    classifier.set_params(method="PTMAP")
+    assert isinstance(classifier.method_, PTMAP)
+
+
 def test_saved_and_loaded_it_gives_the_same_answers(model, tmp_path):
     arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
     for classifier in (
@@ -222,16 +239,22 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
         FewShotClassifier.load(tmp_path / "saved").predict_proba(rows), classifier.predict_proba(rows)
     )
     about = tmp_path / "saved" / "classifier.json"
+    assert (tmp_path / "saved" / "classifier.safetensors").stat().st_mode == about.stat().st_mode
     whole = json.loads(about.read_text())
     for change, message in (
         ({"format": 99}, "another package or format"),
         ({"classes": "abc"}, "damaged or altered"),
         ({"classes": ["a", "b"]}, "does not fit 2 classes"),
+        ({"options": {**whole["options"], "verbose": 1}}, "not as it was written: options"),
+        ({"temperature": float("nan"), "power": "2"}, "not as it was written: temperature, power"),
         ({"method": {"class_path": "os.system", "init_args": {}}}, "only classes of fewshot are imported"),
     ):
         about.write_text(json.dumps({**whole, **change}))
         with pytest.raises(ValueError, match=message):
             FewShotClassifier.load(tmp_path / "saved")
+    strange = {"ant": "\udcff", "bee": "蓝", "cat": "c"}  # of a folder that was named in another encoding
+    FewShotClassifier().fit(rows, [strange.get(label) for label in labels]).save(tmp_path / "strange")
+    assert set(FewShotClassifier.load(tmp_path / "strange").classes_) == set(strange.values())
     with pytest.raises(FileNotFoundError, match=r"holds no classifier\.json"):
         FewShotClassifier.load(tmp_path)
     with pytest.raises(ValueError, match="save text or numbers as labels"):
@@ -264,6 +287,17 @@ def test_a_backbone_by_name_with_a_file_of_weights(model, tmp_path):
     assert classifier.encoder.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
     classifier.save(tmp_path / "saved")
     assert list(FewShotClassifier.load(tmp_path / "saved").predict(arrays[:2])) == ["red", "blue"]
+
+
+def test_a_saved_model_as_weights_brings_its_normalisation(model):
+    preprocessing = FewShotClassifier("conv4_32", weights=str(model)).encoder.preprocessing
+    assert preprocessing == FewShotClassifier.from_checkpoint(model).encoder.preprocessing
+    assert preprocessing.mean == (0.5,) * 3 and preprocessing.image_size == 16
+    config = json.loads((model / "config.json").read_text())
+    config["preprocessing"]["sepia"] = True
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"in a way known here: .*sepia"):
+        FewShotClassifier("conv4_32", weights=str(model)).prepare()
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
