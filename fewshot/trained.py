@@ -59,4 +59,7 @@ def recorded_preprocessing(content: Mapping[str, Any], file: str | os.PathLike[s
             f"{file} does not say how its pictures became tensors (size, mean, std); it was written before that was "
             "recorded: run its fit again"
         )
-    return Preprocessing(**pictures)
+    try:
+        return Preprocessing(**pictures)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} does not say how its pictures became tensors in a way known here: {error}") from error

@@ -123,13 +123,17 @@ def timm_config_beside(file: Path) -> dict[str, Any] | None:
 def saved_model_beside(file: Path) -> dict[str, Any] | None:
     """What a checkpoint would say of the backbone, where the weight file is that of a saved model of this package.
 
-    Returns `hyper_parameters` and `preprocessing`, see `fewshot.saved_model`; None for any other file.
+    Returns `hyper_parameters`, `preprocessing` and `pictures`, see `fewshot.saved_model`; None for any other file.
     """
     config = _config_beside(file)
     model = config.get("model")
     if config.get("library_name") != "fewshot" or not isinstance(model, Mapping):
         return None
-    return {"hyper_parameters": model.get("init_args"), "preprocessing": config.get("backbone_preprocessing")}
+    return {
+        "hyper_parameters": model.get("init_args"),
+        "preprocessing": config.get("backbone_preprocessing"),
+        "pictures": config.get("preprocessing"),
+    }
 
 
 def _config_beside(file: Path) -> dict[str, Any]:

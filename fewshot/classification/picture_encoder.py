@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fewshot.backbones.config import BackboneConfig
-from fewshot.backbones.weights import read_checkpoint
+from fewshot.backbones.weights import read_checkpoint, saved_model_beside
 from fewshot.data.images import DECODING_THREADS, open_picture, square_picture
 from fewshot.data.progress import Progress
 from fewshot.data.sets.folder import IMAGENET_MEAN, IMAGENET_STD
@@ -106,8 +107,8 @@ class PictureEncoder:
 def encoder_of_backbone(name: str, *, weights: str | None, image_size: int | None) -> PictureEncoder:
     """An encoder by the name of a timm model, on the CPU.
 
-    The normalisation is that of the weights: timm's for its published ones, what a checkpoint of ours recorded, or
-    ImageNet's for plain weights that bring none.
+    The normalisation is that of the weights: timm's for its published ones, what a checkpoint or saved model of ours
+    recorded, or ImageNet's for plain weights that bring none.
 
     Args:
         name: any name timm knows.
@@ -117,8 +118,9 @@ def encoder_of_backbone(name: str, *, weights: str | None, image_size: int | Non
     config = BackboneConfig(name=name, pretrained=weights is None, weights=weights, image_size=image_size).located()
     recorded = None
     if config.weights is not None:
-        content = read_checkpoint(config.weights)
-        if "pytorch-lightning_version" in content:
+        saved = saved_model_beside(Path(config.weights))
+        content = read_checkpoint(config.weights) if saved is None else saved
+        if saved is not None or "pytorch-lightning_version" in content:
             recorded = recorded_preprocessing(content, config.weights)
             config = BackboneConfig(
                 name=name,

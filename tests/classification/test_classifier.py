@@ -289,6 +289,17 @@ def test_a_backbone_by_name_with_a_file_of_weights(model, tmp_path):
     assert list(FewShotClassifier.load(tmp_path / "saved").predict(arrays[:2])) == ["red", "blue"]
 
 
+def test_a_saved_model_as_weights_brings_its_normalisation(model):
+    preprocessing = FewShotClassifier("conv4_32", weights=str(model)).encoder.preprocessing
+    assert preprocessing == FewShotClassifier.from_checkpoint(model).encoder.preprocessing
+    assert preprocessing.mean == (0.5,) * 3 and preprocessing.image_size == 16
+    config = json.loads((model / "config.json").read_text())
+    config["preprocessing"]["sepia"] = True
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"in a way known here: .*sepia"):
+        FewShotClassifier("conv4_32", weights=str(model)).prepare()
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="no checkpoint of FewShotModule"):
