@@ -189,6 +189,19 @@ def killed(folder: Path) -> dict[str, str]:
     return {moment: moment.replace(" ", "_") for moment in MOMENTS}
 
 
+@pytest.fixture(scope="module")
+def others() -> dict[tuple[str, ...], Path]:
+    """Runs of other kinds that were not killed, by config and arguments."""
+    return {}
+
+
+def finished(process: subprocess.Popen[str], runs: str) -> Path:
+    """The folder of a run, once it has ended well."""
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return Path(runs, "tiny", "version_0")
+
+
 def lines(run: Path) -> list[dict[str, str]]:
     """The log's lines; a validation's comes before or after that of the training step it follows."""
     with open(run / "metrics.csv", newline="") as file:
@@ -259,21 +272,22 @@ def test_auto_is_for_fit(whole: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ids=["accumulated", "frozen backbone", "workers", "two processes", "two processes and SIGTERM", "pre-training"],
 )
 def test_so_do_other_kinds_of_runs(
-    config: str, moment: str, arguments: list[str], folder: Path, request: pytest.FixtureRequest
+    config: str,
+    moment: str,
+    arguments: list[str],
+    folder: Path,
+    others: dict[tuple[str, ...], Path],
+    request: pytest.FixtureRequest,
 ) -> None:
-    name = request.node.name.replace(" ", "_")
-
-    def finish(runs: str, *more: str) -> Path:
-        process = start("", runs, *arguments, *more, config=config)
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-3000:]
-        return Path(runs, "tiny", "version_0")
-
-    one = finish(f"{name}_whole")
-    process = start(moment, f"{name}_killed", *arguments, config=config)
+    runs = request.node.name.replace(" ", "_")
+    process = start(moment, runs, *arguments, config=config)
+    kind = (config, *arguments)
+    if kind not in others:  # trained while the other one is
+        others[kind] = finished(start("", f"{runs}_whole", *arguments, config=config), f"{runs}_whole")
     process.communicate(timeout=300)
     assert process.returncode != 0
-    assert_same_end(finish(f"{name}_killed", "--ckpt_path", "auto"), one)
+    again = start("", runs, *arguments, "--ckpt_path", "auto", config=config)
+    assert_same_end(finished(again, runs), others[kind])
 
 
 # The pieces.
