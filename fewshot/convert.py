@@ -104,7 +104,7 @@ def run(arguments: list[str]) -> None:
     if is_file:
         print(
             "test it by a config of the same method and backbone: python -m fewshot test --config CONFIG --ckpt_path "
-            f"{output} --model.backbone.weights null"
+            f"{output}"
         )
 
 
@@ -134,7 +134,8 @@ def asked_preprocessing(
             f"the file does not say how its pictures became tensors, and {', '.join(missing)} not given; give "
             f"--dataset {' or '.join(SETS)}, or all of --image_size, --mean and --std"
         )
-    return Preprocessing(image_size, stored_size or image_size, mean=tuple(mean), std=tuple(std), channels=len(mean))
+    stored_size = image_size if stored_size is None else stored_size
+    return Preprocessing(image_size, stored_size, mean=tuple(mean), std=tuple(std), channels=len(mean))
 
 
 def module_from_original(

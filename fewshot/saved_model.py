@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import fewshot.methods  # noqa: F401  (so that classes of a config are there under their public names)
-from fewshot.aside import written_aside
+from fewshot.aside import full_path, written_aside
 from fewshot.backbones.config import BackboneConfig
 from fewshot.backbones.weights import read_checkpoint, state_faults
 from fewshot.checkpoints import TRAINING_ALONE
@@ -77,7 +77,7 @@ def save_trained(
     """
     with written_aside(folder, overwrite=overwrite, known=FILES) as aside:
         write_model(module, preprocessing, aside, license=license, results=results)
-    return Path(folder)
+    return full_path(folder)
 
 
 def write_model(

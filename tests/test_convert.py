@@ -133,7 +133,7 @@ def test_test_and_export_take_it(
     write_pictures(tmp_path / "pictures", size=32)
     convert(original, "--output", "model.ckpt", *CIFAR)
     config = Path(__file__).parent.parent / "configs" / "cifar_fs_wrn28_10_sib_5way1shot.yaml"
-    options = ["--ckpt_path", "model.ckpt", "--model.backbone.weights", "null", "--model.backbone.name", SMALL]
+    options = ["--ckpt_path", "model.ckpt", "--model.backbone.name", SMALL]
     options += [
         "--data.dataset",
         "ImageFolderSplits",
@@ -210,6 +210,14 @@ def test_what_a_person_can_mend_is_one_line(original: Path, tmp_path: Path, caps
     convert(original, *out, *CIFAR, "--overwrite")
     assert "a checkpoint of Lightning" in refused(tmp_path / "out.ckpt", "--output", tmp_path / "a.ckpt", *CIFAR)
     assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")]
+    (tmp_path / "folder.ckpt").mkdir()
+    assert "is a folder; name a .ckpt file" in refused(
+        original, "--output", tmp_path / "folder.ckpt", *CIFAR, "--overwrite"
+    )
+    own = ("--image_size", 32, "--stored_size", 0, "--mean", "[0.5]", "--std", "[0.2]")
+    assert "stored_size=0" in refused(original, "--output", tmp_path / "b.ckpt", *own)
+    for name in ("model.ckpt", "model"):
+        assert "damaged.pth is a file" in refused(original, "--output", damaged / name, *CIFAR)
 
 
 def test_channels_are_the_backbones(original: Path) -> None:

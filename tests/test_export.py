@@ -318,6 +318,8 @@ def test_what_a_person_can_mend_is_one_line(
     assert "no file" in refused(*given, "--formats", "[]", "--results", tmp_path / "results.json")
     assert "is there already" in refused("--ckpt_path", model, "--output", model, "--formats", "[]")
     assert not (tmp_path / "out").exists()
+    below = Path(model, "config.json", "out")
+    assert "config.json is a file" in refused("--ckpt_path", model, "--output", below, "--formats", "[]")
     export(*given, "--formats", "[]")
     assert "backbone.onnx" not in os.listdir(tmp_path / "out")
     assert "is there already" in refused(*given, "--formats", "[]")

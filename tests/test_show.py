@@ -242,6 +242,7 @@ def test_bad_options_are_refused_by_one_line(capsys, tmp_path):
     assert "run: no folder runs/none" in refused(capsys, "--run", "runs/none")
     assert "ckpt_path" in refused(capsys, "--ckpt_path", "runs/none")
     assert "output: tiny.yaml is a file" in refused(capsys, output="tiny.yaml")
+    assert "tiny.yaml is a file; name another folder" in refused(capsys, output="tiny.yaml/out")
     assert "output: pictures is not empty" in refused(capsys, output="pictures")
     assert "n_way=5 but split 'train'" in refused(capsys, "--data.n_way", "5")
     assert "trainer: " in refused(capsys, "--trainer.accelerator", "abacus")

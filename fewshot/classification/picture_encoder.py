@@ -100,8 +100,8 @@ class PictureEncoder:
     def _square_or_fault(self, picture: Picture) -> np.ndarray | ValueError:
         try:
             return square_picture(as_image(picture), self.preprocessing)
-        except (ValueError, OSError) as error:  # a Pillow image may not have read its file yet
-            return ValueError(str(error))
+        except ValueError as error:
+            return error
 
 
 def encoder_of_backbone(name: str, *, weights: str | None, image_size: int | None) -> PictureEncoder:
@@ -145,11 +145,16 @@ def as_image(picture: Picture) -> Image.Image:
     if _is_path(picture):
         return open_picture(picture)
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture)
+        try:
+            picture.load()  # which may not have been done yet
+            return ImageOps.exif_transpose(picture)
+        except Exception as error:  # decoders raise many kinds, from SyntaxError to struct.error
+            raise ValueError(f"cannot read picture {getattr(picture, 'filename', '')} ({error})") from error
     if isinstance(picture, Tensor):
         if picture.ndim != 3 or picture.shape[0] not in (1, 3):
             raise ValueError(f"a tensor of shape {list(picture.shape)} is no picture; give [1 or 3, H, W]")
-        picture = picture.detach().cpu().permute(1, 2, 0).numpy()
+        picture = picture.detach().cpu().permute(1, 2, 0)
+        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
     if not isinstance(picture, np.ndarray):
         raise ValueError(
             f"{type(picture).__name__} is no picture; give a path, a Pillow image, an array [H, W, 3] or a tensor "

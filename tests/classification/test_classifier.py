@@ -177,12 +177,14 @@ def test_pictures_of_every_kind_are_one_picture(model, tmp_path):
         arrays[0].astype(np.float32) / 255,
         as_tensor,
         as_tensor[None].float() / 255,
+        as_tensor[None].double() / 255,
         Image.fromarray(arrays[0]),
         tmp_path / "red.png",
         str(tmp_path / "red.png"),
         np.array([str(tmp_path / "red.png")]),
     ):
         assert np.allclose(classifier.predict_proba(one), expected, atol=1e-5)
+    classifier.predict(as_tensor.bfloat16() / 255)
     for bad, message in (
         ([np.zeros((4, 4, 2))], r"shape \[4, 4, 2\] is no picture"),
         ([np.full((4, 4, 3), 7.0)], "values outside 0..1"),
@@ -193,6 +195,20 @@ def test_pictures_of_every_kind_are_one_picture(model, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             classifier.predict(bad)
+
+
+def test_a_pillow_image_that_cannot_be_read_is_named(model, tmp_path):
+    """Pillow reads a file when its pixels are asked for, and of a damaged chunk it raises a SyntaxError."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    (tmp_path / "a.png").write_bytes(content[:second] + b"\0\1\2\3" + content[second + 4 :])
+    classifier = FewShotClassifier.from_checkpoint(model)
+    with (
+        Image.open(tmp_path / "a.png") as opened,
+        pytest.raises(ValueError, match=r"picture 0: cannot read picture .*a\.png"),
+    ):
+        classifier.fit([opened, picture((0, 0, 0))], ["a", "b"])
 
 
 def test_an_option_that_does_not_make_the_model_does_not_load_it_anew(model, tmp_path):
