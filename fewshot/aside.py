@@ -64,7 +64,7 @@ def check_replaceable(target: Path, *, overwrite: bool, known: Collection[str]) 
 
 def check_place(target: Path) -> None:
     """Raise ValueError where nothing could be written at this path, which is resolved."""
-    above = next(place for place in target.parents if os.path.lexists(place))
+    above = next((place for place in target.parents if os.path.lexists(place)), target)  # the root has none
     if not above.is_dir():
         raise ValueError(f"{target} cannot be made: {above} is a file; name another folder")
     if not os.access(above, os.W_OK | os.X_OK):

@@ -21,7 +21,7 @@ from fewshot.classified_files import run_record, summary, write_predictions
 from fewshot.commands import say
 from fewshot.methods import Method
 from fewshot.noise import quietened
-from fewshot.refusals import Parser, check_configs
+from fewshot.refusals import Parser, add_switch, check_configs
 from fewshot.report.page import write_report
 from fewshot.results import relative, versions, write_json
 
@@ -62,8 +62,8 @@ def add_folders(made: Parser) -> None:
     made.add_argument("--support", type=str, required=True, help="Labelled pictures, <support>/<class>/<picture>.")
     made.add_argument("--query", type=str, required=True, help="Pictures to classify, flat or in folders.")
     made.add_argument("--output", type=str, required=True, help="Folder for predictions.csv and report.html.")
-    made.add_switch("--overwrite", help="Replace what is there.")
-    made.add_switch("--query_labels", help="The queries' folders are named after their classes: state the accuracy.")
+    add_switch(made, "--overwrite", help="Replace what is there.")
+    add_switch(made, "--query_labels", help="The queries' folders are named after their classes: state the accuracy.")
     made.add_argument("--broken", type=Literal["stop", "skip"], default="stop", help="A picture that cannot be read.")
 
 

@@ -21,7 +21,7 @@ from fewshot.interop import sib_from_original, wide_resnet_from_original
 from fewshot.methods import Method, NearestClassMean
 from fewshot.module import FewShotModule
 from fewshot.noise import quietened
-from fewshot.refusals import Parser
+from fewshot.refusals import Parser, add_switch
 from fewshot.saved_model import save_trained
 
 SETS = {
@@ -57,7 +57,7 @@ def parser() -> Parser:
     )
     made.add_argument("original", type=str, help="The original's file.")
     made.add_argument("--output", type=str, required=True, help="A .ckpt file, or a folder for a saved model.")
-    made.add_switch("--overwrite", help="Replace what is there.")
+    add_switch(made, "--overwrite", help="Replace what is there.")
     made.add_argument("--features", type=str | None, default=None, help="netFeat*.pth, where netSIB*.pth holds none.")
     made.add_argument(
         "--dataset",

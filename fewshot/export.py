@@ -16,7 +16,7 @@ from fewshot.aside import check_replaceable, full_path, written_aside
 from fewshot.data.transforms import Preprocessing
 from fewshot.module import FewShotModule
 from fewshot.noise import quietened
-from fewshot.refusals import Parser
+from fewshot.refusals import Parser, add_switch
 from fewshot.results import versions
 from fewshot.saved_model import FILES, write_model
 from fewshot.trained import Trained, load_trained
@@ -34,7 +34,7 @@ def parser() -> Parser:
     )
     made.add_argument("--ckpt_path", type=str, required=True, help="A checkpoint, a run's folder, or a saved model.")
     made.add_argument("--output", type=str, required=True, help="The folder to write; it must not be there.")
-    made.add_switch("--overwrite", help="Replace an export that is there.")
+    add_switch(made, "--overwrite", help="Replace an export that is there.")
     made.add_argument(
         "--formats",
         type=list[Literal["onnx", "pt2"]],

@@ -55,13 +55,14 @@ class Parser(LightningArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
-    def add_switch(self, name: str, *, help: str) -> None:
-        """An option that is off, and on by its name alone; `true` or `false` may follow."""
-        self.add_argument(name, type=bool, nargs="?", const=True, default=False, help=help)
-
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a Refusal."""
         raise Refusal(message, self) from ex
+
+
+def add_switch(parser: LightningArgumentParser, name: str, *, help: str) -> None:
+    """Add an option that is off, and on by its name alone; `true` or `false` may follow."""
+    parser.add_argument(name, type=bool, nargs="?", const=True, default=False, help=help)
 
 
 def check_configs(arguments: Sequence[str]) -> None:

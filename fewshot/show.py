@@ -29,7 +29,7 @@ from fewshot.drawings.plots import accuracy_per_step_figure, class_counts_figure
 from fewshot.module import FewShotModule
 from fewshot.noise import quietened
 from fewshot.pretrain import PretrainModule
-from fewshot.refusals import Parser, check_configs
+from fewshot.refusals import Parser, add_switch, check_configs
 from fewshot.runs import versions
 from fewshot.training_pictures import (
     batch_picture,
@@ -53,14 +53,7 @@ class ShowCLI(LightningCLI):
             "--ckpt_path", type=str | None, default=None, help="A checkpoint, or the folder of a run or experiment."
         )
         parser.add_argument("--output", type=str | None, default=None, help="The folder that the pictures go to.")
-        parser.add_argument(
-            "--overwrite",
-            type=bool,
-            nargs="?",
-            const=True,
-            default=False,
-            help="Replace the pictures of an earlier show in that folder.",
-        )
+        add_switch(parser, "--overwrite", help="Replace the pictures of an earlier show in that folder.")
         parser.add_argument("--splits", type=list[str], default=list(SPLITS), help="Splits to show.")
         parser.add_argument("--episodes", type=int, default=2, help="Contact sheets of episodes of each split.")
         parser.add_argument(

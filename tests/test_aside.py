@@ -17,6 +17,7 @@ def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path, monkeypatch: py
         with pytest.raises(ValueError, match=r"out cannot be made: .*file is a file; name another folder"):
             check_place(tmp_path / "file" / below)
     check_place(tmp_path / "new" / "out")
+    check_place(Path("/"))
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
     with pytest.raises(ValueError, match="nothing may be written into"):
         check_place(tmp_path / "new" / "out")
