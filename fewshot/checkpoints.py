@@ -20,20 +20,10 @@ from fewshot.backbones import like_with_image_size
 from fewshot.backbones.recorded import check_recorded
 from fewshot.backbones.weights import read_checkpoint, state_faults
 from fewshot.construction import import_path
+from fewshot.module_from_file import LISTED, TRAINING_ALONE
 
-TRAINING_ALONE = (
-    "optimizer",
-    "lr_scheduler",
-    "lr_interval",
-    "freeze_backbone",
-    "initial_loss_weight",
-    "label_smoothing",
-)
-"""Options of the modules that no evaluation depends on."""
 FROM_CHECKPOINT = ("optimizer", "lr_scheduler")
 """Options whose values come with the optimiser's state where training goes on."""
-LISTED = 6
-"""Entries of a state dict that an error names."""
 
 
 def check_checkpoint(model: LightningModule, file: Path, *, training: bool) -> dict[str, dict[str, Any]]:

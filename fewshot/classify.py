@@ -21,7 +21,7 @@ from fewshot.classified_files import run_record, summary, write_predictions
 from fewshot.commands import say
 from fewshot.methods import Method
 from fewshot.noise import quietened
-from fewshot.refusals import Parser, add_switch, check_configs
+from fewshot.refusals import Parser, add_packages, add_switch, check_configs
 from fewshot.report.page import write_report
 from fewshot.results import relative, versions, write_json
 
@@ -75,6 +75,7 @@ def add_model(made: Parser) -> None:
         default=None,
         help="Checkpoint or run folder of a trained model, or a saved one.",
     )
+    add_packages(made)
     made.add_argument("--backbone", type=str | None, default=None, help="A timm name, in place of a checkpoint.")
     made.add_argument(
         "--weights", type=str | None, default=None, help="Of the backbone; null fetches timm's published ones."
@@ -125,6 +126,7 @@ def classify(options: Any) -> str:
         options.backbone,
         options.method,
         checkpoint=options.ckpt_path,
+        packages=options.packages,
         weights=options.weights,
         image_size=options.image_size,
         chunk_size=options.chunk_size,

@@ -16,7 +16,7 @@ from fewshot.comparison import Comparison, Contestant, Setting, rows
 from fewshot.comparison_report import table, write
 from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.noise import quietened
-from fewshot.refusals import Parser, check_configs
+from fewshot.refusals import Parser, add_packages, check_configs
 from fewshot.results import versions
 from fewshot.runs import new_run_folder, remove_unless_begun
 
@@ -53,6 +53,7 @@ def parser() -> Parser:
         help="Trials on validation episodes for every method that has a `search`, and for every setting of the "
         "episodes; 0 takes the options as they are.",
     )
+    add_packages(made)
     made.add_argument("--accelerator", type=str, default="auto", help="As of Lightning's Trainer.")
     return made
 
@@ -93,6 +94,7 @@ def compare(config: Any, text: str) -> None:
         tune=config.tune,
         seed=config.seed_everything,
         accelerator=config.accelerator,
+        packages=config.packages,
     )
     if reference not in methods:
         raise ValueError(f"reference: no method is named {reference!r}; choose among {', '.join(methods)}")

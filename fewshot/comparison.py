@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from fewshot.data.datamodule import EpisodicDataModule
 from fewshot.methods.base import Method
 from fewshot.metrics import paired_difference
 from fewshot.module import FewShotModule
+from fewshot.module_from_file import module_from_checkpoint
 
 
 @dataclass
@@ -110,6 +112,7 @@ class Comparison:
             options as they are among them; 0 or 1 tries no other.
         seed: what weights are drawn from that nothing else gives, the same for every method.
         accelerator: as of Lightning's Trainer; one device.
+        packages: of one's own whose classes a checkpoint may name; they are imported.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Comparison:
         tune: int = 0,
         seed: int = 0,
         accelerator: str = "auto",
+        packages: Sequence[str] = (),
     ) -> None:
         if not methods:
             raise ValueError("methods: there is none to compare; give at least one by name")
@@ -129,7 +133,7 @@ class Comparison:
         if tune < 0:
             raise ValueError(f"tune={tune}; it is the number of trials for every method, 0 or more")
         self.methods, self.backbone, self.data, self.tune = dict(methods), backbone.located(), dict(data), tune
-        self.seed, self.accelerator = seed, accelerator
+        self.seed, self.accelerator, self.packages = seed, accelerator, tuple(packages)
         self._checkpoints = {
             name: str(resolve_weights(contestant.ckpt_path))
             for name, contestant in methods.items()
@@ -199,11 +203,9 @@ class Comparison:
             return FewShotModule(self.methods[name].variant(options, name), self.backbone)
         file = self._checkpoints[name]
         content = read_checkpoint(file)
-        if "method" not in content.get("hyper_parameters", {}):
+        if "method" not in (content.get("hyper_parameters") or {}):
             raise ValueError(f"methods.{name}.ckpt_path: {file} is no checkpoint of FewShotModule")
-        module = FewShotModule.load_from_checkpoint(file, map_location="cpu", weights_only=True)
-        assert isinstance(module, FewShotModule)
-        return module
+        return module_from_checkpoint(content, Path(file), FewShotModule, packages=self.packages)
 
     def _trainer(self) -> Trainer:
         try:

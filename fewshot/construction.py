@@ -68,73 +68,141 @@ def construction(value: Any, name: str = "value") -> Any:
     )
 
 
-def constructed(value: Any, hint: Any = Any, *, packages: Sequence[str], name: str = "value") -> Any:
+def constructed(
+    value: Any,
+    hint: Any = Any,
+    *,
+    packages: Sequence[str],
+    name: str = "value",
+    given: Mapping[str, Any] | None = None,
+) -> Any:
     """What `construction` described, made again, by classes of the given packages and no others.
 
-    Nothing is imported but the classes that a `class_path` names, after their names were looked at: what comes from
-    elsewhere chooses no code.
+    This is the only way from a file to an object. Every name in the description is looked at before anything is
+    imported, and nothing is imported but the classes that a `class_path` names: what comes from elsewhere chooses no
+    code.
 
     Args:
         value: plain data as `construction` gives it.
         hint: the type that the result is to have; Any takes all.
         packages: top-level packages whose classes may be named.
         name: what to call the value in an error.
+        given: arguments of the outermost class that are made already and hold in place of described ones.
 
     Raises:
         ValueError: a class of another package, one that does not exist or is of another kind, arguments that it does
             not take, that are missing or have another type.
     """
+    check_names(value, packages, name)
+    return _constructed(value, hint, packages, name, given or {})
+
+
+def constructed_partial(value: Any, kind: type, *, packages: Sequence[str], name: str = "value") -> Any:
+    """A functools.partial that `construction` described, of a class and plain keyword arguments.
+
+    Args:
+        value: plain data as `construction` gives it; None and a class without arguments too.
+        kind: the class that the described one is derived from.
+        packages: packages whose classes may be named, as dotted paths of any depth.
+        name: what to call the value in an error.
+
+    Raises:
+        ValueError: a class of another package or kind, or arguments that are no plain values.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not set(value) <= {"class_path", "init_args"} or "class_path" not in value:
+        raise ValueError(f"{name}={value!r} does not have the keys class_path and init_args")
+    path, arguments = value["class_path"], value.get("init_args") or {}
+    check_name(path, packages, name)
+    if not isinstance(arguments, Mapping) or not all(_is_plain(item) for item in arguments.values()):
+        raise ValueError(f"{name}: the arguments of {path} are not plain values; give {name}=... yourself")
+    found = _imported(path, name)
+    if not issubclass(found, kind):
+        raise ValueError(f"{name}: {path} is no {kind.__name__}")
+    return functools.partial(found, **arguments)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, text, truth value or null, or a list of them."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def check_names(value: Any, packages: Sequence[str], name: str = "value") -> None:
+    """ValueError where a description names a class, however deep, that is no dotted path into one of the packages."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            check_name(value["class_path"], packages, name)
+        for key, item in value.items():
+            check_names(item, packages, name if key == "init_args" else f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            check_names(item, packages, name)
+
+
+def _constructed(value: Any, hint: Any, packages: Sequence[str], name: str, given: Mapping[str, Any]) -> Any:
     kinds = [kind for kind in _alternatives(hint) if isinstance(kind, type)]
     if isinstance(value, Mapping) and "class_path" in value:
         if set(value) != {"class_path", "init_args"} or not isinstance(value["init_args"], Mapping):
             raise ValueError(f"{name} has the keys {', '.join(map(str, value))}; expected class_path and init_args")
-        target = _imported(value["class_path"], packages, name)
+        target = _imported(value["class_path"], name)
         if kinds and not issubclass(target, tuple(kinds)):
             raise ValueError(f"{name}: {value['class_path']} is no {' or '.join(kind.__name__ for kind in kinds)}")
-        return _called(target, value["init_args"], packages, name)
+        return _called(target, value["init_args"], packages, name, given)
     records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
     if isinstance(value, Mapping) and records:
-        return _called(records[0], value, packages, name)
+        return _called(records[0], value, packages, name, given)
     if isinstance(value, Mapping) and dict in (get_origin(kind) or kind for kind in _alternatives(hint)):
-        return {key: constructed(item, packages=packages, name=f"{name}.{key}") for key, item in value.items()}
+        return {key: _constructed(item, Any, packages, f"{name}.{key}", {}) for key, item in value.items()}
     if not _fits(value, hint):
         raise ValueError(f"{name}={value!r} is not of the type {_type_name(hint)}")
     sequence = next((get_origin(kind) or kind for kind in _alternatives(hint)), None)
     return tuple(value) if isinstance(value, list) and sequence is tuple else value
 
 
-def _called(target: type, arguments: Mapping[str, Any], packages: Sequence[str], name: str) -> Any:
-    """The class called with plain arguments; ValueError where it does not take them."""
+def _called(
+    target: type, arguments: Mapping[str, Any], packages: Sequence[str], name: str, given: Mapping[str, Any]
+) -> Any:
+    """The class called with plain arguments and those given; ValueError where it does not take them."""
+    arguments = {key: item for key, item in arguments.items() if key not in given}
     constructor: Any = target.__init__  # type: ignore[misc]
     parameters, hints = dict(list(inspect.signature(constructor).parameters.items())[1:]), get_type_hints(constructor)
-    unknown = [str(key) for key in arguments if key not in parameters]
+    unknown = [str(key) for key in (*arguments, *given) if key not in parameters]
     missing = [
         key
         for key, parameter in parameters.items()
         if parameter.default is parameter.empty
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and key not in arguments
+        and key not in given
     ]
     faults = [f"has no option '{key}'" for key in unknown] + [f"needs '{key}'" for key in missing]
     if faults:
         raise ValueError(f"{name}: {target.__name__} {'; '.join(faults)}")
     return target(
         **{
-            key: constructed(item, hints.get(key, Any), packages=packages, name=f"{name}.{key}")
+            key: _constructed(item, hints.get(key, Any), packages, f"{name}.{key}", {})
             for key, item in arguments.items()
-        }
+        },
+        **given,
     )
 
 
-def _imported(path: Any, packages: Sequence[str], name: str) -> type:
-    """The class of a dotted path, which lies in one of the packages; it is not reached through what they import."""
+def check_name(path: Any, packages: Sequence[str], name: str) -> None:
+    """ValueError where this is no dotted path into one of the packages."""
     if not isinstance(path, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
         raise ValueError(f"{name}: class_path is {path!r}; expected the dotted path of a class")
-    if path.split(".")[0] not in packages:
+    if not any(path.startswith(f"{package}.") for package in packages):
         raise ValueError(
             f"{name} asks for {path}, and only classes of {', '.join(packages)} are imported; if you trust it, allow "
-            f"'{path.split('.')[0]}'"
+            f"'{path.split('.')[0]}' (packages)"
         )
+
+
+def _imported(path: str, name: str) -> type:
+    """The class of a dotted path that was looked at; it is not reached through what its module imports."""
     module, _, last = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), last, None)
@@ -198,5 +266,4 @@ def record_hyperparameters(module: LightningModule, arguments: dict[str, Any]) -
         ValueError: an argument that is no plain data and cannot be described by it.
     """
     plain = {name: construction(value, name) for name, value in arguments.items()}
-    instantiator = "pytorch_lightning.cli.instantiate_module"
-    module.save_hyperparameters({"_class_path": import_path(type(module)), "_instantiator": instantiator, **plain})
+    module.save_hyperparameters({"_class_path": import_path(type(module)), **plain})

@@ -16,7 +16,7 @@ from fewshot.aside import check_replaceable, full_path, written_aside
 from fewshot.data.transforms import Preprocessing
 from fewshot.module import FewShotModule
 from fewshot.noise import quietened
-from fewshot.refusals import Parser, add_switch
+from fewshot.refusals import Parser, add_packages, add_switch
 from fewshot.results import versions
 from fewshot.saved_model import FILES, write_model
 from fewshot.trained import Trained, load_trained
@@ -47,9 +47,7 @@ def parser() -> Parser:
     )
     made.add_argument("--license", type=str | None, default=None, help="For the model card: mit, apache-2.0, ...")
     made.add_argument("--results", type=str | None, default=None, help="A results.json whose figures the card shows.")
-    made.add_argument(
-        "--packages", type=list[str], default=[], help="Packages of your own whose classes a saved model may name."
-    )
+    add_packages(made)
     return made
 
 

@@ -38,6 +38,7 @@ from fewshot.metrics import (
     correct_queries,
     paired_difference,
 )
+from fewshot.module_from_file import loaded_module
 from fewshot.optimization import configured_optimizer, is_logged
 from fewshot.predictions import prediction
 from fewshot.sections import begin
@@ -131,6 +132,11 @@ class FewShotModule(LightningModule):
         self.results: dict[str, dict[str, Any]] = {}
         self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
         self.temperature: float | None = None  # of calibrated probabilities, once validation has found it
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """The module of a checkpoint, see `fewshot.module_from_file.loaded_module`."""
+        return loaded_module(cls, checkpoint_path, *args, **options)
 
     def forward(self, episode: Episode) -> Refinement:
         """Logits of the queries before and after every refinement step."""

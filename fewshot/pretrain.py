@@ -27,6 +27,7 @@ from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.metrics import EpisodeAccuracy
 from fewshot.mixup import INPUT, Mixing, Mixup, mixed_cross_entropy, mixed_inside
+from fewshot.module_from_file import loaded_module
 from fewshot.optimization import configured_optimizer, is_logged
 from fewshot.predictions import prediction
 from fewshot.rotation import N_TURNS, Rotation, counted_accuracy
@@ -115,6 +116,11 @@ class PretrainModule(LightningModule):
         self.accuracies = nn.ModuleDict({"val": EpisodeAccuracy(), "test": EpisodeAccuracy()})
         self.results: dict[str, dict[str, Any]] = {}
         self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """The module of a checkpoint, see `fewshot.module_from_file.loaded_module`."""
+        return loaded_module(cls, checkpoint_path, *args, **options)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [B, D] of pictures [B, C, H, W]."""

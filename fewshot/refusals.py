@@ -65,6 +65,13 @@ def add_switch(parser: LightningArgumentParser, name: str, *, help: str) -> None
     parser.add_argument(name, type=bool, nargs="?", const=True, default=False, help=help)
 
 
+def add_packages(parser: LightningArgumentParser) -> None:
+    """Add the option by which a person allows a file to name classes of packages that are not ours."""
+    parser.add_argument(
+        "--packages", type=list[str], default=[], help="Packages of your own whose classes the file may name."
+    )
+
+
 def check_configs(arguments: Sequence[str]) -> None:
     """ValueError or FileNotFoundError where a file given by --config cannot be read as a YAML mapping."""
     for place, argument in enumerate(arguments):

@@ -16,25 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
-from torch import Tensor
 
-import fewshot.methods  # noqa: F401  (so that classes of a config are there under their public names)
 from fewshot.aside import full_path, written_aside
-from fewshot.backbones.config import BackboneConfig
-from fewshot.backbones.weights import read_checkpoint, state_faults
-from fewshot.checkpoints import TRAINING_ALONE
+from fewshot.backbones.weights import read_checkpoint
 from fewshot.construction import constructed
 from fewshot.data.transforms import Preprocessing
-from fewshot.methods.base import BaseClasses, StoredBaseClasses
 from fewshot.model_card import model_card
 from fewshot.module import FewShotModule
+from fewshot.module_from_file import (
+    BACKBONE_KEYS,
+    DROPPED,
+    LIBRARY,
+    check_facts,
+    load_state,
+    module_from_description,
+)
 from fewshot.results import versions
 
 FORMAT = 1
 """Of config.json; raised whenever an older reader would misunderstand it."""
 
-LIBRARY = "fewshot"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)
 
@@ -48,9 +49,6 @@ KEYS = {
     "versions": "of the packages that wrote it",
 }
 """What config.json holds."""
-
-DROPPED = (*TRAINING_ALONE, "save_bad_episodes", "fresh_share")
-"""Options of the module that are not kept: of training, and of one test."""
 
 
 def save_trained(
@@ -115,7 +113,7 @@ def described_model(module: FewShotModule) -> dict[str, Any]:
     """The module's class_path and init_args, without options of training and without where weights came from."""
     recorded = dict(module.hparams)
     arguments = {key: value for key, value in recorded.items() if not key.startswith("_") and key not in DROPPED}
-    backbone = {key: arguments["backbone"].get(key) for key in ("name", "in_chans", "image_size")}
+    backbone = {key: arguments["backbone"].get(key) for key in BACKBONE_KEYS}
     return {"class_path": recorded["_class_path"], "init_args": {**arguments, "backbone": backbone}}
 
 
@@ -136,15 +134,10 @@ def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModul
             raise FileNotFoundError(f"{folder} holds no {path.name}; a saved model has {CONFIG} and {WEIGHTS}")
     config = read_config(file)
     try:
-        preprocessing, module = _built(config, (LIBRARY, *packages))
+        preprocessing, module = _built(config, packages)
     except (ValueError, TypeError, AttributeError) as error:  # the latter two from constructors given strange values
         raise ValueError(f"{file} does not describe a model: {error}") from error
-    state = read_checkpoint(folder / WEIGHTS)
-    faults = state_faults(_expected(module, state), state)
-    if faults:
-        rest = f"; and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise ValueError(f"{folder / WEIGHTS} does not fit the model of {CONFIG}: {'; '.join(faults[:6])}{rest}")
-    module.load_state_dict(state, strict=False)
+    load_state(module, read_checkpoint(folder / WEIGHTS), source=str(folder / WEIGHTS))
     module.temperature, module.pictures = config["temperature"], asdict(preprocessing)
     module.backbone.preprocessing = config["backbone_preprocessing"]
     return module.eval(), preprocessing
@@ -173,42 +166,20 @@ def read_config(file: Path) -> dict[str, Any]:
         )
     faults = [f"missing '{key}'" for key in KEYS if key not in config]
     faults += [f"superfluous '{key}'" for key in config if key not in KEYS]
-    temperature = config.get("temperature")
-    is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-    if temperature is not None and not (is_number and temperature > 0):
-        faults.append(f"temperature is {temperature!r}, not a number above 0")
-    if not isinstance(config.get("backbone_preprocessing"), (dict, type(None))):
-        faults.append("backbone_preprocessing is neither an object nor null")
+    try:
+        check_facts(config.get("temperature"), config.get("backbone_preprocessing"))
+    except ValueError as error:
+        faults.append(str(error))
     if faults:
         raise ValueError(f"{file} is damaged or altered: {'; '.join(faults)}")
     return config
 
 
 def _built(config: Mapping[str, Any], packages: Sequence[str]) -> tuple[Preprocessing, FewShotModule]:
-    preprocessing = constructed(config["preprocessing"], Preprocessing, packages=packages, name="preprocessing")
-    description = config["model"]
-    backbone = description.get("init_args", {}).get("backbone") if isinstance(description, Mapping) else None
-    if not isinstance(backbone, Mapping) or set(backbone) != {"name", "in_chans", "image_size"}:
-        raise ValueError("model.init_args.backbone does not have the keys name, in_chans and image_size")
-    constructed(backbone, BackboneConfig, packages=packages, name="model.init_args.backbone")
-    module = constructed(description, FewShotModule, packages=packages, name="model")
+    preprocessing = constructed(config["preprocessing"], Preprocessing, packages=(), name="preprocessing")
+    module = module_from_description(config["model"], FewShotModule, packages=packages)
     if preprocessing.channels != module.backbone.in_chans:
         raise ValueError(
             f"preprocessing.channels is {preprocessing.channels} but the backbone takes {module.backbone.in_chans}"
         )
     return preprocessing, module
-
-
-def _expected(module: FewShotModule, state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict that a file is to have: what is known of the training classes is as large as the file says."""
-    expected = module.state_dict()
-    width = module.backbone.num_features
-    for prefix, part in module.named_modules():
-        for name in BaseClasses._fields if isinstance(part, StoredBaseClasses) else ():
-            found = state.get(f"{prefix}.{name}")
-            if not isinstance(found, Tensor):
-                continue
-            right = {"mean": (width,), "scale": ()}.get(name, (len(found) if found.ndim else 0, width))
-            if found.shape != (0,):
-                expected[f"{prefix}.{name}"] = torch.empty(right)
-    return expected

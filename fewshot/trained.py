@@ -11,6 +11,7 @@ from fewshot.backbones import resolve_weights
 from fewshot.backbones.weights import read_checkpoint
 from fewshot.data.transforms import Preprocessing
 from fewshot.module import FewShotModule
+from fewshot.module_from_file import module_from_checkpoint
 from fewshot.saved_model import WEIGHTS, read_model
 
 
@@ -30,7 +31,7 @@ def load_trained(path: str | os.PathLike[str], packages: Sequence[str] = ()) -> 
 
     Args:
         path: a checkpoint file, the folder of a run or experiment, whose best.ckpt is taken, or that of a saved model.
-        packages: top-level packages besides this one whose classes a saved model may name; they are imported.
+        packages: top-level packages besides this one whose classes the file may name; they are imported.
 
     Raises:
         FileNotFoundError: there is none.
@@ -40,14 +41,13 @@ def load_trained(path: str | os.PathLike[str], packages: Sequence[str] = ()) -> 
     if file.name == WEIGHTS:
         return Trained(*read_model(file.parent, packages), file)
     content = read_checkpoint(file)
-    if "method" not in content.get("hyper_parameters", {}):
+    if "method" not in (content.get("hyper_parameters") or {}):
         raise ValueError(
             f"{file} is no checkpoint of FewShotModule; weights of a backbone go to backbone.weights, with a method "
             "that needs no training"
         )
     preprocessing = recorded_preprocessing(content, file)
-    module = FewShotModule.load_from_checkpoint(file, map_location="cpu", weights_only=True)
-    assert isinstance(module, FewShotModule)
+    module = module_from_checkpoint(content, file, FewShotModule, packages=packages)
     return Trained(module.eval(), preprocessing, file)
 
 

@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A room is a file or a folder directly in fewshot/. What is not named here may import every room but cli.
 BELOW_MODULE = {
+    "module_from_file",
     "episode",
     "construction",
     "functional",
@@ -70,7 +71,8 @@ ROOMS: dict[str, set[str]] = {
     "ledger_runs": set(),
     "results": {"metrics"},
     "record": {"results"},
-    "checkpoints": {"backbones", "construction"},
+    "checkpoints": {"backbones", "construction", "module_from_file"},
+    "module_from_file": {"backbones", "construction", "methods"},
     "resumption": {"ranks"},
     "runs": {"ranks"},
     "wandb_logging": {"episode", "wandb_session"},

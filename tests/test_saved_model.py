@@ -212,7 +212,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         r"fewshot\.methods\.sob\.SOB cannot be imported",
     ),
     "no class": (lambda c: c["model"].update(class_path=["os"]), r"class_path is \['os'\]"),
-    "no arguments": (lambda c: c["model"].pop("init_args"), r"init_args\.backbone does not have the keys"),
+    "no arguments": (lambda c: c["model"].pop("init_args"), "model does not have the keys class_path and init_args"),
     "weights from elsewhere": (
         lambda c: c["model"]["init_args"]["backbone"].update(weights="/etc/passwd"),
         "backbone does not have the keys name, in_chans and image_size",

@@ -21,7 +21,7 @@ from fewshot.classification.scikit_learn import classifier_tags, not_fitted
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
 
-MODEL_OPTIONS = ("backbone", "method", "checkpoint", "weights", "preprocessing", "image_size")
+MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
 """What says which model is loaded; the other options say how it is used."""
 
 
@@ -45,6 +45,7 @@ class FewShotClassifier:
         method: a Method, or the name of a class of fewshot.methods that needs no training; None takes the checkpoint's,
             else PTMAP with class proportions estimated from the queries.
         checkpoint: a checkpoint of FewShotModule or the folder of its run, in place of a backbone (and a method).
+        packages: of your own whose classes the checkpoint may name; they are imported.
         weights: of a backbone by name: a file or a run folder; None fetches timm's published weights.
         preprocessing: how pictures become tensors, where the backbone is a network of your own.
         image_size: side of the pictures in pixels; None takes the one of the weights.
@@ -74,6 +75,7 @@ class FewShotClassifier:
         method: str | Method | None = None,
         *,
         checkpoint: str | None = None,
+        packages: Sequence[str] = (),
         weights: str | None = None,
         preprocessing: Preprocessing | None = None,
         image_size: int | None = None,
@@ -85,6 +87,7 @@ class FewShotClassifier:
         self.backbone = backbone
         self.method = method
         self.checkpoint = checkpoint
+        self.packages = packages
         self.weights = weights
         self.preprocessing = preprocessing
         self.image_size = image_size

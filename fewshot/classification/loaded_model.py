@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ def loaded_model(
     method: str | Method | None,
     *,
     checkpoint: str | None,
+    packages: Sequence[str],
     weights: str | None,
     preprocessing: Preprocessing | None,
     image_size: int | None,
@@ -57,7 +59,7 @@ def loaded_model(
         own = {"backbone": backbone, "weights": weights, "image_size": image_size, "preprocessing": preprocessing}
         if given := [name for name, value in own.items() if value is not None]:
             raise ValueError(f"checkpoint and {given[0]} given; a checkpoint brings its own: leave one out")
-        module, pictures, _ = load_trained(checkpoint)
+        module, pictures, _ = load_trained(checkpoint, packages)
         encoder = PictureEncoder(module.backbone, pictures)
         if method is None:
             return LoadedModel(encoder, module.method.eval(), module, module.temperature)
