@@ -1,46 +1,59 @@
 """Transductive meta-learning on PyTorch Lightning.
 
-Importing the package registers conv4, conv4_32, conv4_128, resnet12 and wrn28_10 with timm. The public names below are
-imported when they are first used, so that what needs no Lightning does not wait for it; and the command line imports
-what each of its commands needs, so that its help and its tools wait for neither torch nor timm.
+The names below are what a user types. Each is imported when it is first used: the command line's help and its tools
+wait for neither torch nor timm. `import fewshot.backbones` registers conv4, conv4_32, conv4_128, resnet12 and wrn28_10
+with timm; all that builds a backbone does so by itself.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewshot.backbones import BackboneConfig
     from fewshot.classification.classifier import FewShotClassifier
     from fewshot.data.class_datamodule import ClassDataModule
-    from fewshot.data.datamodule import EpisodicDataModule
+    from fewshot.data.datasets import FewShotDataset
+    from fewshot.data.episodic_datamodule import EpisodicDataModule
     from fewshot.episode import Episode
-    from fewshot.methods import SIB
-    from fewshot.module import FewShotModule
-    from fewshot.pretrain import PretrainModule
+    from fewshot.methods import SIB, Method, TransportSIB
+    from fewshot.training.few_shot_module import FewShotModule
+    from fewshot.training.pretrain_module import PretrainModule
+    from fewshot.training.saved_model import load_trained, save_trained
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SIB",
+    "BackboneConfig",
     "ClassDataModule",
     "Episode",
     "EpisodicDataModule",
     "FewShotClassifier",
+    "FewShotDataset",
     "FewShotModule",
+    "Method",
     "PretrainModule",
+    "TransportSIB",
+    "load_trained",
+    "save_trained",
 ]
 
 _HOMES = {
-    "SIB": "fewshot.methods",
-    "ClassDataModule": "fewshot.data.class_datamodule",
-    "Episode": "fewshot.episode",
-    "EpisodicDataModule": "fewshot.data.datamodule",
-    "FewShotClassifier": "fewshot.classification.classifier",
-    "FewShotModule": "fewshot.module",
-    "PretrainModule": "fewshot.pretrain",
+    "SIB": "methods",
+    "BackboneConfig": "backbones",
+    "ClassDataModule": "data.class_datamodule",
+    "Episode": "episode",
+    "EpisodicDataModule": "data.episodic_datamodule",
+    "FewShotClassifier": "classification.classifier",
+    "FewShotDataset": "data.datasets",
+    "FewShotModule": "training.few_shot_module",
+    "Method": "methods",
+    "PretrainModule": "training.pretrain_module",
+    "TransportSIB": "methods",
+    "load_trained": "training.saved_model",
+    "save_trained": "training.saved_model",
 }
 
 
@@ -48,14 +61,8 @@ def __getattr__(name: str) -> Any:
     """A public name, imported from its home."""
     if name not in _HOMES:
         raise AttributeError(f"module 'fewshot' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"fewshot.{_HOMES[name]}"), name)
 
 
-def _is_command_line() -> bool:
-    """Whether this process is `python -m fewshot` or the installed script."""
-    words = list(zip(sys.orig_argv, sys.orig_argv[1:], strict=False))
-    return ("-m", "fewshot") in words or os.path.splitext(os.path.basename((sys.argv or [""])[0]))[0] == "fewshot"
-
-
-if not _is_command_line():
-    importlib.import_module("fewshot.backbones")  # registers the backbones of this package with timm
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

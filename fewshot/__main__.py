@@ -1,6 +1,6 @@
 """Runs the command line: python -m fewshot."""
 
-from fewshot.cli import main
+from fewshot.commands import main
 
 if __name__ == "__main__":
     main()

@@ -22,8 +22,8 @@ from PIL import Image
 
 from fewshot.backbones import create_backbone, resnet12
 from fewshot.backbones.wrn28_10 import WideResNet
-from fewshot.cli import main
-from fewshot.data.sets.base import SPLITS, read_lists
+from fewshot.commands import main
+from fewshot.data.datasets.base import SPLITS, read_lists
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARISONS = sorted((ROOT / "configs").glob("compare_*.yaml"))

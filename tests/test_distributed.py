@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import fewshot
-from fewshot.cli import main
+from fewshot.commands import main
 
 CONFIG = """
 experiment: tiny

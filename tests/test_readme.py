@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from fewshot import FewShotModule
-from fewshot.backbones.config import BackboneConfig
-from fewshot.cli import TOOLS, main
+from fewshot.backbones import BackboneConfig
+from fewshot.commands import TOOLS, main
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import SIB, MLPGradient
-from fewshot.saved_model import save_trained
+from fewshot.training.saved_model import save_trained
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

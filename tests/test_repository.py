@@ -33,9 +33,9 @@ IMPORTED_AS = {
 }
 # Not everybody needs these: the extra that has each, and the only file that imports it, when it is asked to.
 OPTIONAL = {
-    "onnx": ("export", "graphs.py"),
-    "onnxruntime": ("export", "graphs.py"),
-    "sklearn": ("test", "classification/scikit_learn.py"),
+    "onnx": ("export", "interop/graphs.py"),
+    "onnxruntime": ("export", "interop/graphs.py"),
+    "sklearn": ("test", "classification/conventions.py"),
 }
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

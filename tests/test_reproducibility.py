@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot.backbones import WideResNet, resnet12
-from fewshot.cli import main
+from fewshot.commands import main
 
 EPISODES = """
 experiment: tiny

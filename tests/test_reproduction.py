@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.cli import main
-from fewshot.metrics import paired_difference
+from fewshot.commands import main
+from fewshot.training.metrics import paired_difference
 
 pytestmark = [
     pytest.mark.slow,

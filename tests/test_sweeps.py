@@ -21,11 +21,11 @@ import timm
 import yaml
 from omegaconf import OmegaConf
 from test_configs import small
-from test_wandb_logging import forget_wandb
+from test_wandb_callbacks import forget_wandb
 from wandb import wandb_agent
 from wandb_files import OfflineRun
 
-from fewshot.cli import main
+from fewshot.commands import main
 
 with pytest.warns():  # pydantic's, on how this library is written
     import sweeps

@@ -14,9 +14,9 @@ from pytorch_lightning import Trainer, seed_everything
 from two_ranks import join, on_two_ranks
 
 from fewshot import EpisodicDataModule, FewShotModule
-from fewshot.backbones.config import BackboneConfig
+from fewshot.backbones import BackboneConfig
+from fewshot.data.datasets import FewShotDataset
 from fewshot.data.images import Images
-from fewshot.data.sets import DataSet
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import SIB, EquivariantGradient, MLPGradient, ProtoNet
 
@@ -33,7 +33,7 @@ METHODS = {
 }
 
 
-class Blobs(DataSet):
+class Blobs(FewShotDataset):
     """Noise around a colour of each of 6 classes, 6 pictures of each, in memory."""
 
     name = "blobs"

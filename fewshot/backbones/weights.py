@@ -1,150 +1,15 @@
-"""Weight files: where they are, what is in them, and putting them into a network without a silent gap."""
+"""Weights of a file in a network: whose they are, and every one of them in its place."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import re
 import sys
-import warnings
-import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
-
-_BEST = Path("checkpoints") / "best.ckpt"
 _HEADS = ("fc", "classifier", "head", "heads", "head_dist")
-
-
-def resolve_weights(path: str | os.PathLike[str]) -> Path:
-    """The weight file that `path` stands for.
-
-    A file stands for itself. A run's folder (`runs/<experiment>/version_3`) stands for its checkpoints/best.ckpt, an
-    experiment's folder (`runs/<experiment>`) for that of its newest version which has one, and a downloaded
-    model's folder for its model.safetensors. `~` and environment variables are expanded.
-
-    Raises:
-        FileNotFoundError: nothing is there; says where it looked.
-    """
-    asked = Path(os.path.expandvars(os.path.expanduser(os.fspath(path))))
-    if asked.is_file():
-        return asked
-    looked = [asked]
-    if asked.is_dir():
-        numbered = [(re.fullmatch(r"version_(\d+)", folder.name), folder) for folder in asked.iterdir()]
-        versions = [folder for _, folder in sorted((int(match[1]), folder) for match, folder in numbered if match)]
-        looked = [asked / _BEST, asked / "best.ckpt", asked / "model.safetensors"]
-        looked += [folder / _BEST for folder in reversed(versions)] or [asked / "version_*" / _BEST]
-        for candidate in looked:
-            if candidate.is_file():
-                logger.info("weights %s: using %s", path, candidate)
-                return candidate
-    raise FileNotFoundError(
-        f"weights '{os.fspath(path)}' not found; looked for {', '.join(map(str, looked))}. If a pre-training run is "
-        "to write them, run its config first (python -m fewshot fit --config <the pre-training config>)"
-    )
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a weight file holds, unpickling nothing but tensors and plain containers.
-
-    `.safetensors` is read as such, anything else by `torch.load(weights_only=True)`.
-
-    Raises:
-        FileNotFoundError: as `resolve_weights`.
-        ValueError: the file is damaged, holds code or other objects, or holds no dictionary.
-    """
-    file = resolve_weights(path)
-    try:
-        if zipfile.is_zipfile(file):  # torch itself does not compare checksums
-            with zipfile.ZipFile(file) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise ValueError(f"the checksum of its part {damaged} is wrong")
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            with warnings.catch_warnings():  # what torch warns of in a file that it then refuses
-                warnings.simplefilter("ignore")
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle, zipfile and safetensors raise a dozen types for a bad file
-        raise ValueError(f"weight file {file} cannot be read: {reading_fault(error)}") from None
-    if not isinstance(content, Mapping):
-        raise ValueError(f"weight file {file} holds a {type(content).__name__}; expected a dictionary of tensors")
-    return dict(content)
-
-
-def reading_fault(error: Exception) -> str:
-    """Why a weight file cannot be read, and what to do, from what its reader raised.
-
-    torch's own words are not repeated where it refuses code: they tell how to have it executed.
-    """
-    if found := re.search(r"(?:GLOBAL|global:?) `?([\w.]+\.[\w.]+)", str(error)):
-        return (
-            f"it asks for {found[1]}, which is more than tensors and plain containers and is never executed; save the "
-            "weights alone (torch.save(model.state_dict(), file)), and be wary of where it comes from"
-        )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if type(error).__name__ == "UnpicklingError":
-        reason = "a pickle of something else"
-    return (
-        f"it is damaged or incomplete, or holds more than tensors and plain containers, which is never executed "
-        f"({type(error).__name__}: {reason}); copy or download it again, or name another file"
-    )
-
-
-def state_dict_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights inside what a file holds: itself, or its entry 'state_dict' or 'model', without the prefixes of
-    torch.compile ('_orig_mod.') and DistributedDataParallel ('module.').
-    """
-    for name in ("state_dict", "model"):
-        if isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    state = {key.replace("_orig_mod.", ""): value for key, value in content.items()}
-    while state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
-
-
-def timm_config_beside(file: Path) -> dict[str, Any] | None:
-    """The pretrained configuration of a config.json beside the weight file, as timm writes it; None without one."""
-    return _config_beside(file).get("pretrained_cfg")
-
-
-def saved_model_beside(file: Path) -> dict[str, Any] | None:
-    """What a checkpoint would say of the backbone, where the weight file is that of a saved model of this package.
-
-    Returns `hyper_parameters`, `preprocessing` and `pictures`, see `fewshot.saved_model`; None for any other file.
-    """
-    config = _config_beside(file)
-    model = config.get("model")
-    if config.get("library_name") != "fewshot" or not isinstance(model, Mapping):
-        return None
-    return {
-        "hyper_parameters": model.get("init_args"),
-        "preprocessing": config.get("backbone_preprocessing"),
-        "pictures": config.get("preprocessing"),
-    }
-
-
-def _config_beside(file: Path) -> dict[str, Any]:
-    config = file.with_name("config.json")
-    if not config.is_file():
-        return {}
-    try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{config}, beside the weight file {file.name}, is not valid JSON: {error}") from error
-    return found if isinstance(found, dict) else {}
 
 
 def load_backbone_weights(network: nn.Module, state: Mapping[str, Any], *, source: str) -> None:
@@ -231,3 +96,62 @@ def state_faults(
         elif value.is_floating_point() and not bool(value.isfinite().all()):
             faults.append(f"'{called[key]}' holds values that are not finite")
     return faults
+
+
+def check_recorded(
+    recorded: Any, network: Any, *, name: str, source: str, build: Callable[[int], nn.Module]
+) -> int | None:
+    """Compare name, channels and image size; returns the recorded size where it differs and nothing depends on it.
+
+    Args:
+        recorded: hyper_parameters.backbone of a checkpoint; anything but a mapping says nothing.
+        network: what `create_backbone` builds.
+        name: of the network.
+        source: what errors call the file.
+        build: a network like this one for pictures of another size in pixels.
+
+    Raises:
+        ValueError: the weights are of another backbone, or of this one built for another size; names both.
+    """
+    if not isinstance(recorded, Mapping) or not isinstance(recorded.get("name"), str):
+        return None
+    theirs = recorded["name"]
+    if not on_the_hub(theirs) and not on_the_hub(name) and without_tag(theirs) != without_tag(name):
+        raise ValueError(
+            f"{source} holds weights of backbone '{theirs}' but model.backbone.name is '{name}'; set it to '{theirs}', "
+            f"or take weights of '{name}'"
+        )
+    channels, size = recorded.get("in_chans"), recorded.get("image_size")
+    if isinstance(channels, int) and channels != network.in_chans:
+        raise ValueError(
+            f"{source} holds weights of '{theirs}' for pictures of {channels} channel(s) but model.backbone.in_chans "
+            f"is {network.in_chans}; set it to {channels}"
+        )
+    size = usual_size(network) if size is None else size
+    if not isinstance(size, int) or size == network.image_size:
+        return None
+    with torch.device("meta"):  # layers alone: nothing is computed
+        same_layers = repr(build(size)) == repr(network)
+    if same_layers and network.takes_any_size:
+        return size
+    raise ValueError(
+        f"{source} holds weights of '{theirs}' for pictures of {size} px but model.backbone.image_size is "
+        f"{network.image_size}, for which '{name}' is built otherwise; set it to {size}, or take weights trained at "
+        f"{network.image_size} px"
+    )
+
+
+def on_the_hub(name: str) -> bool:
+    """Whether a name is an address on the Hugging Face hub, which tells nothing of the architecture."""
+    return name.startswith(("hf-hub:", "hf_hub:"))
+
+
+def without_tag(name: str) -> str:
+    """The architecture of a timm name: resnet18 of resnet18.a1_in1k."""
+    return name.split(".")[0]
+
+
+def usual_size(network: Any) -> int:
+    """The side in pixels for which timm builds a network where none is asked for."""
+    config = getattr(network, "pretrained_cfg", None) or {}
+    return int((config.get("input_size") or (3, 224, 224))[-1])

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.calibration import CalibrationTemperature
 from fewshot.methods.base import Method
-from fewshot.methods.frozen import FrozenHead
+from fewshot.methods.frozen_head import FrozenHead
+from fewshot.training.metrics import CalibrationTemperature
 
 MAX_FOLDS = 5
 """Times that a picture of every class is taken out of the support to see how far probabilities can be believed."""

@@ -12,12 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.classification.adaptation import Adapted, adapt, later, moved
-from fewshot.classification.feature_rows import check_rows
-from fewshot.classification.labels import is_unlabelled, label_array, labels_of, sorted_classes
-from fewshot.classification.loaded_model import LoadedModel, loaded_model, whole_module
-from fewshot.classification.picture_encoder import PictureEncoder, as_pictures
+from fewshot.classification.conventions import (
+    check_rows,
+    classifier_tags,
+    is_unlabelled,
+    label_array,
+    labels_of,
+    not_fitted,
+    sorted_classes,
+)
+from fewshot.classification.encoder import PictureEncoder, as_pictures
+from fewshot.classification.model import LoadedModel, loaded_model, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
-from fewshot.classification.scikit_learn import classifier_tags, not_fitted
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
 

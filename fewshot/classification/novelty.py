@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewshot.functional.feature_transforms import signed_power
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.features import class_means, normalized, signed_power
 
 Measure = Literal["distance", "energy"]
 

@@ -1,6 +1,6 @@
 """A fitted FewShotClassifier as a folder: that of its model, and two files about its task. Nothing is unpickled.
 
-- config.json, model.safetensors, README.md: the model, see fewshot.saved_model; absent where rows are features;
+- config.json, model.safetensors, README.md: the model (fewshot.training.saved_model); absent where rows are features;
 - classifier.json: labels, options, and the method where there is no model;
 - classifier.safetensors: the support, what classifies later pictures, what was found out about the unlabelled.
 """
@@ -19,17 +19,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fewshot.aside import full_path, written_aside
-from fewshot.backbones.weights import load_strictly, read_checkpoint
+from fewshot.backbones.checkpoint_file import read_checkpoint
+from fewshot.backbones.weights import load_strictly
 from fewshot.classification.adaptation import Adapted
-from fewshot.construction import constructed, construction
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import full_path, versions, written_aside
 from fewshot.methods import Method
-from fewshot.methods.frozen import FrozenHead
-from fewshot.module import FewShotModule
-from fewshot.results import versions
-from fewshot.saved_model import CONFIG, LIBRARY, read_model, write_model
-from fewshot.saved_model import FILES as MODEL_FILES
+from fewshot.methods.construction import constructed, construction
+from fewshot.methods.frozen_head import FrozenHead
+from fewshot.training.few_shot_module import FewShotModule
+from fewshot.training.saved_model import CONFIG, LIBRARY, read_model, write_model
+from fewshot.training.saved_model import FILES as MODEL_FILES
 
 FORMAT = 1
 ABOUT, TENSORS = "classifier.json", "classifier.safetensors"

@@ -10,13 +10,12 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from fewshot.data.datamodule import EpisodicDataModule, check_least, check_trainer
-from fewshot.data.episodes import PictureDataset
+from fewshot.data.batches import PictureDataset, batch_loader
+from fewshot.data.datasets.base import FewShotDataset, Split
+from fewshot.data.episodic_datamodule import EpisodicDataModule, check_least, check_trainer
 from fewshot.data.features import Encoder
 from fewshot.data.images import Images
-from fewshot.data.loader import batch_loader
 from fewshot.data.sampler import PictureKeys
-from fewshot.data.sets.base import DataSet, Split
 from fewshot.data.transforms import Preprocessing
 from fewshot.episode import Episode
 
@@ -27,7 +26,7 @@ class ClassDataModule(LightningDataModule):
     Batches are (float [B, C, H, W], int64 [B]). Their order and augmentation are a function of (seed, epoch).
 
     Args:
-        dataset: the pictures, a class of fewshot.data.sets or one of your own.
+        dataset: the pictures, a class of fewshot.data.datasets or one of your own.
         batch_size: B, pictures of a training batch on each device; an incomplete last batch is left out.
         num_workers: processes that prepare pictures on each device; 0 prepares them in the main process.
         seed: 0 or more; what order, augmentation and episodes are drawn from.
@@ -45,7 +44,7 @@ class ClassDataModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: DataSet,
+        dataset: FewShotDataset,
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,

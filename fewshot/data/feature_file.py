@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fewshot.data.cache import open_aside
 from fewshot.data.progress import Progress
-from fewshot.ranks import gathered, rank_and_world_size
+from fewshot.data.ranks import gathered, rank_and_world_size
 
 SECONDS_UNTIL_SEEN = 60
 

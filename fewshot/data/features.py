@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from fewshot.data.cache import cached_file
 from fewshot.data.feature_file import Features, found_features, write_features
 from fewshot.data.images import Images
+from fewshot.data.ranks import gathered, rank_and_world_size
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
-from fewshot.ranks import gathered, rank_and_world_size
-from fewshot.sections import section
 
 Encoder = Callable[[Tensor], Tensor]
 """float [B, C, H, W], on the CPU -> [B, D], on any device."""
@@ -159,7 +159,7 @@ def _encoded_batch(
 ) -> np.ndarray:
     """Features float32 [B, D] of up to 256 pictures from number `first` on, in an augmented view or as they are."""
     pictures = images.read(np.arange(first, min(first + ENCODE_BATCH, len(images))))
-    with section("transform"):
+    with record_function("transform"):
         if view is None:
             inputs = evaluation_transform(pictures, preprocessing)
         else:

@@ -13,25 +13,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+from torch.profiler import record_function
 
 from fewshot.data.cache import alone, cached_file, open_aside
+from fewshot.data.pictures import open_picture, square_picture
 from fewshot.data.progress import Progress
 from fewshot.data.transforms import Preprocessing
-from fewshot.sections import section
 
 MAX_CACHED_BYTES = 2 * 1024**3
 CACHE_FORMAT = 1  # raised whenever decoding changes, so that arrays written before are not read any more
 PICTURES_AT_A_TIME = 64
 DECODING_THREADS = min(8, os.cpu_count() or 1)
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 class Pictures(Protocol):
@@ -111,9 +105,9 @@ class Images:
         """Pictures of the given numbers, uint8 [B, C, S, S], for index int [B]. The result is a copy."""
         index = np.asarray(index)
         if self._array is not None:
-            with section("reading"):
+            with record_function("reading"):
                 return torch.from_numpy(self._array[index])
-        with section("decode"):
+        with record_function("decode"):
             return torch.from_numpy(self._decode(index))
 
     def _decode(self, index: np.ndarray) -> np.ndarray:
@@ -207,7 +201,7 @@ def load_images(
     path = cache_path(key, described, pictures.stamp())
     array = load_cached(path, shape)
     if array is None:
-        with alone(path), section("decode"):
+        with alone(path), record_function("decode"):
             array = load_cached(path, shape)  # another process may have been faster
             if array is None:
                 array = write_cached(path, shape, _decoded(pictures, preprocessing, what=key))
@@ -259,59 +253,6 @@ def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
     loaded = load_cached(path, shape)
     assert loaded is not None
     return loaded
-
-
-def open_picture(path: str | Path, *, at_least: int | None = None) -> Image.Image:
-    """The decoded picture, upright as its EXIF entry says, first frame of an animation.
-
-    Args:
-        path: the file.
-        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, which is several times as fast,
-            where both sides keep so many pixels or more; None decodes it whole.
-
-    Raises:
-        ValueError: it cannot be read; names the path.
-    """
-    try:
-        with Image.open(path) as picture:
-            if at_least is not None:
-                picture.draft(None, (at_least, at_least))
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except Exception as error:  # decoders raise many kinds, from SyntaxError to struct.error
-        raise ValueError(f"cannot read picture {path} ({error}); replace or remove it") from error
-
-
-def square_picture(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """uint8 [C, S, S] with S = stored_size: the shorter edge resized to S, the middle kept.
-
-    Transparent parts become white, before intensities are reversed where `invert` says so. 16-bit grey is brought to 8
-    bits.
-    """
-    picture = _plain(picture).convert("L" if preprocessing.channels == 1 else "RGB")
-    if preprocessing.invert:
-        picture = ImageOps.invert(picture)
-    size = preprocessing.stored_size
-    if picture.size != (size, size):
-        width, height = picture.size
-        short = min(width, height)
-        left, top = (width - short) / 2, (height - short) / 2
-        picture = picture.resize(
-            (size, size), _RESAMPLING[preprocessing.interpolation], box=(left, top, left + short, top + short)
-        )
-    pixels = np.asarray(picture)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _plain(picture: Image.Image) -> Image.Image:
-    """Without transparency and with 8 bits a channel."""
-    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would cut every value above 255
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
-    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture)
-    return picture
 
 
 def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from fewshot.ranks import rank_and_world_size
+from fewshot.data.ranks import rank_and_world_size
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -26,8 +26,6 @@ SPLITS = ("train", "val", "test")
 
 EPISODES, AUGMENTATION, SIZES = 0, 1, 2
 """What random numbers are for; each purpose has a stream of its own, so that one can change without the other."""
-
-
 MIXED_BLOCK = 64
 """So many consecutive episodes have one size where sizes are mixed."""
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from fewshot.drawings.contact_sheet import class_names
 from fewshot.drawings.lettering import drawable, font_file, write
 from fewshot.drawings.plots import INK, new_figure, shortest
+from fewshot.drawings.principal import principal_components
 from fewshot.episode import Episode
-from fewshot.functional.principal import principal_components
-from fewshot.functional.prototypes import normalized
+from fewshot.functional.features import normalized
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 """Okabe and Ito's, without black: told apart by people who see fewer colours, too."""

@@ -71,7 +71,7 @@ def accuracy_per_step_figure(results: Mapping[str, Any]) -> Any:
     """Accuracy before refinement and after each of the K steps with its 95 % interval, and the nearest class mean's.
 
     Args:
-        results: of a results.json with two entries or more in `accuracy_per_step`; see fewshot.results.KEYS.
+        results: of a results.json with two entries or more in `accuracy_per_step`; see fewshot.runs.results.KEYS.
     """
     accuracies = 100 * np.array(results["accuracy_per_step"], dtype=float)
     widths = results.get("ci95_per_step") or [None] * len(accuracies)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.features import class_means, normalized
 
 
 def shifted_queries(support: Tensor, query: Tensor) -> Tensor:

@@ -23,14 +23,7 @@ from fewshot.methods.protonet import ProtoNet
 from fewshot.methods.pt_map import PTMAP
 from fewshot.methods.r2d2 import R2D2
 from fewshot.methods.relation import RelationNetwork
-from fewshot.methods.sib import (
-    SIB,
-    EquivariantGradient,
-    Initializer,
-    MLPGradient,
-    QueryGradient,
-    ScaledClassMeans,
-)
+from fewshot.methods.sib import SIB, EquivariantGradient, Initializer, MLPGradient, QueryGradient, ScaledClassMeans
 from fewshot.methods.simpleshot import SimpleShot
 from fewshot.methods.snail import SNAIL
 from fewshot.methods.tadam import TADAM

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewshot.functional.descent import cosine_logits
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.cosine import cosine_logits
+from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, in_full_precision
 
 

@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
-from fewshot.construction import Recorded
 from fewshot.episode import Episode
 from fewshot.functional.information import class_softmax
-from fewshot.methods.frozen import FrozenHead, distilled_head
-from fewshot.sections import section
+from fewshot.methods.construction import Recorded
+from fewshot.methods.frozen_head import FrozenHead, distilled_head
 
 
 class Refinement(NamedTuple):
@@ -221,7 +221,7 @@ class Method(Recorded, nn.Module, ABC):
             episode: T tasks.
         """
         support, query = encoded(backbone, episode)
-        with section("method"):
+        with record_function("method"):
             return self.refine(support, episode.support_labels, query, episode.n_way)
 
 
@@ -236,7 +236,7 @@ def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
         return episode.support, episode.query
     tasks, n_support = episode.support_labels.shape
     pictures = torch.cat([episode.support, episode.query], dim=1)  # [T, S+Q, C, H, W]
-    with section("encode"):
+    with record_function("encode"):
         pictures = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = backbone(pictures).unflatten(0, (tasks, -1))  # [T, S+Q, D]
     return features[:, :n_support], features[:, n_support:]

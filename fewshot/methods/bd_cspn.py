@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewshot.functional.descent import cosine_logits
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.cosine import cosine_logits
+from fewshot.functional.features import class_means, normalized
 from fewshot.functional.rectification import rectified_means, shifted_queries
 from fewshot.methods.base import Method, Refinement, in_full_precision
 

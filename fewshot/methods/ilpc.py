@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.feature_transforms import centred, signed_power
+from fewshot.functional.features import centred, normalized, signed_power
 from fewshot.functional.graph import cosine_affinities, propagated, symmetrically_normalized
-from fewshot.functional.prototypes import normalized
 from fewshot.functional.transport import sinkhorn_plan
 from fewshot.methods.base import Method, in_full_precision
-from fewshot.methods.prior import ClassPrior, Prior
+from fewshot.methods.class_prior import ClassPrior, Prior
 
 NEVER = -1e4
 """Score of what is not to be assigned; finite, so that an empty column has a logarithm of its sum."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fewshot.functional.features import class_means, normalized, squared_distances
 from fewshot.functional.information import class_softmax
-from fewshot.functional.prototypes import class_means, normalized, squared_distances
 from fewshot.functional.rectification import rectified_means, shifted_queries
 from fewshot.methods.base import Method, Refinement, in_full_precision
 

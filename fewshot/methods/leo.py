@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fewshot.functional.descent import logit_gradient
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.cosine import logit_gradient
+from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
 

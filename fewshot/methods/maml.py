@@ -13,16 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.profiler import record_function
 
 from fewshot.episode import Episode
-from fewshot.functional.batch_statistics import (
-    GivenStatistics,
-    OwnStatistics,
-    StoredStatistics,
-)
-from fewshot.functional.inner_loop import gradient_steps
+from fewshot.functional.inner_loop import GivenStatistics, OwnStatistics, StoredStatistics, gradient_steps
 from fewshot.methods.base import Method, Refinement, in_full_precision
-from fewshot.sections import section
 
 
 class MAML(Method):
@@ -104,7 +99,7 @@ class MAML(Method):
             check_backbone(backbone)
         else:
             backbone = nn.Identity()
-        with section("method"):
+        with record_function("method"):
             return self._adapted(backbone, episode.support, episode.support_labels, episode.query)
 
     def _adapted(self, backbone: nn.Module, support: Tensor, support_labels: Tensor, query: Tensor) -> Refinement:

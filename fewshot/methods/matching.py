@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.construction import Recorded
-from fewshot.functional.prototypes import normalized
+from fewshot.functional.features import normalized
 from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.construction import Recorded
 
 
 class FullContextEmbedding(Recorded, nn.Module):

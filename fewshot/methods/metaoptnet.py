@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.functional.ridge import ridge_weights
-from fewshot.functional.svm import crammer_singer_dual
+from fewshot.functional.solvers import crammer_singer_dual, ridge_weights
 from fewshot.methods.base import Method, in_full_precision
 
 

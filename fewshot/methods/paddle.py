@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.feature_transforms import signed_power
+from fewshot.functional.features import class_means, normalized, signed_power, squared_distances
 from fewshot.functional.information import class_softmax
-from fewshot.functional.prototypes import class_means, normalized, squared_distances
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
 

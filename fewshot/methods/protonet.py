@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewshot.functional.prototypes import class_means, squared_distances
+from fewshot.functional.features import class_means, squared_distances
 from fewshot.methods.base import Method, in_full_precision
 
 

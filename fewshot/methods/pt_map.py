@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.feature_transforms import centred, signed_power
-from fewshot.functional.prototypes import class_means, normalized, squared_distances
+from fewshot.functional.features import centred, class_means, normalized, signed_power, squared_distances
 from fewshot.functional.transport import sinkhorn_plan
 from fewshot.methods.base import Method, Refinement, in_full_precision
-from fewshot.methods.prior import ClassPrior, Prior
+from fewshot.methods.class_prior import ClassPrior, Prior
 
 
 class PTMAP(Method):

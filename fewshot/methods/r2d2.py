@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.functional.ridge import ridge_weights, with_ones
+from fewshot.functional.solvers import ridge_weights, with_ones
 from fewshot.methods.base import Method, in_full_precision
 
 

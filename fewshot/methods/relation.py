@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.functional.prototypes import class_means
+from fewshot.functional.features import class_means
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
 

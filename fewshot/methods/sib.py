@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.construction import Recorded
-from fewshot.functional.descent import (
+from fewshot.functional.cosine import (
     cosine_logits,
     cosine_weight_gradient,
     logit_gradient,
@@ -24,10 +23,11 @@ from fewshot.functional.descent import (
     position,
     query_cosines,
 )
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, Refinement, check_width, in_full_precision
-from fewshot.methods.entries import EntryNetwork
-from fewshot.methods.frozen import FrozenHead
+from fewshot.methods.construction import Recorded
+from fewshot.methods.entry_network import EntryNetwork
+from fewshot.methods.frozen_head import FrozenHead
 from fewshot.methods.posterior import GaussianPosterior
 
 QUERIES_PER_CLASS = 32

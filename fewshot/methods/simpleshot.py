@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewshot.functional.prototypes import class_means, normalized, squared_distances
+from fewshot.functional.features import class_means, normalized, squared_distances
 from fewshot.methods.base import Method, in_full_precision
 
 

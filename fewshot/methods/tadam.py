@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.profiler import record_function
 
 from fewshot.episode import Episode
-from fewshot.functional.prototypes import class_means, squared_distances
+from fewshot.functional.features import class_means, squared_distances
 from fewshot.methods.base import Method, Refinement, encoded, in_full_precision
-from fewshot.sections import section
 
 
 class TaskEmbedding(nn.Module):
@@ -117,12 +117,12 @@ class TADAM(Method):
         if episode.holds_features:
             return super().forward(backbone, episode)
         before, _ = encoded(backbone, episode._replace(query=episode.query[:, :0]))  # [T, S, D]
-        with section("method"), torch.autocast(device_type=before.device.type, enabled=False):
+        with record_function("method"), torch.autocast(device_type=before.device.type, enabled=False):
             means = class_means(in_full_precision(before), episode.support_labels, episode.n_way)  # [T, N, D]
             modulated = [modulation(means.mean(1)) for modulation in self.modulations]
         with modulating(batchnorm_layers(backbone), modulated):
             support, query = encoded(backbone, episode)
-        with section("method"):
+        with record_function("method"):
             refinement = self.refine(support, episode.support_labels, query, episode.n_way)
         return refinement._replace(losses={"penalty": self.penalty * self.squared_post_multipliers()})
 

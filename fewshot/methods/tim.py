@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot.functional.euclidean import euclidean_descent, euclidean_logits
+from fewshot.functional.features import class_means, normalized
 from fewshot.functional.information import class_softmax, information_gradient
-from fewshot.functional.prototypes import class_means, normalized
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
 

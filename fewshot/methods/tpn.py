@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot.functional.features import normalized, squared_distances
 from fewshot.functional.graph import nearest, propagated, symmetrically_normalized
-from fewshot.functional.prototypes import normalized, squared_distances
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
 START = -1.05

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.adam import adam_descent
-from fewshot.functional.prototypes import class_means, normalized
+from fewshot.functional.euclidean import adam_descent
+from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, Refinement, in_full_precision
 
 

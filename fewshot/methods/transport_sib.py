@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.functional.descent import cosine_logits, cosine_weight_gradient
-from fewshot.functional.feature_transforms import signed_power
+from fewshot.functional.cosine import cosine_logits, cosine_weight_gradient
+from fewshot.functional.features import normalized, signed_power
 from fewshot.functional.information import class_softmax
-from fewshot.functional.prototypes import normalized
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, in_full_precision
-from fewshot.methods.entries import EntryNetwork
+from fewshot.methods.entry_network import EntryNetwork
 from fewshot.methods.sib import Initializer, ScaledClassMeans
 
 SWEEPS = 8

@@ -13,10 +13,10 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
-from fewshot.backbones.config import BackboneConfig
+from fewshot.backbones import BackboneConfig
 from fewshot.data.class_datamodule import ClassDataModule
+from fewshot.data.datasets import FewShotDataset
 from fewshot.data.images import Images
-from fewshot.data.sets import DataSet
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import SIB, MLPGradient
 
@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 
-class Blobs(DataSet):
+class Blobs(FewShotDataset):
     """Noise around a colour of each of 6 classes, 6 pictures of each, in memory."""
 
     name = "blobs"

@@ -10,9 +10,9 @@ import timm
 import torch
 from torch import nn
 
-import fewshot.backbones
+import fewshot.backbones.create
 from fewshot.backbones import create_backbone
-from fewshot.functional.prototypes import class_means
+from fewshot.functional.features import class_means
 
 FAMILIES = [
     "resnet18",
@@ -105,7 +105,7 @@ class _Shaped(nn.Module):
     ],
 )
 def test_maps_and_tokens_are_averaged(network: _Shaped, axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fewshot.backbones, "_build", lambda *_: network)
+    monkeypatch.setattr(fewshot.backbones.create, "_build", lambda *_: network)
     backbone = create_backbone("resnet18")
     assert backbone.num_features == 5
     values = network.values[1:] if hasattr(network, "num_prefix_tokens") else network.values
@@ -118,7 +118,7 @@ def test_maps_and_tokens_are_averaged(network: _Shaped, axes: tuple[int, ...], m
 
 
 def test_what_cannot_be_averaged_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fewshot.backbones, "_build", lambda *_: _Shaped((2, 2, 2, 5)))
+    monkeypatch.setattr(fewshot.backbones.create, "_build", lambda *_: _Shaped((2, 2, 2, 5)))
     with pytest.raises(ValueError, match="cannot be averaged"):
         create_backbone("resnet18")
 

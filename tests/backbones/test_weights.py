@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewshot.backbones import create_backbone, resolve_weights
+from fewshot.backbones import create_backbone
+from fewshot.files import resolve_weights
 
 State = dict[str, Any]
 

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from fewshot import EpisodicDataModule
-from fewshot.allocator import keep_freed_memory
-from fewshot.data.sets import ImageFolderSplits
-from fewshot.data.sets.folder import IMAGENET_MEAN, IMAGENET_STD
+from fewshot.commands.process import keep_freed_memory
+from fewshot.data.datasets import ImageFolderSplits
+from fewshot.data.datasets.folder import IMAGENET_MEAN, IMAGENET_STD
 from tests.benchmarks import reference
 from tests.benchmarks.measuring import Cost, Stopwatch, medians, own_cache, quiet, table
 from tests.benchmarks.pictures import listed, written

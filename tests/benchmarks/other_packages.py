@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fewshot.allocator import keep_freed_memory
-from fewshot.functional.prototypes import class_means
+from fewshot.commands.process import keep_freed_memory
+from fewshot.functional.features import class_means
 from fewshot.methods import BDCSPN, PTMAP, TIM, BaseClasses, LaplacianShot, Method, ProtoNet, SimpleShot
 from tests.benchmarks.measuring import Cost, measured, medians, table
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from fewshot import FewShotClassifier
-from fewshot.calibration import CalibrationError
 from fewshot.classification.folders import pictures_below
 from fewshot.classification.novelty import Measure, novelty
+from fewshot.training.metrics import CalibrationError
 
 MEASURES: tuple[Measure, ...] = ("distance", "energy")
 

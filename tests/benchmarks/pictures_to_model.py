@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from fewshot import EpisodicDataModule, FewShotModule
-from fewshot.backbones.config import BackboneConfig
-from fewshot.data.sets import CIFARFS, DataSet, ImageFolderSplits
-from fewshot.data.sets.cifar import PREPROCESSING
+from fewshot.backbones import BackboneConfig
+from fewshot.data.datasets import CIFARFS, FewShotDataset, ImageFolderSplits
+from fewshot.data.datasets.cifar import PREPROCESSING
 from fewshot.methods import SIB
 from tests.benchmarks import reference
 from tests.benchmarks.measuring import Cost, Stopwatch, measured, middle, own_cache, quiet, say, shown, table
@@ -42,7 +42,7 @@ def reference_costs(root: Path, backbone: nn.Module, width: int, episodes: int) 
     return measured(train, episodes), measured(test, episodes)
 
 
-def prepare(dataset: DataSet, model: FewShotModule) -> Cost:
+def prepare(dataset: FewShotDataset, model: FewShotModule) -> Cost:
     """Cost of decoding and encoding all pictures of two splits, from an empty cache; nothing is cut short."""
     data = EpisodicDataModule(dataset)
     data.adapt(channels=3, image_size=32)
@@ -63,7 +63,7 @@ def run(*, quick: bool = False) -> str:
     with own_cache() as folder:
         root = None if quick else real("cifar_fs")
         if root is not None:
-            dataset: DataSet = CIFARFS(str(root))
+            dataset: FewShotDataset = CIFARFS(str(root))
         else:
             classes, per_class = (6, 20) if quick else (20, 600)
             root = written(folder / "pictures", side=32, classes=classes, per_class=per_class, ending="png")

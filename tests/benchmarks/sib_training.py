@@ -15,9 +15,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 
 from fewshot import EpisodicDataModule, FewShotModule
-from fewshot.allocator import keep_freed_memory
-from fewshot.commands import run_checkpoints
-from fewshot.resumption import AtomicCheckpointIO, Resumption
+from fewshot.commands.fit import run_checkpoints
+from fewshot.commands.process import keep_freed_memory
+from fewshot.runs.resumption import AtomicCheckpointIO, Resumption
 from tests.benchmarks import reference
 from tests.benchmarks.measuring import Cost, Stopwatch, measured, medians, own_cache, quiet, table
 from tests.benchmarks.synthetic import WIDTH, Clouds, module, prepared

@@ -10,9 +10,9 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from fewshot import EpisodicDataModule, FewShotModule
-from fewshot.backbones.config import BackboneConfig
+from fewshot.backbones import BackboneConfig
+from fewshot.data.datasets import FewShotDataset
 from fewshot.data.images import Images
-from fewshot.data.sets import DataSet
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import SIB, Method
 
@@ -38,7 +38,7 @@ def random_projection(**_: Any) -> RandomProjection:
     return RandomProjection()
 
 
-class Clouds(DataSet):
+class Clouds(FewShotDataset):
     """Pictures [1, 8, 8] in memory: a random picture for every class, and noise.
 
     Args:
@@ -69,7 +69,7 @@ def module(method: Method | None = None) -> FewShotModule:
     return FewShotModule(method=SIB() if method is None else method, backbone=backbone)
 
 
-def prepared(dataset: DataSet, model: FewShotModule, **options: Any) -> EpisodicDataModule:
+def prepared(dataset: FewShotDataset, model: FewShotModule, **options: Any) -> EpisodicDataModule:
     """A data module whose episodes carry the features of that module's backbone, as inside a Trainer."""
     data = EpisodicDataModule(dataset, **options)
     data.adapt(channels=1)

@@ -13,11 +13,11 @@ from PIL import Image
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from fewshot import FewShotClassifier, FewShotModule
-from fewshot.backbones.config import BackboneConfig
+from fewshot.backbones import BackboneConfig
 from fewshot.classification.adaptation import chunks
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import PTMAP, SIB, TIM, EquivariantGradient, MLPGradient, NearestClassMean
-from fewshot.saved_model import save_trained
+from fewshot.training.saved_model import save_trained
 
 NOT_OURS = {
     "check_classifiers_classes": "-1 is an ordinary label there; here it says that there is none, as in "

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewshot.cli import main
+from fewshot.commands import main
+from fewshot.commands.cache import readable_age, readable_size
 from fewshot.data import images as images_module
-from fewshot.data.cache import FEATURES, PICTURES, UNFINISHED, cached_file, cached_files, readable_age, readable_size
+from fewshot.data.cache import FEATURES, PICTURES, UNFINISHED, cached_file, cached_files
 
 DAY = 86400
 

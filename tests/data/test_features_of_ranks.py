@@ -17,8 +17,9 @@ from two_ranks import join, meet, on_two_ranks, raised
 from fewshot.data import feature_file
 from fewshot.data.features import PassingFeatures, stored_features
 from fewshot.data.images import Images, PictureFiles, load_images
+from fewshot.data.ranks import gathered
 from fewshot.data.transforms import Preprocessing
-from fewshot.ranks import gathered, share_buffers
+from fewshot.training.base import share_buffers
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,8 @@ from torchvision.transforms import functional as reference
 
 from fewshot.data import images as subject
 from fewshot.data.cache import cache_dir
-from fewshot.data.images import Images, PictureFiles, load_images, open_picture, square_picture
+from fewshot.data.images import Images, PictureFiles, load_images
+from fewshot.data.pictures import open_picture, square_picture
 from fewshot.data.transforms import Preprocessing
 
 COLOUR = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)

@@ -8,13 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as reference
 
-from fewshot.data.transforms import (
-    Preprocessing,
-    colour_jitter,
-    evaluation_transform,
-    random_crop,
-    training_transform,
-)
+from fewshot.data.transforms import Preprocessing, colour_jitter, evaluation_transform, random_crop, training_transform
 
 PLAIN = Preprocessing(image_size=8, stored_size=10, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -5,11 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from fewshot.functional.batch_statistics import (
-    GivenStatistics,
-    OwnStatistics,
-    StoredStatistics,
-)
+from fewshot.functional.inner_loop import GivenStatistics, OwnStatistics, StoredStatistics
 
 
 @pytest.fixture(params=["torch", "timm"])

@@ -4,14 +4,8 @@ import torch
 from sklearn.neighbors import kneighbors_graph
 from sklearn.semi_supervised import LabelSpreading
 
-from fewshot.functional.graph import (
-    cosine_affinities,
-    nearest,
-    propagated,
-    symmetrically_normalized,
-    without_diagonal,
-)
-from fewshot.functional.prototypes import normalized, squared_distances
+from fewshot.functional.features import normalized, squared_distances
+from fewshot.functional.graph import cosine_affinities, nearest, propagated, symmetrically_normalized, without_diagonal
 
 
 def draw(*shape: int) -> torch.Tensor:

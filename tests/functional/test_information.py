@@ -2,8 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewshot.functional.adam import adam_descent
-from fewshot.functional.euclidean import euclidean_logits, euclidean_weight_gradient
+from fewshot.functional.euclidean import adam_descent, euclidean_logits, euclidean_weight_gradient
 from fewshot.functional.information import (
     class_softmax,
     information_gradient,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from fewshot.functional.ridge import ridge_weights, with_ones
+from fewshot.functional.solvers import ridge_weights, with_ones
 
 
 @pytest.mark.parametrize("n_support", [4, 6, 9])

@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import minimize
 from sklearn.svm import LinearSVC
 
-from fewshot.functional.svm import crammer_singer_dual
+from fewshot.functional.solvers import crammer_singer_dual
 
 
 def problem(n_tasks: int, n_way: int, n_shot: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

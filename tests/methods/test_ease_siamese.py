@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.functional.spectral import principal_coordinates
+from fewshot.functional.graph import principal_coordinates
 from fewshot.methods import EaseSiamese
 
 N_WAY, N_SHOT, N_QUERY = 3, 2, 5

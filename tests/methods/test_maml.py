@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot import FewShotModule
-from fewshot.backbones import create_backbone
-from fewshot.backbones.config import BackboneConfig
+from fewshot.backbones import BackboneConfig, create_backbone
 from fewshot.episode import Episode
 from fewshot.methods import ANIL, MAML
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot.interop import sib_from_original
+from fewshot.interop.original import sib_from_original
 
 ORACLES = sorted((Path(__file__).parent.parent / "oracles").glob("sib_*.npz"))
 ORIGINAL_NAMES = {"scale": "scale_cls", "bias": "bias", "initializer.weight": "wnLayerFavg.weight"} | {

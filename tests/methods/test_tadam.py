@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot import Episode, FewShotModule
-from fewshot.backbones import create_backbone, resnet12
-from fewshot.backbones.config import BackboneConfig
-from fewshot.functional.prototypes import class_means
+from fewshot.backbones import BackboneConfig, create_backbone, resnet12
+from fewshot.functional.features import class_means
 from fewshot.methods import TADAM, ProtoNet
 
 N_TASKS, N_WAY, N_SHOT, N_QUERY = 3, 3, 2, 4

@@ -1,0 +1,136 @@
+"""What came of classifying a folder of pictures: everything that a table or a report of it is made of."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Queries with their classes, before refinement and after, beside the support that they were compared with.
+
+    Letters: N classes, S support pictures, Q queries, D feature size.
+
+    Attributes:
+        class_names: N names, in the order of the columns.
+        support: S files.
+        support_labels: [S] int64 in 0..N-1.
+        query: Q files.
+        query_names: Q names as a table shows them: the path below the query folder, with forward slashes.
+        support_features: [S, D] float32.
+        query_features: [Q, D] float32.
+        before: [Q, N] probabilities before refinement, rows sum to one.
+        probabilities: [Q, N] probabilities after refinement, calibrated.
+        novelty: [Q], how unlike every class a query is, larger is more so; None where that was not asked.
+        novelty_threshold: queries above it are flagged as none of the classes; None where that was not asked.
+        skipped: pictures that could not be read, with the reason.
+        settings: what was run, by name: backbone, method, checkpoint, temperature, chunk, versions; plain text.
+    """
+
+    class_names: tuple[str, ...]
+    support: tuple[Path, ...]
+    support_labels: np.ndarray
+    query: tuple[Path, ...]
+    query_names: tuple[str, ...]
+    support_features: np.ndarray
+    query_features: np.ndarray
+    before: np.ndarray
+    probabilities: np.ndarray
+    novelty: np.ndarray | None = None
+    novelty_threshold: float | None = None
+    skipped: tuple[tuple[Path, str], ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """[Q] int64, the most probable class of each query."""
+        return self.probabilities.argmax(1)
+
+    @cached_property
+    def predicted_before(self) -> np.ndarray:
+        """[Q] int64, the same before refinement."""
+        return self.before.argmax(1)
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """[Q], the probability of the most probable class less that of the next."""
+        best = np.sort(self.probabilities, axis=1)[:, ::-1]
+        return best[:, 0] - (best[:, 1] if best.shape[1] > 1 else 0.0)
+
+    @cached_property
+    def flagged(self) -> np.ndarray:
+        """[Q] bool, which queries are unlike every class; all False where that was not asked."""
+        if self.novelty is None or self.novelty_threshold is None:
+            return np.zeros(len(self.query), dtype=bool)
+        return self.novelty > self.novelty_threshold
+
+
+def write_predictions(file: Path, classified: Classified) -> None:
+    """One line for each query: path, predicted class, probability, margin, class before refinement, whether it is
+    flagged as none of the classes, and for every class its probability after and before refinement.
+
+    A name that is no Unicode text, as of a file that was named in another encoding, has escapes in it.
+    """
+    names, best = classified.class_names, classified.probabilities.max(1)
+    asked = classified.novelty is not None
+    header = ["path", "predicted", "probability", "margin", "predicted_before"]
+    header += ["novelty", "none_of_these"] if asked else []
+    header += [f"probability {name}" for name in names] + [f"before {name}" for name in names]
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
+        table = csv.writer(opened)
+        table.writerow(header)
+        for row, path in enumerate(classified.query_names):
+            cells: list[Any] = [path, names[classified.predicted[row]], f"{best[row]:.6f}"]
+            cells += [f"{classified.margins[row]:.6f}", names[classified.predicted_before[row]]]
+            if classified.novelty is not None:
+                cells += [f"{classified.novelty[row]:.6f}", str(bool(classified.flagged[row])).lower()]
+            cells += [f"{value:.6f}" for value in (*classified.probabilities[row], *classified.before[row])]
+            table.writerow(cells)
+
+
+def run_record(classified: Classified) -> dict[str, Any]:
+    """What was run, for a JSON file."""
+    return {
+        "settings": dict(classified.settings),
+        "classes": list(classified.class_names),
+        "n_support": len(classified.support),
+        "n_query": len(classified.query),
+        "n_changed": int((classified.predicted != classified.predicted_before).sum()),
+        "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
+        "skipped": [{"picture": str(path), "reason": reason} for path, reason in classified.skipped],
+    }
+
+
+def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
+    """Lines that say what was found."""
+    changed = int((classified.predicted != classified.predicted_before).sum())
+    lines = [
+        f"{len(classified.query)} pictures classified after {len(classified.support)} labelled ones of "
+        f"{len(classified.class_names)} classes; {changed} changed class through refinement"
+    ]
+    if classified.novelty is not None:
+        lines.append(f"{int(classified.flagged.sum())} flagged as none of these")
+    lines += [f"skipped: {reason}" for _, reason in classified.skipped]
+    if labels_in_folders:
+        lines.append(accuracy_line(classified))
+    return lines
+
+
+def accuracy_line(classified: Classified) -> str:
+    """Accuracy by the names of the queries' folders, before refinement and after."""
+    numbers = {name: number for number, name in enumerate(classified.class_names)}
+    labels = np.array([numbers.get(name.split("/")[0], -1) for name in classified.query_names])
+    known = labels >= 0
+    if not known.any():
+        return "accuracy: no query of a known class could be read"
+    right = [100 * (p[known] == labels[known]).mean() for p in (classified.predicted_before, classified.predicted)]
+    return (
+        f"accuracy on {known.sum()} queries of known class: {right[0]:.2f} % before refinement, {right[1]:.2f} % after"
+    )

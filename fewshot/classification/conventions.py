@@ -1,0 +1,143 @@
+"""Labels and rows of features as people and scikit-learn hand them over: what is accepted, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def not_fitted(message: str) -> Exception:
+    """Its error for a classifier that is not fitted; without it a ValueError."""
+    try:
+        from sklearn.exceptions import NotFittedError
+    except ImportError:
+        return ValueError(message)
+    return NotFittedError(message)
+
+
+def conversion_warning() -> type[Warning]:
+    """Its kind of warning for a column of labels; without it UserWarning."""
+    try:
+        from sklearn.exceptions import DataConversionWarning
+    except ImportError:
+        return UserWarning
+    return DataConversionWarning
+
+
+def classifier_tags() -> Any:
+    """What it asks a classifier about itself, which nothing else does."""
+    from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+    return Tags(
+        estimator_type="classifier",
+        target_tags=TargetTags(required=True),
+        classifier_tags=ClassifierTags(),
+        input_tags=InputTags(),
+    )
+
+
+def labels_of(y: Any, expected: int | None) -> list[Hashable]:
+    """Labels as a list of plain values; ValueError where they are none or not as many as the rows."""
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None; give a label, -1 or None for each row")
+    if isinstance(y, Tensor):
+        y = y.detach().cpu().numpy()
+    if hasattr(y, "__array__"):
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected", conversion_warning(), stacklevel=3
+            )
+            y = y.ravel()
+        if y.ndim != 1:
+            raise ValueError(f"y has shape {list(y.shape)}; give one label for each row")
+        if y.dtype.kind == "f":
+            if not np.isfinite(y).all():
+                raise ValueError("y contains NaN or infinity; an unlabelled row has the label -1 or None")
+            if (y != np.round(y)).any():
+                raise ValueError("Unknown label type: continuous numbers; labels are classes, not amounts")
+        if y.dtype.kind == "c":
+            raise ValueError("Complex data not supported as labels")
+    labels = [label.item() if isinstance(label, np.generic) else label for label in y]
+    if any(isinstance(label, float) and label != label for label in labels):
+        raise ValueError("y contains NaN; an unlabelled row has the label -1 or None")
+    if expected is not None and len(labels) != expected:
+        raise ValueError(f"inconsistent numbers: {expected} rows but {len(labels)} labels; give one for each row")
+    return labels
+
+
+def is_unlabelled(label: Hashable) -> bool:
+    """Whether a label says that there is none: None, or the number -1."""
+    return label is None or (isinstance(label, (int, float)) and not isinstance(label, bool) and label == -1)
+
+
+def sorted_classes(labels: Sequence[Hashable]) -> list[Hashable]:
+    """Each label once, sorted; in the order of their first occurrence where they cannot be compared."""
+    distinct = list(dict.fromkeys(labels))
+    try:
+        return sorted(distinct)  # type: ignore[type-var]
+    except TypeError:
+        return distinct
+
+
+def label_array(classes: Sequence[Hashable]) -> np.ndarray:
+    """[N], of numbers or text where all are, else of objects."""
+    kinds = {type(label) for label in classes}
+    if kinds in ({bool}, {int}, {float}, {str}):
+        return np.array(classes)
+    found = np.empty(len(classes), dtype=object)
+    found[:] = classes
+    return found
+
+
+def check_rows(given: Any, n_features: int | None, *, fitting: bool, y: Any = None) -> Tensor:
+    """Features [n, D], float32.
+
+    Args:
+        given: a numpy array or tensor [n, D], or nested lists.
+        n_features: D that the classifier was fitted with; None takes any.
+        fitting: whether `fit` asks, for which one row is too few.
+        y: labels, to tell rows that were forgotten from labels that were.
+
+    Raises:
+        ValueError: no matrix, no rows or columns, values that are not finite, or another D.
+        TypeError: a sparse matrix.
+    """
+    if hasattr(given, "toarray"):
+        raise TypeError("Sparse data was passed, but dense data is required; use .toarray() to make it dense")
+    if isinstance(given, Tensor):
+        given = given.detach().cpu().numpy()
+    rows = np.asarray(given)
+    if rows.dtype.kind == "c":
+        raise ValueError("Complex data not supported: features are real numbers")
+    if rows.dtype.kind not in "biuf":
+        try:
+            rows = rows.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"features are numbers, but found {rows.dtype} ({error}); give backbone=... to classify pictures; "
+                "argument must be a string or a number"
+            ) from error
+    if rows.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {rows.ndim}D array of shape {list(rows.shape)}: one row of features for each "
+            "picture. Reshape your data, or give backbone=... to classify pictures"
+        )
+    if not len(rows):
+        raise ValueError(f"Found array with 0 sample(s) (shape={rows.shape}) while a minimum of 1 is required.")
+    if not rows.shape[1]:
+        raise ValueError(f"0 feature(s) (shape={rows.shape}) while a minimum of 1 is required.")
+    if fitting and len(rows) < 2 and y is not None:
+        raise ValueError(f"n_samples=1 (shape={rows.shape}): one row; give labelled rows of two classes or more")
+    if not np.isfinite(rows).all():
+        raise ValueError("Input X contains NaN or infinity; features are finite numbers")
+    if n_features is not None and rows.shape[1] != n_features:
+        raise ValueError(
+            f"X has {rows.shape[1]} features, but FewShotClassifier is expecting {n_features} features as input"
+        )
+    return torch.from_numpy(np.array(rows, dtype=np.float32))

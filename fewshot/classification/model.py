@@ -1,0 +1,155 @@
+"""What a FewShotClassifier classifies with, by the options that say so: an encoder, a method, a temperature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+import fewshot.methods
+from fewshot.backbones import BackboneConfig
+from fewshot.classification.encoder import PictureEncoder, encoder_of_backbone
+from fewshot.data.transforms import Preprocessing
+from fewshot.methods import PTMAP, Method
+from fewshot.training.few_shot_module import FewShotModule
+from fewshot.training.saved_model import load_trained
+
+
+class LoadedModel(NamedTuple):
+    """A method, and what turns pictures into its features."""
+
+    encoder: PictureEncoder | None
+    """None where rows are features already."""
+    method: Method
+    """In evaluation mode."""
+    module: FewShotModule | None = None
+    """The checkpoint's, whose backbone the encoder has; its method may be another. None without a checkpoint."""
+    temperature: float | None = None
+    """Fitted for this method on validation episodes; None where it was not."""
+
+    def placed(self, device: torch.device, batch_size: int) -> LoadedModel:
+        """The same on a device, encoding so many pictures at a time; what is there already is left as it is."""
+        self.method.to(device)
+        encoder = self.encoder
+        if encoder is None or (encoder.device, encoder.batch_size) == (device, batch_size):
+            return self
+        moved = PictureEncoder(encoder.backbone, encoder.preprocessing, device=device, batch_size=batch_size)
+        return self._replace(encoder=moved)
+
+
+def loaded_model(
+    backbone: str | nn.Module | None,
+    method: str | Method | None,
+    *,
+    checkpoint: str | None,
+    packages: Sequence[str],
+    weights: str | None,
+    preprocessing: Preprocessing | None,
+    image_size: int | None,
+) -> LoadedModel:
+    """The model that these options of FewShotClassifier name, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such checkpoint or weights.
+        ValueError: options that do not go together, or a model that cannot be built.
+    """
+    if checkpoint is not None:
+        own = {"backbone": backbone, "weights": weights, "image_size": image_size, "preprocessing": preprocessing}
+        if given := [name for name, value in own.items() if value is not None]:
+            raise ValueError(f"checkpoint and {given[0]} given; a checkpoint brings its own: leave one out")
+        module, pictures, _ = load_trained(checkpoint, packages)
+        encoder = PictureEncoder(module.backbone, pictures)
+        if method is None:
+            return LoadedModel(encoder, module.method.eval(), module, module.temperature)
+        return LoadedModel(encoder, untrained_method(method).eval(), module)
+    if backbone is None:
+        return LoadedModel(None, untrained_method(method).eval())
+    if isinstance(backbone, str):
+        encoder = encoder_of_backbone(backbone, weights=weights, image_size=image_size)
+    elif preprocessing is None or not hasattr(backbone, "num_features"):
+        raise ValueError("a network of your own needs preprocessing=Preprocessing(...) and num_features, D")
+    else:
+        encoder = PictureEncoder(backbone, preprocessing)
+    return LoadedModel(encoder, untrained_method(method).eval())
+
+
+def whole_module(model: LoadedModel, backbone: str | nn.Module | None, temperature: float) -> FewShotModule | None:
+    """Backbone and method as one module, for a file; None where rows are features.
+
+    Args:
+        model: which.
+        backbone: that of the classifier's options.
+        temperature: what probabilities are to be divided by, where the checkpoint does not say.
+
+    Raises:
+        ValueError: a network of a person's own, which has no name to be built by.
+    """
+    encoder = model.encoder
+    if encoder is None:
+        return None
+    if model.module is not None and model.module.method is model.method:
+        return model.module
+    name = backbone if model.module is None else model.module.backbone_config.name
+    if not isinstance(name, str):
+        raise ValueError("a network of your own cannot be saved by name; take a timm name or a checkpoint")
+    size, channels = encoder.preprocessing.image_size, encoder.preprocessing.channels
+    module = FewShotModule(model.method, BackboneConfig(name=name, in_chans=channels, image_size=size))
+    module.backbone, module.temperature = encoder.backbone, temperature
+    return module.eval()
+
+
+PRIOR_STRENGTH = 30.0
+"""Chosen on validation classes of Tiny ImageNet among 2, 10, 30 and 100: tasks of 5 and 10 ways, 1 and 5 shots, 400 and
+800 queries, balanced and not; from 10 on it gains in all of them."""
+
+
+def untrained_method(given: str | Method | None) -> Method:
+    """The method of that name; PTMAP with class proportions estimated from the queries where there is none.
+
+    The estimate counts with PRIOR_STRENGTH queries of every class beside it: with as few as PTMAP's own default it
+    runs away on folders of hundreds of queries.
+
+    Args:
+        given: the name of a class of fewshot.methods, or a method, which is given back.
+
+    Raises:
+        ValueError: no such class, or one that needs training or options.
+    """
+    if isinstance(given, Method):
+        return given
+    if given is None:
+        return PTMAP(prior="queries", prior_strength=PRIOR_STRENGTH)
+    found = getattr(fewshot.methods, given, None)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise ValueError(f"method={given!r} is no class of fewshot.methods; {_choices()}")
+    try:
+        made = found()
+        made.build(8)
+    except Exception as error:
+        raise ValueError(f"method={given!r} cannot be made without options ({error}); give an instance") from error
+    if any(True for _ in made.parameters()) or made.needs_base is not None:
+        raise ValueError(f"method={given!r} has to be trained first; give checkpoint=..., or {_choices()}")
+    return found()
+
+
+def _choices() -> str:
+    return f"choose one of {', '.join(untrained_names())}"
+
+
+def untrained_names() -> list[str]:
+    """Names of methods that serve as they are."""
+    found = []
+    for name in fewshot.methods.__all__:
+        kind = getattr(fewshot.methods, name)
+        if isinstance(kind, type) and issubclass(kind, Method) and not inspect.isabstract(kind):
+            try:
+                made = kind()
+                made.build(8)
+            except Exception:  # needs options
+                continue
+            if made.on_features and made.needs_base is None and not any(True for _ in made.parameters()):
+                found.append(name)
+    return sorted(found)

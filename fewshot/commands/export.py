@@ -1,0 +1,83 @@
+"""python -m fewshot export: a trained model as files that other programs and other languages run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from fewshot.commands.process import quietened
+from fewshot.commands.refusals import Parser, add_packages, add_switch
+from fewshot.files import check_replaceable, full_path, written_aside
+from fewshot.interop import graphs
+from fewshot.interop.export import BACKBONE, HEAD, MANIFEST, PROGRAM, write_graphs
+from fewshot.training.saved_model import FILES, load_trained, write_model
+
+
+def parser() -> Parser:
+    """The options of export."""
+    made = Parser(
+        prog="python -m fewshot export",
+        description="Write a trained model as a folder of the Hugging Face Hub's layout, as torch.export and ONNX "
+        "graphs, and a manifest that says how to use them without this package.",
+    )
+    made.add_argument("--ckpt_path", type=str, required=True, help="A checkpoint, a run's folder, or a saved model.")
+    made.add_argument("--output", type=str, required=True, help="The folder to write; it must not be there.")
+    add_switch(made, "--overwrite", help="Replace an export that is there.")
+    made.add_argument(
+        "--formats",
+        type=list[Literal["onnx", "pt2"]],
+        default=["onnx", "pt2"],
+        help="Graphs beside the saved model: onnx (backbone and head), pt2 (the backbone by torch.export, which took "
+        "the place of TorchScript).",
+    )
+    made.add_argument(
+        "--n_way", type=int | None, default=None, help="Classes that head.onnx is for; null takes those of the run."
+    )
+    made.add_argument("--license", type=str | None, default=None, help="For the model card: mit, apache-2.0, ...")
+    made.add_argument("--results", type=str | None, default=None, help="A results.json whose figures the card shows.")
+    add_packages(made)
+    return made
+
+
+def run(arguments: list[str]) -> None:
+    """Write the folder and say what is in it.
+
+    Args:
+        arguments: those after `export`.
+
+    Raises:
+        Exception: of any kind; `fewshot.commands.refusals.refusal_of` tells those that a person can mend.
+    """
+    with quietened(training=False):
+        config = parser().parse_args(arguments)
+        if config.formats:
+            graphs.check_torch()
+        if "onnx" in config.formats:
+            graphs.check_packages()
+        results = None if config.results is None else read_results(Path(config.results).expanduser())
+        known = (*FILES, PROGRAM, BACKBONE, HEAD, MANIFEST)
+        check_replaceable(full_path(config.output), overwrite=config.overwrite, known=known)
+        trained = load_trained(config.ckpt_path, config.packages)
+        with written_aside(config.output, overwrite=config.overwrite, known=known) as folder:
+            write_model(trained.module, trained.preprocessing, folder, license=config.license, results=results)
+            manifest = write_graphs(trained, folder, config.formats, config.n_way)
+            text = json.dumps(manifest, indent=2, allow_nan=False, ensure_ascii=False)
+            (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            names = sorted(path.name for path in folder.iterdir())
+    print(f"written to {config.output}: {', '.join(names)}")
+    if reason := manifest["head"].get("left_out"):
+        print(f"no {HEAD}: {reason}")
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """What a results.json holds; ValueError where it is none."""
+    if not file.is_file():
+        raise FileNotFoundError(f"results: no file {file}")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"results: {file} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"results: {file} holds {type(found).__name__}, not what a test wrote")
+    return found

@@ -1,0 +1,92 @@
+"""The process that a command runs in: memory that is kept, noise of libraries that is not shown, what is said once."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pytorch_lightning.utilities import rank_zero_only
+
+import fewshot.data.class_datamodule
+import fewshot.data.datasets
+import fewshot.data.episodic_datamodule
+import fewshot.methods
+import fewshot.training.few_shot_module
+import fewshot.training.pretrain_module  # noqa: F401  (imported so that configs may name their classes without the path)
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+VARIABLES = (
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "GLIBC_TUNABLES",
+)
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what is freed rather than give it back to the kernel; whether that was done.
+
+    Otherwise every large activation is mapped anew and its pages are filled with zeros by the kernel: a quarter of
+    the time of pre-training Conv-4 on a CPU. The process keeps the memory of its fullest moment until it ends. Nothing
+    is done where the C library is another one, or where the environment sets the allocator up (MALLOC_... or
+    GLIBC_TUNABLES).
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in VARIABLES):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return all(mallopt(name, value) for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26)))
+
+
+# Silenced by name: what each of them says is so by design, or is upstream's to mend.
+NOISE = (
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+    (".*LeafSpec.*", FutureWarning),
+    # LightningCLI calls what jsonargparse 4.49 deprecated: https://github.com/Lightning-AI/pytorch-lightning/issues/21900
+    (r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)", DeprecationWarning),
+    # num_workers=0 is the default on purpose: https://github.com/Lightning-AI/pytorch-lightning/issues/10182
+    (".*does not have many workers.*", UserWarning),
+    # a frozen backbone is in evaluation mode: https://github.com/Lightning-AI/pytorch-lightning/issues/19820
+    (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
+    # short epochs are logged at their last step
+    (".*smaller than the logging interval.*", UserWarning),
+    # every rank has computed the same value over all ranks; averaging it would cost a digit
+    (r"(?s).*sync_dist=True.*when logging on epoch level.*", UserWarning),
+    # W&B writes into the run folder before the CSVLogger looks into it; a run that is continued has lines there, kept
+    (".*directory .* exists and is not empty.*", UserWarning),
+)
+
+
+# A checkpoint is tested in a folder of its own; where training is resumed in one, it is worth knowing.
+NOISE_BUT_IN_FIT = ((".*dirpath has changed.*", UserWarning),)
+
+
+@contextmanager
+def quietened(*, training: bool) -> Iterator[None]:
+    """Without that noise; what is worth knowing when a training is resumed stays.
+
+    Args:
+        training: whether the command trains.
+    """
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # no tips, no list of absent accelerators
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what trainer.profiler asks for
+    with warnings.catch_warnings():
+        for message, category in NOISE if training else NOISE + NOISE_BUT_IN_FIT:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Print once, whatever the number of ranks; what the terminal or file cannot take is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)

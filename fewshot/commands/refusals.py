@@ -1,0 +1,306 @@
+"""What was wrong with a command line or a config, in one line that names the key and what is accepted instead.
+
+jsonargparse nests its messages as deep as the classes are nested. Every parser here raises a `Refusal` that knows which
+parser it came from, so the innermost one can say which options, choices or classes it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import re
+import traceback
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+
+import jsonargparse
+import yaml
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+PACKAGE = Path(__file__).resolve().parent.parent
+JSONARGPARSE = Path(jsonargparse.__file__).resolve().parent
+KEY = re.compile(r'Parser key "([^"]+)"')
+CLASS = re.compile(r"Problem with given class_path '([^']+)'")
+VALUE = re.compile(r"(?:Got|Given) value: (.*)")
+NOT_AN_OPTION = (
+    re.compile(r"(?:Option|Key) '(?P<name>[^']+)' is not (?:accepted|expected)"),
+    re.compile(r"Group '(?P<group>[^']+)' does not accept (?:option|nested key) '(?P<name>[^']+)'"),
+    re.compile(r"Subcommand '[^']+' does not accept (?:option|nested key) '(?P<name>[^']+)'"),
+    re.compile(r"[Uu]nrecognized arguments: --(?P<name>[^\s=]+)"),
+)
+REQUIRED = (
+    re.compile(r"the following arguments are required: (?P<names>.+)"),
+    re.compile(r"(?:Key|Option) ['\"](?P<names>[^'\"]+)['\"] is required"),
+)
+
+
+class Refusal(argparse.ArgumentError):
+    """A parser's error, with the parser."""
+
+    def __init__(self, message: str, parser: Parser) -> None:
+        super().__init__(None, message)
+        self.parser = parser
+
+
+class Parser(LightningArgumentParser):
+    """A parser that takes no abbreviated options and raises its errors, rather than printing pages of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a Refusal."""
+        raise Refusal(message, self) from ex
+
+
+def add_switch(parser: LightningArgumentParser, name: str, *, help: str) -> None:
+    """Add an option that is off, and on by its name alone; `true` or `false` may follow."""
+    parser.add_argument(name, type=bool, nargs="?", const=True, default=False, help=help)
+
+
+def add_packages(parser: LightningArgumentParser) -> None:
+    """Add the option by which a person allows a file to name classes of packages that are not ours."""
+    parser.add_argument(
+        "--packages", type=list[str], default=[], help="Packages of your own whose classes the file may name."
+    )
+
+
+def check_configs(arguments: Sequence[str]) -> None:
+    """ValueError or FileNotFoundError where a file given by --config cannot be read as a YAML mapping."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name not in ("--config", "-c"):
+            continue
+        if not equals:
+            value = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if not value or value.lstrip().startswith("{"):
+            continue
+        path = Path(value).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"config: no file {value}")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            place_in_file = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+            problem = one_line(getattr(error, "problem", None) or error)
+            raise ValueError(f"config: {value} is not valid YAML: {problem}{place_in_file}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"config: {value} holds {type(content).__name__}, not keys with values")
+
+
+def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """One line for what a person can mend; None for a fault of the program, whose traceback is wanted.
+
+    Args:
+        error: what was raised.
+        arguments: the command line.
+    """
+    if isinstance(error, argparse.ArgumentError):
+        return parser_refusal(error, arguments)
+    if isinstance(error, OmegaConfBaseException):
+        where = str(getattr(error, "full_key", None) or "")
+        message = re.sub(r"'\.+", "'", str(error).splitlines()[0])
+        return f"{short_key(where) or 'config'}: {message}"
+    if isinstance(error, MisconfigurationException):
+        return one_line(error)
+    if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
+        return f"ckpt_path: the checkpoint does not fit the model of this config: {one_line(error)}"
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        operation = str(error).split()[0]
+        return (
+            f"trainer.deterministic: {operation} of this model has no deterministic implementation on this device; "
+            "set it to warn, or take a backbone or method that does without"
+        )
+    for link in links(error):
+        folder = last_file(link)
+        if isinstance(link, (ValueError, FileNotFoundError)):
+            if folder is not None and PACKAGE in folder.parents:
+                return one_line(link)
+            if "DataLoader worker process" in str(link):
+                return worker_refusal(str(link))
+        if folder is None or JSONARGPARSE not in folder.parents:
+            return None
+    return None
+
+
+def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
+    """What the innermost parser refused."""
+    keys: list[str] = []
+    parser: Parser | None = None
+    class_name, value, text = "", None, ""
+    for link in links(error):
+        parser = link.parser if isinstance(link, Refusal) else parser
+        if str(link) in ("", text):
+            continue
+        text = str(link)
+        if match := CLASS.match(text):
+            class_name = match[1].rsplit(".", 1)[-1]
+        if match := KEY.match(text):
+            keys.append(match[1])
+            class_name, value = "", None
+        if value is None and (match := VALUE.search(text.splitlines()[-1] if text.strip() else "")):
+            value = match[1]
+    where = ".".join(filter(None, (short_key(key) for key in keys)))
+    for pattern in NOT_AN_OPTION:
+        if match := pattern.search(text):
+            name = ".".join(filter(None, (match.groupdict().get("group"), short_key(match["name"]))))
+            return unknown_option(where, name, class_name, parser)
+    for pattern in REQUIRED:
+        if match := pattern.search(text):
+            return missing_option(where, [short_key(name) for name in match["names"].split(", ")], class_name)
+    if match := re.search(r"argument --([\w.]+): expected one argument", text):
+        return f"{option_without_value(match[1], arguments)}: expected a value"
+    if not keys:
+        return one_line(text)
+    hint = type_hint(parser, keys[-1])
+    classes = accepted_classes(hint)
+    if classes and (value is None or not value.startswith("Namespace(")):
+        return f"{where}: {class_reason(text)}; accepted: {', '.join(classes)}, or the dotted path of your own class"
+    if hint is None or value is None:
+        return f"{where}: {one_line(text)}" + (f"; expected {type_name(hint)}" if hint is not None else "")
+    return f"{where}={value}: expected {type_name(hint)}"
+
+
+def unknown_option(where: str, name: str, class_name: str, parser: Parser | None) -> str:
+    """That there is no such option, which ones resemble it, and which ones there are."""
+    names = option_names(parser)
+    group, _, last = name.rpartition(".")
+    siblings = [other.removeprefix(f"{group}.") for other in names if group and other.startswith(f"{group}.")]
+    accepted = siblings or list(dict.fromkeys(other.split(".")[0] for other in names))
+    last = last if siblings or not group or group.split(".")[0] in accepted else group.split(".")[0]
+    close = difflib.get_close_matches(last, accepted, n=3)
+    owner = group if siblings else class_name or where or "the command"
+    full = ".".join(filter(None, (where, group if siblings else "", last)))
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{full}: {owner} has no option '{last}'; {hint}Accepted: {', '.join(accepted)}"
+
+
+def missing_option(where: str, names: list[str], class_name: str) -> str:
+    """That options are required."""
+    if not where and set(names) <= {"model", "data"}:
+        return f"{' and '.join(sorted(names))} required; name a config, as in --config configs/quickstart.yaml"
+    full = ", ".join(f"{where}.{name}" if where else name for name in names)
+    return f"{full}: required{f' by {class_name}' if class_name else ''} and not given"
+
+
+def option_without_value(name: str, arguments: Sequence[str]) -> str:
+    """The option of the command line, --<name> or below it, that no value follows."""
+    for place, argument in enumerate(arguments):
+        alone = place + 1 == len(arguments) or arguments[place + 1].startswith("--")
+        if alone and "=" not in argument and (argument == f"--{name}" or argument.startswith(f"--{name}.")):
+            return argument[2:]
+    return name
+
+
+def class_reason(text: str) -> str:
+    """Why a class was refused, without the wrapping."""
+    if match := re.search(r"Expected a dot import path string: (\S+)", text):
+        return f"no class '{match[1]}' is known here"
+    lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
+    return one_line(lines[0] if lines else text).split(" Subtypes:")[0]
+
+
+def worker_refusal(text: str) -> str | None:
+    """The message of an error that torch brings back from a data loader's worker process as a traceback in text."""
+    files = re.findall(r'File "([^"]+)", line', text)
+    _, found, message = text.rpartition("\nValueError: ")
+    if not found:
+        _, found, message = text.rpartition("\nFileNotFoundError: ")
+    return one_line(message) if found and files and PACKAGE in Path(files[-1]).resolve().parents else None
+
+
+def links(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what caused it, and so on."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = cause(error)
+
+
+def cause(error: BaseException) -> BaseException | None:
+    """What caused an exception; of the alternatives of a union the one that came farthest.
+
+    jsonargparse gives as the cause of "Does not validate against any of the Union subtypes" the error of the first
+    alternative, which in its earlier versions is null's "Expected a NoneType". The others are in the frame that raised.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    alternatives = trace.tb_frame.f_locals.get("exceptions") if trace is not None and "Union" in str(error) else None
+    if isinstance(alternatives, list) and alternatives and all(isinstance(x, Exception) for x in alternatives):
+        return max(alternatives, key=lambda one: ("NoneType" not in str(one)[:40], sum(1 for _ in links(one))))
+    return error.__cause__ or error.__context__
+
+
+def last_file(error: BaseException) -> Path | None:
+    """The file that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).resolve() if frames else None
+
+
+def one_line(message: Any) -> str:
+    """A message without line breaks."""
+    return " ".join(str(message).split())
+
+
+def short_key(key: str) -> str:
+    """A key as it is written on the command line: without the command, class_path and init_args."""
+    parts = [part for part in key.split(".") if part not in ("init_args", "dict_kwargs", "")]
+    return ".".join(parts[1:] if parts[:1] and parts[0] in ("fit", "validate", "test", "predict") else parts)
+
+
+def option_names(parser: Parser | None) -> list[str]:
+    """The options of a parser, in its order."""
+    if parser is None:
+        return []
+    dests = [action.dest for action in parser._actions if action.option_strings]
+    return [dest for dest in dests if dest != "help" and not dest.startswith("print_") and not dest.endswith(".help")]
+
+
+def type_hint(parser: Parser | None, key: str) -> Any:
+    """The type that a parser's option was declared with, if it tells."""
+    for action in parser._actions if parser is not None else ():
+        if action.dest in (key, short_key(key)):
+            return getattr(action, "_typehint", None)
+    return None
+
+
+def accepted_classes(hint: Any) -> list[str]:
+    """Names of the concrete classes that a type hint admits, as far as they are imported."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return [name for part in get_args(hint) for name in accepted_classes(part)]
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Callable):  # type: ignore[arg-type]
+        return accepted_classes(get_args(hint)[-1]) if get_args(hint) else []
+    if not inspect.isclass(hint) or hint.__module__ in ("builtins", "typing", "collections.abc"):
+        return []
+    found: dict[str, None] = {}
+    waiting = [hint]
+    while waiting:
+        candidate = waiting.pop(0)
+        waiting.extend(candidate.__subclasses__())
+        public = not candidate.__name__.startswith("_") and "._" not in candidate.__module__
+        if public and not inspect.isabstract(candidate) and (candidate is not hint or not hint.__subclasses__()):
+            found[candidate.__name__] = None
+    return list(found)
+
+
+def type_name(hint: Any) -> str:
+    """A type in the words of a config."""
+    if hint in (None, type(None)):
+        return "null"
+    if hint is bool:
+        return "true or false"
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(type_name(part) for part in get_args(hint))
+    return hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint).replace("typing.", "")

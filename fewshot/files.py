@@ -1,0 +1,192 @@
+"""Files and folders that are there whole or not at all, and where the files of a run lie. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def written_aside(folder: str | os.PathLike[str], *, overwrite: bool, known: Collection[str]) -> Iterator[Path]:
+    """An empty folder to write into, which becomes `folder` when this ends, and goes where it ends by an exception.
+
+    Args:
+        folder: where the result goes; made with its parents. `~` and environment variables are filled in.
+        overwrite: whether a folder that is there may be replaced; an empty one may always.
+        known: names of the files that may be written; a folder that holds anything else is never replaced.
+
+    Raises:
+        ValueError: the folder is there and may not be replaced, is a file, cannot be made, or the disk is full.
+    """
+    target = full_path(folder)
+    check_replaceable(target, overwrite=overwrite, known=known)
+    aside = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside.mkdir()
+    except OSError as error:
+        raise ValueError(f"{target} cannot be made: {error.strerror}; name another folder") from error
+    try:
+        yield aside
+        _rename(aside, target)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise ValueError(f"{target} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_replaceable(target: Path, *, overwrite: bool, known: Collection[str]) -> None:
+    """Raise ValueError where `written_aside` would; arguments as there, but for a path that is resolved."""
+    check_place(target)
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ValueError(f"{target} is a file; name a folder")
+    found = sorted(os.listdir(target))
+    if found and not overwrite:
+        raise ValueError(f"{target} is there already; name another folder, or allow overwriting it (overwrite)")
+    others = [name for name in found if name not in known]
+    if others:
+        named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise ValueError(
+            f"{target} is not overwritten: it holds {named}, which nothing here wrote; name another folder"
+        )
+
+
+def check_place(target: Path) -> None:
+    """Raise ValueError where nothing could be written at this path, which is resolved."""
+    above = next((place for place in target.parents if os.path.lexists(place)), target)  # the root has none
+    if not above.is_dir():
+        raise ValueError(f"{target} cannot be made: {above} is a file; name another folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"{target} cannot be made: nothing may be written into {above}; name another folder")
+
+
+def full_path(given: str | os.PathLike[str]) -> Path:
+    """The path, absolute, with `~` and environment variables filled in and links followed."""
+    return Path(os.path.expandvars(os.path.expanduser(os.fspath(given)))).resolve()
+
+
+def _rename(aside: Path, target: Path) -> None:
+    """Put the folder in the place of the other, which comes back where that fails."""
+    if not target.exists():
+        aside.rename(target)
+        return
+    old = aside.with_suffix(".old")
+    target.rename(old)
+    try:
+        aside.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+PACKAGES = (
+    *("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "jsonargparse", "omegaconf"),
+    *("safetensors", "numpy", "pillow", "wandb"),
+)
+
+
+def relative(path: str) -> str:
+    """The path as seen from the working directory, where it lies below it."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write beside the target and rename, so that a half-written file is never seen under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
+    # a name that is no Unicode text, as of a file named in another encoding, becomes an escape of JSON
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    os.replace(partial, path)
+
+
+def plain(value: Any) -> Any:
+    """The value with null where a number is not finite, such as the interval of a single episode: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+UNFINISHED = "unfinished"
+"""The file that stands in a run folder from the start of `fit` until everything the command asked for is done."""
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """What a run can be continued from, the oldest first: last.ckpt, and what Lightning saves where SLURM requeues."""
+    found = [path for path in (folder / LAST, *folder.glob("hpc_ckpt_*.ckpt")) if path.is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def run_versions(experiment: Path) -> list[tuple[int, Path]]:
+    """Number and folder of every version of an experiment."""
+    found = [(re.fullmatch(r"version_(\d+)", folder.name), folder) for folder in experiment.glob("version_*")]
+    return [(int(match[1]), folder) for match, folder in found if match]
+
+
+logger = logging.getLogger(__name__)
+_BEST = Path("checkpoints") / "best.ckpt"
+
+
+def resolve_weights(path: str | os.PathLike[str]) -> Path:
+    """The weight file that `path` stands for.
+
+    A file stands for itself. A run's folder (`runs/<experiment>/version_3`) stands for its checkpoints/best.ckpt, an
+    experiment's folder (`runs/<experiment>`) for that of its newest version which has one, and a downloaded
+    model's folder for its model.safetensors. `~` and environment variables are expanded.
+
+    Raises:
+        FileNotFoundError: nothing is there; says where it looked.
+    """
+    asked = Path(os.path.expandvars(os.path.expanduser(os.fspath(path))))
+    if asked.is_file():
+        return asked
+    looked = [asked]
+    if asked.is_dir():
+        numbered = [(re.fullmatch(r"version_(\d+)", folder.name), folder) for folder in asked.iterdir()]
+        versions = [folder for _, folder in sorted((int(match[1]), folder) for match, folder in numbered if match)]
+        looked = [asked / _BEST, asked / "best.ckpt", asked / "model.safetensors"]
+        looked += [folder / _BEST for folder in reversed(versions)] or [asked / "version_*" / _BEST]
+        for candidate in looked:
+            if candidate.is_file():
+                logger.info("weights %s: using %s", path, candidate)
+                return candidate
+    raise FileNotFoundError(
+        f"weights '{os.fspath(path)}' not found; looked for {', '.join(map(str, looked))}. If a pre-training run is "
+        "to write them, run its config first (python -m fewshot fit --config <the pre-training config>)"
+    )

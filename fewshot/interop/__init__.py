@@ -1,0 +1,1 @@
+"""Models that other programs read (ONNX, torch.export) or wrote (the original SIB program)."""

@@ -1,0 +1,253 @@
+"""How an object was constructed, as class_path and init_args: what checkpoints hold instead of pickled objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import math
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+class Recorded:
+    """Base of classes that remember the arguments they were constructed with.
+
+    A checkpoint of a module that was built in Python then holds plain values, exactly as one that was built from a
+    YAML file does, and is loaded without unpickling anything.
+    """
+
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        instance = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        bound = signature.bind_partial(instance, *args, **kwargs)
+        # straight into __dict__: nn.Module refuses submodules before its own __init__ has run
+        instance.__dict__["_arguments"] = dict(list(bound.arguments.items())[1:])
+        return instance
+
+
+def construction(value: Any, name: str = "value") -> Any:
+    """Plain data (None, numbers, strings, lists, dicts) from which jsonargparse constructs `value` again.
+
+    Args:
+        value: plain data, a `Recorded` object, a dataclass, a class, or a functools.partial of a class or function.
+        name: what to call the value in an error.
+
+    Raises:
+        ValueError: for anything else, naming it and what could be given instead.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [construction(item, name) for item in value]
+    if isinstance(value, dict):
+        return {key: construction(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, Recorded):
+        arguments = {key: construction(item, f"{name}.{key}") for key, item in value._arguments.items()}
+        return {"class_path": import_path(type(value)), "init_args": arguments}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: construction(getattr(value, field.name), f"{name}.{field.name}") for field in fields}
+    if isinstance(value, functools.partial) and (not value.args or isinstance(value.args[-1], type)):
+        # a person writes partial(the class, keywords), jsonargparse partial(its own functions, the class, keywords)
+        target = value.args[-1] if value.args else value.func
+        arguments = {key: construction(item, f"{name}.{key}") for key, item in value.keywords.items()}
+        return {"class_path": import_path(target), "init_args": arguments}
+    if isinstance(value, type):
+        return {"class_path": import_path(value)}
+    raise ValueError(
+        f"{name}={value!r} cannot be written into a checkpoint; give a class, a functools.partial of a class with "
+        "keyword arguments, or an object whose class derives from fewshot.methods.construction.Recorded"
+    )
+
+
+def constructed(
+    value: Any,
+    hint: Any = Any,
+    *,
+    packages: Sequence[str],
+    name: str = "value",
+    given: Mapping[str, Any] | None = None,
+) -> Any:
+    """What `construction` described, made again, by classes of the given packages and no others.
+
+    This is the only way from a file to an object. Every name in the description is looked at before anything is
+    imported, and nothing is imported but the classes that a `class_path` names: what comes from elsewhere chooses no
+    code.
+
+    Args:
+        value: plain data as `construction` gives it.
+        hint: the type that the result is to have; Any takes all.
+        packages: top-level packages whose classes may be named.
+        name: what to call the value in an error.
+        given: arguments of the outermost class that are made already and hold in place of described ones.
+
+    Raises:
+        ValueError: a class of another package, one that does not exist or is of another kind, arguments that it does
+            not take, that are missing or have another type.
+    """
+    check_names(value, packages, name)
+    return _constructed(value, hint, packages, name, given or {})
+
+
+def constructed_partial(value: Any, kind: type, *, packages: Sequence[str], name: str = "value") -> Any:
+    """A functools.partial that `construction` described, of a class and plain keyword arguments.
+
+    Args:
+        value: plain data as `construction` gives it; None and a class without arguments too.
+        kind: the class that the described one is derived from.
+        packages: packages whose classes may be named, as dotted paths of any depth.
+        name: what to call the value in an error.
+
+    Raises:
+        ValueError: a class of another package or kind, or arguments that are no plain values.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not set(value) <= {"class_path", "init_args"} or "class_path" not in value:
+        raise ValueError(f"{name}={value!r} does not have the keys class_path and init_args")
+    path, arguments = value["class_path"], value.get("init_args") or {}
+    check_name(path, packages, name)
+    if not isinstance(arguments, Mapping) or not all(_is_plain(item) for item in arguments.values()):
+        raise ValueError(f"{name}: the arguments of {path} are not plain values; give {name}=... yourself")
+    found = _imported(path, name)
+    if not issubclass(found, kind):
+        raise ValueError(f"{name}: {path} is no {kind.__name__}")
+    return functools.partial(found, **arguments)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, text, truth value or null, or a list of them."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def check_names(value: Any, packages: Sequence[str], name: str = "value") -> None:
+    """ValueError where a description names a class, however deep, that is no dotted path into one of the packages."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            check_name(value["class_path"], packages, name)
+        for key, item in value.items():
+            check_names(item, packages, name if key == "init_args" else f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            check_names(item, packages, name)
+
+
+def _constructed(value: Any, hint: Any, packages: Sequence[str], name: str, given: Mapping[str, Any]) -> Any:
+    kinds = [kind for kind in _alternatives(hint) if isinstance(kind, type)]
+    if isinstance(value, Mapping) and "class_path" in value:
+        if set(value) != {"class_path", "init_args"} or not isinstance(value["init_args"], Mapping):
+            raise ValueError(f"{name} has the keys {', '.join(map(str, value))}; expected class_path and init_args")
+        target = _imported(value["class_path"], name)
+        if kinds and not issubclass(target, tuple(kinds)):
+            raise ValueError(f"{name}: {value['class_path']} is no {' or '.join(kind.__name__ for kind in kinds)}")
+        return _called(target, value["init_args"], packages, name, given)
+    records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    if isinstance(value, Mapping) and records:
+        return _called(records[0], value, packages, name, given)
+    if isinstance(value, Mapping) and dict in (get_origin(kind) or kind for kind in _alternatives(hint)):
+        return {key: _constructed(item, Any, packages, f"{name}.{key}", {}) for key, item in value.items()}
+    if not _fits(value, hint):
+        raise ValueError(f"{name}={value!r} is not of the type {_type_name(hint)}")
+    sequence = next((get_origin(kind) or kind for kind in _alternatives(hint)), None)
+    return tuple(value) if isinstance(value, list) and sequence is tuple else value
+
+
+def _called(
+    target: type, arguments: Mapping[str, Any], packages: Sequence[str], name: str, given: Mapping[str, Any]
+) -> Any:
+    """The class called with plain arguments and those given; ValueError where it does not take them."""
+    arguments = {key: item for key, item in arguments.items() if key not in given}
+    constructor: Any = target.__init__  # type: ignore[misc]
+    parameters, hints = dict(list(inspect.signature(constructor).parameters.items())[1:]), get_type_hints(constructor)
+    unknown = [str(key) for key in (*arguments, *given) if key not in parameters]
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and key not in arguments
+        and key not in given
+    ]
+    faults = [f"has no option '{key}'" for key in unknown] + [f"needs '{key}'" for key in missing]
+    if faults:
+        raise ValueError(f"{name}: {target.__name__} {'; '.join(faults)}")
+    return target(
+        **{
+            key: _constructed(item, hints.get(key, Any), packages, f"{name}.{key}", {})
+            for key, item in arguments.items()
+        },
+        **given,
+    )
+
+
+def check_name(path: Any, packages: Sequence[str], name: str) -> None:
+    """ValueError where this is no dotted path into one of the packages."""
+    if not isinstance(path, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
+        raise ValueError(f"{name}: class_path is {path!r}; expected the dotted path of a class")
+    if not any(path.startswith(f"{package}.") for package in packages):
+        raise ValueError(
+            f"{name} asks for {path}, and only classes of {', '.join(packages)} are imported; if you trust it, allow "
+            f"'{path.split('.')[0]}' (packages)"
+        )
+
+
+def _imported(path: str, name: str) -> type:
+    """The class of a dotted path that was looked at; it is not reached through what its module imports."""
+    module, _, last = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), last, None)
+    except ImportError as error:
+        raise ValueError(f"{name}: {path} cannot be imported ({error}); another version wrote it?") from error
+    if not isinstance(found, type) or import_path(found) != path:
+        raise ValueError(f"{name}: there is no class {path} here; another version wrote it?")
+    return found
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself; none for Any."""
+    if hint is Any or hint is inspect.Parameter.empty:
+        return ()
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether plain data is of a type; numbers are finite, and an int is a float too."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if hint is Any:
+        return value is None or isinstance(value, (bool, int, float, str, list, tuple, Mapping))
+    for kind in _alternatives(hint):
+        origin = get_origin(kind) or kind
+        if origin is Literal:
+            if any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
+                return True
+        elif origin is float:
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return True
+        elif origin in (list, tuple):
+            inner = next(iter(get_args(kind)), Any)
+            if isinstance(value, (list, tuple)) and all(_fits(item, inner) for item in value):
+                return True
+        elif origin in (None, type(None)):
+            if value is None:
+                return True
+        elif isinstance(origin, type) and isinstance(value, origin) and (origin is bool or not isinstance(value, bool)):
+            return True
+    return False
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def import_path(target: Any) -> str:
+    """Dotted path under which a class or function is imported."""
+    return f"{target.__module__}.{target.__qualname__}"

@@ -1,0 +1,218 @@
+"""What a run leaves behind so that it goes on after a kill as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from fewshot.data.ranks import rank_and_world_size
+
+BATCHES_BETWEEN_AGREEMENTS = 16
+
+
+class Resumption(Callback):
+    """Saves checkpoints in the middle of an epoch and on SIGTERM, and every rank's random states in all checkpoints.
+
+    Weights, optimiser, scheduler and counters are in Lightning's checkpoints, the position within the epoch comes from
+    the loader (`fewshot.data.batches`); a run that is resumed from any of its checkpoints has the weights of one that
+    was never interrupted, bit for bit where the arithmetic is deterministic.
+
+    A checkpoint is not written in the middle of accumulated gradients, nor just before a validation: the next batch
+    that is neither comes soon. A SIGTERM is answered then too, by a checkpoint and `SIGTERMException`.
+
+    Args:
+        path: the file that is replaced each time.
+        every_n_steps: optimiser steps between two checkpoints; None for none by steps.
+        every_n_minutes: minutes between two checkpoints; None for none by time.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int | None = None, every_n_minutes: float | None = 10.0) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"checkpoint_{name}={value}; it is above 0, or null for none")
+        self.path, self.every_n_steps, self.every_n_minutes = path, every_n_steps, every_n_minutes
+        self._saved_at = (0, 0.0)
+        self._pending: dict[str, float] = {}
+        self._loaded: dict[str, Any] | None = None
+        self._terminated = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random states of all ranks, and the line of the log that is written only after this checkpoint."""
+        world = rank_and_world_size()[1]
+        states: list[Any] = [random_states()]
+        if world > 1:
+            states = [None] * world
+            torch.distributed.all_gather_object(states, random_states())
+        return {"random_states": states, "pending": dict(self._pending)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep them until training starts: what happens before draws random numbers too."""
+        self._loaded = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the random states, write the line that was pending, and listen for SIGTERM."""
+        self._saved_at = (trainer.global_step, time.monotonic())
+        self._listen()
+        loaded, self._loaded = self._loaded, None
+        if loaded is None:
+            return
+        rank, world = rank_and_world_size()
+        if len(loaded["random_states"]) == world:
+            restore_random_states(loaded["random_states"][rank])
+        if loaded["pending"]:
+            values = dict(loaded["pending"])
+            step = int(values.pop("step"))
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop, where a SIGTERM came; what the epoch before left behind has just been saved."""
+        if self._agreed(trainer, self._terminated):
+            raise SIGTERMException
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, where it is time to; and stop, where a SIGTERM came."""
+        stop, due = self._stop_or_save(trainer, batch_idx)
+        if not (stop or due) or _accumulating(trainer) or _validation_follows(trainer, batch_idx):
+            return
+        self._pending = pending_line(trainer)
+        trainer.save_checkpoint(self.path)
+        self._pending = {}
+        self._saved_at = (trainer.global_step, time.monotonic())
+        if stop:
+            raise SIGTERMException
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the log on disk be as far as the checkpoint."""
+        for logger in trainer.loggers:
+            logger.save()
+
+    def _stop_or_save(self, trainer: Trainer, batch_idx: int) -> tuple[bool, bool]:
+        """Whether a SIGTERM came, and whether so many steps or minutes have passed: the same on all ranks.
+
+        What ranks have to agree about is asked every few batches, where there are several.
+        """
+        if getattr(trainer, "fast_dev_run", False):
+            return False, False
+        step, moment = self._saved_at
+        due = self.every_n_steps is not None and trainer.global_step - step >= self.every_n_steps
+        if trainer.world_size > 1 and batch_idx % BATCHES_BETWEEN_AGREEMENTS:
+            return False, due
+        if self.every_n_minutes is not None:
+            due = due or self._agreed(trainer, time.monotonic() - moment >= 60 * self.every_n_minutes)
+        return self._agreed(trainer, self._terminated), due
+
+    def _agreed(self, trainer: Trainer, here: bool) -> bool:
+        """Whether it is so on any rank."""
+        return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
+
+    def _listen(self) -> None:
+        """Note a SIGTERM, until training ends and Lightning restores what was there before.
+
+        Lightning's own handler sends messages between ranks from within, which do not meet those of the other ranks.
+        """
+        self._terminated = False
+
+        def note(number: int, frame: Any) -> None:
+            self._terminated = True
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)
+
+
+def random_states() -> dict[str, Any]:
+    """States of the global random generators of Python, numpy and torch, as tensors and plain values."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    states = {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Set the global random generators to what `random_states` returned."""
+    version, numbers, gauss_next = states["python"]
+    random.setstate((version, tuple(numbers), gauss_next))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def pending_line(trainer: Trainer) -> dict[str, float]:
+    """What Lightning will log for this training step after its callbacks have run; empty where it logs nothing."""
+    step, every = trainer.fit_loop.epoch_loop._batches_that_stepped, int(getattr(trainer, "log_every_n_steps", 0))
+    if not every or (step + 1) % every:
+        return {}
+    values = {name: float(value) for name, value in trainer.logged_metrics.items() if name.startswith("train/")}
+    return {**values, "epoch": trainer.current_epoch, "step": step}
+
+
+def lines_to_keep(metrics: Path, checkpoint: dict[str, Any]) -> list[dict[str, str]]:
+    """Lines of a metrics.csv that were written before the checkpoint; those after it will be written again."""
+    if not metrics.is_file():
+        return []
+    step = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+    with open(metrics, newline="", encoding="utf-8") as file:
+        lines = [line for line in csv.DictReader(file) if (line.get("step") or "").isdigit()]
+    return [{name: value for name, value in line.items() if value} for line in lines if int(line["step"]) < step]
+
+
+def continue_log(logger: CSVLogger, lines: list[dict[str, str]]) -> None:
+    """Let a logger, which begins its file anew, begin it with these lines."""
+    writer: Any = logger.experiment
+    writer.metrics = [*lines, *writer.metrics]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a kill leaves the previous one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write; a path with a protocol, such as s3://, is left to Lightning."""
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.partial")
+        try:
+            with open(aside, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise ValueError(f"cannot write the checkpoint {target} ({error}); the one before it is whole") from error
+
+
+def _accumulating(trainer: Trainer) -> bool:
+    """Whether gradients have been summed up that no step has used yet."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a validation may come before the next batch of training: at an epoch's end, or in its middle."""
+    every = trainer.val_check_batch
+    batches = batch_idx + 1 if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx + 1
+    return trainer.is_last_batch or (isinstance(every, int) and batches % every == 0)

@@ -1,0 +1,207 @@
+"""The one way from what a file says to a LightningModule: allowed classes alone, then weights that fit.
+
+A file comes from anybody. Options of training are dropped unread, names of classes are compared with the allowed
+packages before anything is imported, and the state is checked before it is taken over.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+import fewshot.methods  # noqa: F401  (so that classes are there under their public names)
+from fewshot.backbones import BackboneConfig
+from fewshot.backbones.checkpoint_file import read_checkpoint
+from fewshot.backbones.weights import state_faults
+from fewshot.files import resolve_weights
+from fewshot.methods.base import BaseClasses, StoredBaseClasses
+from fewshot.methods.construction import check_names, constructed, constructed_partial, import_path
+
+LIBRARY = "fewshot"
+TRAINING_ALONE = (
+    "optimizer",
+    "lr_scheduler",
+    "lr_interval",
+    "freeze_backbone",
+    "initial_loss_weight",
+    "label_smoothing",
+)
+"""Options of the modules that no evaluation depends on."""
+DROPPED = (*TRAINING_ALONE, "save_bad_episodes", "fresh_share")
+"""Options of the modules that are not taken from a file: of training, and of one test."""
+FACTORIES = {"optimizer": torch.optim.Optimizer, "lr_scheduler": torch.optim.lr_scheduler.LRScheduler}
+"""Options of the modules that are classes with arguments, and what they are derived from."""
+BACKBONE_KEYS = ("name", "in_chans", "image_size")
+"""What a file says of the backbone. Where its first weights came from is never read: a file chooses no network."""
+LISTED = 6
+"""Entries of a state dict that an error names."""
+Module = TypeVar("Module", bound=LightningModule)
+
+
+def module_from_description(
+    description: Any,
+    kind: type[Module],
+    *,
+    packages: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
+    training: bool = False,
+) -> Module:
+    """The module of a class_path with init_args, its weights drawn anew.
+
+    Args:
+        description: plain data.
+        kind: the class that it is to be of.
+        packages: top-level packages besides this one whose classes may be named; they are imported.
+        given: arguments that are made already and hold in place of described ones.
+        training: whether options of training alone are wanted; otherwise they are dropped unread. Of the optimiser and
+            its scheduler a file may name classes of torch.optim and of the packages, with plain values as arguments.
+
+    Raises:
+        ValueError: no such description, a class of another package, of another kind or with other arguments.
+    """
+    allowed = tuple(dict.fromkeys((LIBRARY, *packages)))
+    if not isinstance(description, Mapping) or not isinstance(description.get("init_args"), Mapping):
+        raise ValueError("model does not have the keys class_path and init_args")
+    given = dict(given or {})
+    dropped = {*given, *(FACTORIES if training else DROPPED)}
+    arguments = {key: value for key, value in description["init_args"].items() if key not in dropped}
+    check_names({**description, "init_args": arguments}, allowed, "model")
+    for key, factory in FACTORIES.items() if training else ():
+        if key in description["init_args"] and key not in given:
+            given[key] = constructed_partial(
+                description["init_args"][key], factory, packages=("torch.optim", *allowed), name=key
+            )
+    if "backbone" not in given:
+        backbone = arguments.get("backbone")
+        if not isinstance(backbone, Mapping) or set(backbone) != set(BACKBONE_KEYS):
+            raise ValueError("model.init_args.backbone does not have the keys name, in_chans and image_size")
+        arguments["backbone"] = {key: backbone[key] for key in BACKBONE_KEYS}
+        constructed(arguments["backbone"], BackboneConfig, packages=allowed, name="model.init_args.backbone")
+    described = {"class_path": description.get("class_path"), "init_args": arguments}
+    module = constructed(described, kind, packages=allowed, name="model", given=given)
+    assert isinstance(module, kind)
+    return module
+
+
+def module_from_checkpoint(
+    content: Mapping[str, Any],
+    file: Path,
+    kind: type[Module],
+    *,
+    packages: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
+    training: bool = False,
+) -> Module:
+    """The module of a checkpoint with its weights, on the CPU; arguments as of `module_from_description`.
+
+    Args:
+        content: what the checkpoint holds, tensors and plain containers.
+        file: what errors call it.
+        kind: FewShotModule or PretrainModule, or a class derived from one.
+        packages: as there.
+        given: as there.
+        training: as there.
+
+    Raises:
+        ValueError: it is of something else, names classes of other packages, or its weights do not fit.
+    """
+    options = content.get("hyper_parameters")
+    if not isinstance(options, Mapping) or not isinstance(content.get("state_dict"), Mapping):
+        raise ValueError(f"{file} is no checkpoint of {kind.__name__}: it holds no options with weights")
+    arguments = {str(key): value for key, value in options.items() if not str(key).startswith("_")}
+    backbone = arguments.get("backbone")
+    if isinstance(backbone, Mapping):
+        arguments["backbone"] = {key: backbone.get(key, getattr(BackboneConfig(), key)) for key in BACKBONE_KEYS}
+    path = options.get("_class_path", import_path(kind))
+    own = (import_path(kind).split(".")[0],) if path == import_path(kind) else ()  # the caller names it by calling it
+    try:
+        module = module_from_description(
+            {"class_path": path, "init_args": arguments},
+            kind,
+            packages=(*packages, *own),
+            given=given,
+            training=training,
+        )
+        load_state(module, content["state_dict"], source=str(file))
+        check_facts(content.get("temperature"), content.get("preprocessing"))
+        module.on_load_checkpoint(dict(content))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # constructors given strange values
+        message = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{file} holds no {kind.__name__} that can be built here: {message}") from error
+    return module
+
+
+def loaded_module(
+    kind: type[Module],
+    checkpoint_path: str | os.PathLike[str],
+    map_location: Any = None,
+    hparams_file: None = None,
+    strict: bool | None = None,
+    weights_only: bool | None = None,
+    *,
+    packages: Sequence[str] = (),
+    **given: Any,
+) -> Module:
+    """What `load_from_checkpoint` of the modules gives: Lightning's builds whatever class a checkpoint names.
+
+    Args:
+        kind: the class that was called.
+        checkpoint_path: a checkpoint, or the folder of a run.
+        map_location: the device that the module goes to; None for the CPU.
+        hparams_file: not served.
+        strict: not served but as True: weights fit, all of them.
+        weights_only: not served but as True: nothing is unpickled but tensors and plain containers.
+        packages: top-level packages besides this one whose classes the checkpoint may name; they are imported.
+        given: arguments of the constructor that hold in place of the checkpoint's.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: as of `module_from_checkpoint`, or something that is not served is asked for.
+    """
+    asked = {"hparams_file": hparams_file is not None, "strict": strict is False, "weights_only": weights_only is False}
+    if refused := [name for name, is_asked in asked.items() if is_asked]:
+        raise ValueError(f"load_from_checkpoint: {refused[0]} is not served; leave it out, a file is never trusted")
+    file = resolve_weights(checkpoint_path)
+    module = module_from_checkpoint(read_checkpoint(file), file, kind, packages=packages, given=given, training=True)
+    return module if map_location is None else module.to(map_location)
+
+
+def load_state(module: LightningModule, state: Mapping[str, Any], *, source: str) -> None:
+    """Put a state dict into the module; ValueError where an entry is missing, superfluous, misshapen or not finite."""
+    faults = state_faults(_expected(module, state), state)
+    if faults:
+        rest = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+        raise ValueError(f"{source} does not fit the model: {'; '.join(faults[:LISTED])}{rest}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def check_facts(temperature: Any, preprocessing: Any) -> None:
+    """ValueError where a file's temperature or the normalisation of its backbone's first weights cannot be one."""
+    is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if temperature is not None and not (is_number and 0 < temperature < math.inf):
+        raise ValueError(f"temperature is {temperature!r}, not a number above 0")
+    if not isinstance(preprocessing, (Mapping, type(None))):
+        raise ValueError(f"the normalisation of the backbone's first weights is a {type(preprocessing).__name__}")
+
+
+def _expected(module: LightningModule, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict that a file is to have: what is known of the training classes is as large as the file says."""
+    expected = module.state_dict()
+    backbone: Any = module.backbone
+    width = backbone.num_features
+    for prefix, part in module.named_modules():
+        for name in BaseClasses._fields if isinstance(part, StoredBaseClasses) else ():
+            found = state.get(f"{prefix}.{name}")
+            if not isinstance(found, Tensor):
+                continue
+            right = {"mean": (width,), "scale": ()}.get(name, (len(found) if found.ndim else 0, width))
+            if found.shape != (0,):
+                expected[f"{prefix}.{name}"] = torch.empty(right)
+    return expected

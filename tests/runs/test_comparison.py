@@ -1,0 +1,209 @@
+"""Methods side by side: the same episodes, the figures of `test`, options chosen on validation episodes."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pytorch_lightning import Trainer
+
+from fewshot.commands import main
+from fewshot.methods import PTMAP, NearestClassMean
+from fewshot.runs.comparison import Contestant
+
+CONFIG = """
+experiment: side_by_side
+backbone: {name: conv4_32, image_size: 16}
+data:
+  dataset: {class_path: ImageFolderSplits, init_args: {root: PICTURES, image_size: 16}}
+  n_way: 3
+  n_shot: 1
+  n_query: 4
+  val_episodes: 6
+  test_episodes: 12
+  tasks_per_batch: 5
+methods:
+  nearest:
+    method: {class_path: NearestClassMean}
+  PT-MAP:
+    method: {class_path: PTMAP, init_args: {n_rounds: 3}}
+    search: {rate: [0.1, 0.4], temperature: [1.0, 20.0]}
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch, write_pictures):
+    write_pictures(tmp_path / "pictures", classes=5, pictures=12)
+    monkeypatch.chdir(tmp_path)
+    Path("side.yaml").write_text(CONFIG.replace("PICTURES", str(tmp_path / "pictures")))
+    return tmp_path
+
+
+def compared(*options, config="side.yaml"):
+    main(["compare", "--config", config, "--accelerator", "cpu", *options])
+    folder = max(Path("runs").glob("*/version_*"), key=lambda path: path.stat().st_mtime_ns)
+    return folder, json.loads((folder / "comparison.json").read_text())
+
+
+def refused(capsys, *options):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *options])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert not Path("runs").exists()
+    return message
+
+
+def test_every_method_is_measured_as_test_measures_it(work, capsys):
+    folder, comparison = compared()
+    printed = capsys.readouterr().out
+    rows = {row["method"]: row for row in comparison["rows"]}
+    assert list(rows) == sorted(rows, key=lambda name: -rows[name]["accuracy"])
+    assert comparison["reference"] == "nearest"
+    assert rows["nearest"]["difference"] == rows["nearest"]["difference_ci95"] == 0
+    for prefix, options in (("", []), ("dirichlet_", ["--data.dirichlet", "2.0"])):
+        tested = {}
+        for name, method in (("nearest", "NearestClassMean"), ("PT-MAP", "PTMAP")):
+            extra = ["--model.method.n_rounds", "3"] if method == "PTMAP" else []
+            words = (
+                f"test --model FewShotModule --model.method {method} --model.backbone.name conv4_32 "
+                "--model.backbone.image_size 16 --data EpisodicDataModule --data.dataset ImageFolderSplits "
+                "--data.dataset.image_size 16 --data.n_way 3 --data.n_query 4 --data.test_episodes 12 "
+                f"--experiment {prefix}{method} --trainer.enable_progress_bar false"
+            )
+            main([*words.split(), "--data.dataset.root", str(work / "pictures"), *extra, *options])
+            run = Path("runs") / f"{prefix}{method}" / "version_0"
+            results = json.loads((run / "results.json").read_text())
+            assert rows[name][f"{prefix}accuracy"] == results["accuracy"]
+            assert rows[name][f"{prefix}ci95"] == results["ci95"]
+            assert results["episodes_sha256"] in comparison["episodes_sha256"].values()
+            with (run / "episodes.csv").open() as file:
+                tested[name] = np.array([int(row[-1]) for row in list(csv.reader(file))[1:]])
+        difference = (tested["PT-MAP"] - tested["nearest"]) / 12
+        assert rows["PT-MAP"][f"{prefix}difference"] == pytest.approx(difference.mean())
+        interval = 1.96 * difference.std(ddof=1) / math.sqrt(12)
+        assert rows["PT-MAP"][f"{prefix}difference_ci95"] == pytest.approx(interval)
+    assert all(row["seconds_per_1000"] > 0 for row in rows.values())
+    for name in rows:
+        assert f"{100 * rows[name]['accuracy']:.2f}" in printed
+        assert f"| {name} |" in (folder / "comparison.md").read_text()
+    with (folder / "comparison.csv").open() as file:
+        assert [row["method"] for row in csv.DictReader(file)] == list(rows)
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in (folder / "comparison.svg").read_text()
+    again, repeated = compared(config=str(folder / "compare.yaml"))
+    assert again != folder
+    for row, same in zip(comparison["rows"], repeated["rows"], strict=True):
+        assert {key: row[key] for key in row if "seconds" not in key} == {
+            key: same[key] for key in same if "seconds" not in key
+        }
+
+
+def test_a_method_of_ones_own_joins_the_others(work, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (work / "method_of_the_readme.py").write_text(readme.split("# my_method.py\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(work)
+    _, comparison = compared("--methods.mine.method", "method_of_the_readme.NearestMedian", "--dirichlet", "null")
+    rows = {row["method"]: row for row in comparison["rows"]}
+    assert rows.keys() == {"nearest", "PT-MAP", "mine"}
+    assert rows["mine"]["accuracy"] > 1 / 3
+
+
+def test_options_are_chosen_on_validation_episodes(work, monkeypatch):
+    tried = []
+
+    def validated(self, module, data, **_):
+        tried.append((module.method.rate, module.method.temperature))
+        module.results["val"] = {"accuracy": 0.9 if module.method.rate == 0.4 else 0.5}
+
+    tested = []
+    run = Trainer.test
+
+    def remembered(self, module, data, **options):
+        tested.append(module.method)
+        return run(self, module, data, **options)
+
+    monkeypatch.setattr(Trainer, "validate", validated)
+    monkeypatch.setattr(Trainer, "test", remembered)
+    _, comparison = compared("--tune", "4", "--dirichlet", "null", "--reference", "PT-MAP")
+    assert tried[0] == (0.2, 10.0)  # as they are
+    assert len(tried) == len(set(tried)) == 4
+    assert [type(method) for method in tested] == [NearestClassMean, PTMAP]
+    assert tested[1].rate == 0.4
+    row = next(row for row in comparison["rows"] if row["method"] == "PT-MAP")
+    assert row["chosen"]["rate"] == 0.4
+    assert row["chosen"]["val_accuracy"] == 0.9
+    assert "dirichlet_accuracy" not in row
+
+
+def test_a_checkpoint_brings_its_own_weights(work):
+    base = ["--model", "FewShotModule", "--model.method", "SIB", "--model.method.gradient", "EquivariantGradient"]
+    base += [
+        "--model.method.step_size",
+        "0.1",
+        "--model.backbone.name",
+        "conv4_32",
+        "--model.backbone.image_size",
+        "16",
+    ]
+    base += ["--data", "EpisodicDataModule", "--data.dataset", "ImageFolderSplits", "--data.n_way", "3"]
+    base += ["--data.dataset.root", str(work / "pictures"), "--data.dataset.image_size", "16", "--data.n_query", "4"]
+    base += ["--data.train_episodes", "8", "--data.val_episodes", "4", "--data.test_episodes", "12"]
+    main(["fit", *base, "--experiment", "sib", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"])
+    results = json.loads((work / "runs/sib/version_0/results.json").read_text())
+    config = yaml.safe_load(Path("side.yaml").read_text())
+    config["methods"]["SIB"] = {"ckpt_path": "runs/sib"}
+    Path("with_sib.yaml").write_text(yaml.safe_dump(config))
+    _, comparison = compared(config="with_sib.yaml")
+    row = next(row for row in comparison["rows"] if row["method"] == "SIB")
+    assert row["accuracy"] == results["accuracy"]
+    config["methods"]["SIB"]["search"] = {"n_steps": [1]}
+    Path("with_sib.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", "with_sib.yaml"])
+
+
+def test_shots_and_queries_make_plots(work):
+    folder, comparison = compared("--shots", "[1,2]", "--queries", "[2,4]", "--dirichlet", "null")
+    assert [(row["n_shot"], row["n_query"]) for row in comparison["rows"]] == [
+        size for size in ((1, 2), (1, 4), (2, 2), (2, 4)) for _ in range(2)
+    ]
+    for name in ("comparison", "accuracy_by_shots", "accuracy_by_queries"):
+        assert (folder / f"{name}.png").is_file()
+        assert (folder / f"{name}.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reference", "PTMAP"], "no method is named 'PTMAP'; choose among nearest, PT-MAP"),
+        (["--methods", "{}"], "there is none to compare"),
+        (["--tune", "-1"], "tune=-1"),
+        (["--data.dirichlet", "1.0"], "set dirichlet (without data.)"),
+        (["--data.n_way", "9"], "n_way=9"),
+        (["--methods", "{a: {ckpt_path: nowhere}}"], "'nowhere' not found"),
+        (["--methods", "{a: {}}"], "methods.a: give either method or ckpt_path"),
+        (["--shotz", "1"], "shotz"),
+        (["--shots", "[1, 0]"], "n_shot=0"),
+        (["--queries", "[4, 99]"], "n_query=99"),
+        (["--dirichlet", "0"], "dirichlet=0"),
+        (["--accelerator", "abacus"], "abacus"),
+        (["--methods", "{a: {metod: PTMAP}}"], "metod"),
+        (["--methods", "{a: {method: PTMAPP}}"], "PTMAPP"),
+        (["--methods", "{a: {method: {class_path: SIB}}}"], "methods.a serves n_way=5 alone, but data.n_way=3"),
+        (["--methods", "{a: {method: PTMAP, search: {speed: [1]}}}"], "methods.a.search: "),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(work, capsys, options, message):
+    assert message in refused(capsys, "--config", "side.yaml", *options)
+
+
+def test_a_search_names_options_that_there_are():
+    with pytest.raises(ValueError, match=r"methods\.it\.search: .*speed"):
+        Contestant(PTMAP(), search={"speed": [1]}).check("it")
+    with pytest.raises(ValueError, match="no list of values"):
+        Contestant(PTMAP(), search={"rate": []}).check("it")

@@ -1,0 +1,324 @@
+"""A run that is killed and continued ends as one that was left alone: real processes, real kills."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewshot.commands import main
+from fewshot.runs.resumption import AtomicCheckpointIO, Resumption, random_states, restore_random_states
+
+CONFIG = """
+experiment: tiny
+seed_everything: 1
+model:
+  class_path: FewShotModule
+  init_args:
+    backbone: {name: conv4_32, image_size: 28}
+    freeze_backbone: false
+    method:
+      class_path: SIB
+      init_args:
+        gradient: {class_path: MLPGradient, init_args: {n_way: "${data.init_args.n_way}"}}
+        posterior: {class_path: GaussianPosterior}  # draws from torch's global generator at every step
+    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-3}}
+    lr_scheduler:
+      class_path: torch.optim.lr_scheduler.OneCycleLR
+      init_args: {max_lr: 1.0e-2, total_steps: 24}
+    lr_interval: step
+data:
+  class_path: EpisodicDataModule
+  init_args:
+    dataset: {class_path: ImageFolderSplits, init_args: {root: pictures, image_size: 28}}
+    n_way: 5
+    n_query: 2
+    tasks_per_batch: 2
+    train_episodes: 16
+    val_episodes: 4
+    test_episodes: 5
+trainer:
+  max_epochs: 3
+  log_every_n_steps: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks: {class_path: killer.Killer}
+checkpoint_every_n_steps: 3
+"""
+
+PRETRAINING = """
+experiment: tiny
+seed_everything: 1
+model:
+  class_path: PretrainModule
+  init_args:
+    n_classes: 6
+    backbone: {name: conv4_32, image_size: 28}
+    lr_scheduler: {class_path: fewshot.training.schedules.WarmupMultiStepLR, init_args: {warmup_steps: 20}}
+data:
+  class_path: ClassDataModule
+  init_args:
+    dataset: {class_path: ImageFolderSplits, init_args: {root: pictures, image_size: 28}}
+    batch_size: 3
+    num_workers: 2
+    n_query: 2
+    val_episodes: 4
+    test_episodes: 5
+trainer:
+  max_epochs: 3
+  log_every_n_steps: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks: {class_path: killer.Killer}
+checkpoint_every_n_steps: 3
+"""
+
+KILLER = '''
+import os
+import signal
+
+import torch
+from pytorch_lightning import Callback
+
+WHAT, _, STEP = os.environ.get("KILL", "").partition(" ")
+
+
+class Killer(Callback):
+    """Sends this process a signal: before a step, in a validation, or when half of a checkpoint is on disk."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if WHAT in ("SIGKILL", "SIGTERM") and trainer.global_step == int(STEP):
+            os.kill(os.getpid(), getattr(signal, WHAT))
+
+    def on_validation_batch_start(self, trainer, *rest, **more):
+        if WHAT == "validation" and trainer.global_step == int(STEP):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_start(self, trainer, module):
+        whole = torch.save
+
+        def save(content, file, *rest, **more):
+            whole(content, file, *rest, **more)
+            if trainer.global_step == int(STEP):
+                file.truncate(file.tell() // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if WHAT == "writing":
+            torch.save = save
+'''
+
+MOMENTS = {
+    "in the first epoch": "SIGKILL 5",
+    "in the second epoch": "SIGKILL 13",
+    "in a validation": "validation 16",
+    "while a checkpoint is written": "writing 9",
+    "by SIGTERM": "SIGTERM 13",
+}
+
+TWO_PROCESSES = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory with pictures, the configs, and what kills; one thread, here and in the processes."""
+    path = tmp_path_factory.mktemp("resumption")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for c in range(6):
+            (path / "pictures" / split / f"{split}{c}").mkdir(parents=True)
+            for i in range(4):
+                colours = rng.integers(0, 256, (28, 28, 3)).astype(np.uint8)
+                Image.fromarray(colours).save(path / "pictures" / split / f"{split}{c}" / f"{i}.png")
+    (path / "tiny.yaml").write_text(CONFIG)
+    (path / "pretraining.yaml").write_text(PRETRAINING)
+    (path / "killer.py").write_text(KILLER)
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield path
+        torch.set_num_threads(threads)
+
+
+def start(moment: str, runs: str, *arguments: str, config: str = "tiny.yaml") -> subprocess.Popen[str]:
+    """A training that will be killed."""
+    command = [sys.executable, "-m", "fewshot", "fit", "--config", config, "--runs", runs, *arguments]
+    environment = {**os.environ, "KILL": moment}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def continued(runs: str, *arguments: str, config: str = "tiny.yaml") -> Path:
+    main(["fit", "--config", config, "--runs", runs, *arguments, "--ckpt_path", "auto"])
+    assert os.listdir(f"{runs}/tiny") == ["version_0"]
+    return Path(runs, "tiny", "version_0")
+
+
+def uninterrupted(runs: str, *arguments: str, config: str = "tiny.yaml") -> Path:
+    main(["fit", "--config", config, "--runs", runs, *arguments])
+    return Path(runs, "tiny", "version_0")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    return uninterrupted("whole")
+
+
+@pytest.fixture(scope="module")
+def killed(folder: Path) -> dict[str, str]:
+    """The folder of runs of each moment at which one was killed; all of them train at the same time."""
+    processes = {moment: start(kill, moment.replace(" ", "_")) for moment, kill in MOMENTS.items()}
+    for moment, process in processes.items():
+        _, errors = process.communicate(timeout=300)
+        expected = 128 + signal.SIGTERM if moment == "by SIGTERM" else -signal.SIGKILL
+        assert process.returncode == expected, errors[-3000:]
+    return {moment: moment.replace(" ", "_") for moment in MOMENTS}
+
+
+@pytest.fixture(scope="module")
+def others() -> dict[tuple[str, ...], Path]:
+    """Runs of other kinds that were not killed, by config and arguments."""
+    return {}
+
+
+def finished(process: subprocess.Popen[str], runs: str) -> Path:
+    """The folder of a run, once it has ended well."""
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return Path(runs, "tiny", "version_0")
+
+
+def lines(run: Path) -> list[dict[str, str]]:
+    """The log's lines; a validation's comes before or after that of the training step it follows."""
+    with open(run / "metrics.csv", newline="") as file:
+        return sorted(
+            csv.DictReader(file), key=lambda line: (int(line["step"]), line["val/accuracy"], line["test/accuracy"])
+        )
+
+
+def assert_same_end(run: Path, other: Path) -> None:
+    """Weights, optimiser, schedule, random states, best checkpoint, log and test results agree in every bit."""
+    ours, theirs = (torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (run, other))
+    assert ours["global_step"] == theirs["global_step"] and ours["epoch"] == theirs["epoch"]
+    assert all(torch.equal(value, theirs["state_dict"][name]) for name, value in ours["state_dict"].items())
+    for kind in ("optimizer_states", "lr_schedulers"):
+        assert repr(ours[kind]) == repr(theirs[kind])
+    assert repr(ours["callbacks"]["Resumption"]) == repr(theirs["callbacks"]["Resumption"])
+    best, its_best = (torch.load(path / "checkpoints" / "best.ckpt", weights_only=True) for path in (run, other))
+    assert best["global_step"] == its_best["global_step"]
+    assert (run / "results.json").is_file() and (other / "results.json").is_file()
+    if (other / "episodes.csv").is_file():
+        assert (run / "episodes.csv").read_text() == (other / "episodes.csv").read_text()
+    assert lines(run) == lines(other)
+    assert not (run / "unfinished").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_ends_like_an_uninterrupted_one(moment: str, whole: Path, killed: dict[str, str]) -> None:
+    run = Path(killed[moment], "tiny", "version_0")
+    assert (run / "unfinished").exists() and not (run / "results.json").exists()
+    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert step == {"in the first epoch": 3, "in a validation": 15, "while a checkpoint is written": 8}.get(
+        moment, 14 if moment == "by SIGTERM" else 12
+    )
+    assert_same_end(continued(killed[moment]), whole)
+    assert (run / f"config_resumed_at_step_{step}.yaml").is_file()
+    assert (run / "config.yaml").read_text().count("ckpt_path: null") == 1
+    assert list(run.rglob("*.partial")) == []
+
+
+def test_nothing_to_continue_is_an_error_and_no_fresh_start(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for runs, reason in (("whole", "version_0 is finished or no training"), ("nowhere", "no versions at all")):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", "tiny.yaml", "--runs", runs, "--ckpt_path", "auto"])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ckpt_path=auto continues an unfinished run") and reason in error
+    assert not Path("nowhere").exists()
+
+
+def test_auto_is_for_fit(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["test", "--config", "tiny.yaml", "--runs", "whole", "--ckpt_path", "auto"])
+    assert "for test give a checkpoint file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "moment", "arguments"),
+    [
+        ("tiny.yaml", "SIGKILL 3", ["--trainer.accumulate_grad_batches", "3"]),
+        ("tiny.yaml", "SIGKILL 7", ["--model.freeze_backbone", "true"]),
+        ("tiny.yaml", "SIGKILL 7", ["--data.num_workers", "2", "--trainer.val_check_interval", "4"]),
+        ("tiny.yaml", "SIGKILL 7", TWO_PROCESSES),
+        ("tiny.yaml", "SIGTERM 6", TWO_PROCESSES),
+        ("pretraining.yaml", "SIGKILL 7", []),
+    ],
+    ids=["accumulated", "frozen backbone", "workers", "two processes", "two processes and SIGTERM", "pre-training"],
+)
+def test_so_do_other_kinds_of_runs(
+    config: str,
+    moment: str,
+    arguments: list[str],
+    folder: Path,
+    others: dict[tuple[str, ...], Path],
+    request: pytest.FixtureRequest,
+) -> None:
+    runs = request.node.name.replace(" ", "_")
+    process = start(moment, runs, *arguments, config=config)
+    kind = (config, *arguments)
+    if kind not in others:  # trained while the other one is
+        others[kind] = finished(start("", f"{runs}_whole", *arguments, config=config), f"{runs}_whole")
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+    again = start("", runs, *arguments, "--ckpt_path", "auto", config=config)
+    assert_same_end(finished(again, runs), others[kind])
+
+
+# The pieces.
+
+
+def test_random_states_survive_a_checkpoint_that_holds_no_objects(tmp_path: Path) -> None:
+    torch.save(random_states(), tmp_path / "states.pt")
+    drawn = [random.random(), np.random.rand(), float(torch.rand(()))]
+    restore_random_states(torch.load(tmp_path / "states.pt", weights_only=True))
+    assert [random.random(), np.random.rand(), float(torch.rand(()))] == drawn
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"step": 1}, path)
+
+    def full(content: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ValueError, match=r"last\.ckpt.*No space left on device"):
+        writer.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert os.listdir(path.parent) == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("option", ["every_n_steps", "every_n_minutes"])
+def test_intervals_are_positive(option: str) -> None:
+    with pytest.raises(ValueError, match=f"checkpoint_{option}=0"):
+        Resumption(Path("last.ckpt"), **{option: 0})

@@ -1,0 +1,51 @@
+"""Folders that are there whole or not at all: where nothing can be written, that is said before the work is done."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fewshot.files import check_place, full_path, written_aside
+
+
+def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for below in ("out", "further/out"):
+        with pytest.raises(ValueError, match=r"out cannot be made: .*file is a file; name another folder"):
+            check_place(tmp_path / "file" / below)
+    check_place(tmp_path / "new" / "out")
+    check_place(Path("/"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(ValueError, match="nothing may be written into"):
+        check_place(tmp_path / "new" / "out")
+
+
+def test_a_folder_that_cannot_be_made_after_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with (
+        pytest.raises(ValueError, match="out cannot be made: Permission denied"),
+        written_aside(tmp_path / "out", overwrite=False, known=()),
+    ):
+        pass
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="out cannot be written: No space left"),
+        written_aside(tmp_path / "out", overwrite=False, known=()) as folder,
+    ):
+        (folder / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_and_variables_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RUN", "three")
+    assert full_path("~/$RUN/out") == (tmp_path / "three" / "out").resolve()
