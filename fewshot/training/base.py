@@ -19,7 +19,8 @@ from fewshot.data.ranks import rank_and_world_size
 from fewshot.episode import Episode
 from fewshot.functional.features import class_means
 from fewshot.methods.base import BaseClasses
-from fewshot.methods.construction import construction, import_path
+from fewshot.methods.class_path import import_path
+from fewshot.methods.construction import construction
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 

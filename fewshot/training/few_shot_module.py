@@ -65,9 +65,6 @@ class FewShotModule(LightningModule):
         lr_interval: whether the scheduler moves every optimiser step or every epoch.
         initial_loss_weight: weight of the cross-entropy before refinement beside the one after it. 0 (published) trains
             for the last step alone; where the backbone is trained too, more than 0 keeps the initialiser good.
-        fresh_share: share of a test episode's queries, in 0..1, that is kept out of refinement and classified
-            afterwards, each alone, by what is left of the task (`Method.freeze`): test/accuracy_fresh beside
-            test/accuracy, which is then of the others.
         save_bad_episodes: write the episodes into the run folder whose loss is not finite; it stops the run either way.
     """
 
@@ -85,15 +82,9 @@ class FewShotModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["step", "epoch"] = "epoch",
         initial_loss_weight: float = 0.0,
-        fresh_share: float = 0.0,
         save_bad_episodes: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= fresh_share < 1 or (fresh_share and not method.on_features):
-            raise ValueError(
-                f"fresh_share={fresh_share} with {type(method).__name__}; give a share in 0..1, 1 excluded, and 0 for "
-                "a method that needs the backbone's weights"
-            )
         backbone = backbone.located()
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         record_hyperparameters(self, arguments)
@@ -112,7 +103,6 @@ class FewShotModule(LightningModule):
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.initial_loss_weight = initial_loss_weight
-        self.fresh_share = fresh_share
         self.save_bad_episodes = save_bad_episodes
         self.yardstick = NearestClassMean()
         self.accuracies = nn.ModuleDict(
@@ -122,7 +112,6 @@ class FewShotModule(LightningModule):
                 for name in (
                     *(str(step) for step in range(self.method.evaluation_steps + 1)),
                     *(["nearest_mean"] if self.method.on_features else []),
-                    *(["fresh"] if fresh_share and split == "test" else []),
                 )
             }
         )
@@ -280,10 +269,6 @@ class FewShotModule(LightningModule):
         counts = {}
         if self.method.on_features:
             support, query = encoded(self.backbone, episode)
-            kept = query.shape[1] - (round(self.fresh_share * query.shape[1]) if split == "test" else 0)
-            (query, fresh), (labels, fresh_labels) = (
-                (one[:, :kept], one[:, kept:]) for one in (query, episode.known_query_labels())
-            )
             episode = episode._replace(support=support, query=query)
             nearest = self.yardstick.classify(support, episode.support_labels, query, episode.n_way)
             counts["nearest_mean"] = correct_queries(nearest, labels)
@@ -294,8 +279,6 @@ class FewShotModule(LightningModule):
                 f"one and after each, but its evaluation_steps is {self.method.evaluation_steps}; set n_steps to K"
             )
         counts |= {str(step): correct for step, correct in enumerate(correct_queries(refinement.logits, labels))}
-        if split == "test" and self.fresh_share:
-            self._count_fresh(episode, refinement.logits[-1], fresh, fresh_labels)
         loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
         if self.trainer.world_size > 1 and episode.is_padding:
             episode, labels = episode._replace(numbers=labels.new_zeros(0)), labels[:0]
@@ -306,16 +289,6 @@ class FewShotModule(LightningModule):
         if split == "test" and episode.numbers is not None:
             self.test_counts.update(episode.numbers, list(counts.values()), labels)
         self.losses[split].update(loss, len(labels))
-
-    def _count_fresh(self, episode: Episode, logits: Tensor, fresh: Tensor, labels: Tensor) -> None:
-        """Count what the task's classifier says of queries [T, F, D] that it was not refined with."""
-        task = (episode.support, episode.support_labels)
-        if self.method.transductive:
-            said = self.method.freeze(*task, episode.query, logits, episode.n_way).logits(fresh)
-        else:
-            said = self.method.classify(*task, fresh, episode.n_way)
-        counted = 0 if self.trainer.world_size > 1 and episode.is_padding else len(labels)
-        self.accuracies["test_fresh"].update(correct_queries(said, labels)[:counted], labels[:counted])
 
     def _calibrate(self, logits: Tensor, labels: Tensor, split: str) -> None:
         if split == "val":
@@ -356,10 +329,6 @@ class FewShotModule(LightningModule):
             errors = {name: metric.compute() for name, metric in self.calibration_errors.items()}
             results |= {"temperature": self.temperature, **errors}
             logged["test/ece"] = errors["ece"]
-            if self.fresh_share:
-                fresh = self._accuracy("test_fresh")
-                logged["test/accuracy_fresh"] = fresh.accuracy
-                results |= {"accuracy_fresh": fresh.accuracy, "ci95_fresh": fresh.ci95}
             results |= self._paired(n_query=int(self.accuracies["test_0"].n_query))
         self.results[split] = results
         self.log(f"{split}/accuracy", logged.pop(f"{split}/accuracy"), prog_bar=True)
