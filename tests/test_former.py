@@ -42,7 +42,7 @@ def test_the_checkpoint_of_a_pretraining_is_loaded() -> None:
     module = PretrainModule.load_from_checkpoint(FORMER / "pretrain.ckpt")
     assert module.rotation == Rotation(share=0.5) and module.mixup == Mixup(alpha=2.0, layers=["input"])
     assert module.lr_scheduler is not None and module.lr_scheduler.func is WarmupMultiStepLR  # type: ignore[attr-defined]
-    assert module.optimizer.func is torch.optim.SGD and module.optimizer.keywords == {"lr": 0.05}  # type: ignore[attr-defined]
+    assert module.optimizer.func is torch.optim.SGD and module.optimizer.keywords["lr"] == 0.05  # type: ignore[attr-defined]
     backbone = create_backbone("conv4_32", weights=FORMER / "pretrain.ckpt", in_chans=1, image_size=16)
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, module.backbone.state_dict()[key])
