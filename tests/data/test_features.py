@@ -214,6 +214,6 @@ def test_an_encoder_of_the_wrong_shape_is_refused():
 
 
 def test_a_long_encoding_shows_its_progress(monkeypatch, capsys):
-    monkeypatch.setattr("fewshot.data.progress.SECONDS_BEFORE_PROGRESS", -1.0)
+    monkeypatch.setattr("fewshot.data.pictures.SECONDS_BEFORE_PROGRESS", -1.0)
     stored_features(Encoder(), pictures(), PREPROCESSING, key="k", name="toys-val")
     assert "encoding toys-val once: 300 of 300 pictures" in capsys.readouterr().err
