@@ -21,7 +21,8 @@ from fewshot.functional.information import class_softmax
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement
 from fewshot.methods.entry_network import EntryNetwork
-from fewshot.methods.sib import Initializer, ScaledClassMeans
+from fewshot.methods.initializers import Initializer, ScaledClassMeans
+from fewshot.methods.options import check_above, check_at_least
 
 SWEEPS = 8
 """Of the relaxed transport, in every step."""
@@ -146,11 +147,9 @@ class TransportSIB(Method):
         neighbourhood: bool = True,
     ) -> None:
         super().__init__()
-        if n_steps < 1 or width < 1 or not power > 0 or deep_weight < 0:
-            raise ValueError(
-                f"n_steps={n_steps}, width={width}, power={power}, deep_weight={deep_weight}; the first two are at "
-                "least 1, the third is above 0, the last is not negative"
-            )
+        check_at_least(1, n_steps=n_steps, width=width)
+        check_at_least(0, deep_weight=deep_weight)
+        check_above(0, power=power)
         self.initializer = ScaledClassMeans() if initializer is None else initializer
         self.correction = AssignmentCorrection(width) if correction else None
         self.last_correction = AssignmentCorrection(width) if last_correction else None
