@@ -225,9 +225,8 @@ SCRIPTS = [b for b in blocks("python") if not IN_A_FILE.match(b.text) and "onnxr
 @pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: f"{block.document.parent.name}: {block.text[:60]}")
 def test_an_example_runs(block: Block, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    text = re.sub(r"(max_epochs|_episodes)=\d+", r"\1=4", block.text).replace(
-        "Glyphs()", "Glyphs(pictures_per_class=16)"
-    )
+    text = re.sub(r'(max_epochs=|_episodes": )\d+', r"\g<1>4", block.text)
+    text = text.replace("Glyphs()", "Glyphs(pictures_per_class=16)")
     (workplace / "example.py").write_text(text, encoding="utf-8")
     runpy.run_path("example.py")
     if "classifier.save" in block.text:
