@@ -289,6 +289,19 @@ def test_files_that_it_names_exist(document: Path) -> None:
         assert glob.glob(str(ROOT / name)), name
 
 
+@each_document
+def test_options_that_it_names_exist(document: Path) -> None:
+    """Those of the commands themselves; options of a config, which have dots, are parsed with the commands above."""
+    if document.name == "CHANGELOG.md":
+        return
+    source = "".join(text_of(file) for file in (ROOT / "fewshot" / "commands").glob("*.py"))
+    known = {*re.findall(r'"(?:--)?(\w+)"', source), "config", "print_config", "ckpt_path", "seed_everything"}
+    prose = re.sub(r"```.*?```", "", text_of(document), flags=re.DOTALL)
+    for code in re.findall(r"`([^`]*)`", prose):
+        if not code.startswith(("python -m pytest", "python -m tests", ".ci/run", "--classes")):
+            assert set(re.findall(r"--(\w+)(?![\w.])", code)) <= known, code
+
+
 def slug(heading: str) -> str:
     """The anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).strip().lower()).replace(" ", "-")
