@@ -39,6 +39,16 @@ def normalized(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1)
 
 
+def member_means(members: Tensor, features: Tensor) -> Tensor:
+    """Mean of the features of every class, weighted by how much each belongs to it, [T, N, D].
+
+    Args:
+        members: [T, n, N], each column with a sum above 0.
+        features: [T, n, D].
+    """
+    return torch.bmm(members.transpose(1, 2), features) / members.sum(1).unsqueeze(-1)
+
+
 def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Mean feature of every class of every task, [T, N, D].
 

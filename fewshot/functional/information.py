@@ -35,22 +35,11 @@ def logit_gradient_of(probability_gradient: Tensor, probabilities: Tensor) -> Te
     return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
 
-def tsallis_entropy(probabilities: Tensor, alpha: float) -> Tensor:
-    """(1 - sum_c p_c^alpha) / (alpha - 1), in nats, [...]; Shannon's -sum_c p_c log p_c at alpha = 1.
-
-    Args:
-        probabilities: [..., N].
-        alpha: above 0.
-    """
-    if alpha == 1:
-        return torch.special.entr(probabilities).sum(-1)
-    return (1 - probabilities.pow(alpha).sum(-1)) / (alpha - 1)
-
-
 def tsallis_slope(probabilities: Tensor, alpha: float) -> Tensor:
-    """Derivative of `tsallis_entropy` with respect to every probability, up to a constant for all classes, [..., N].
+    """Derivative of Tsallis's entropy with respect to every probability, up to a constant for all classes, [..., N].
 
-    The constant has no effect on a gradient with respect to logits.
+    The entropy is (1 - sum_c p_c^alpha) / (alpha - 1), in nats, and Shannon's at alpha = 1. The constant has no effect
+    on a gradient with respect to logits.
 
     Args:
         probabilities: [..., N].

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import class_means, normalized, signed_power, squared_distances
+from fewshot.functional.features import class_means, member_means, normalized, signed_power, squared_distances
 from fewshot.functional.graph import ease_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan
 from fewshot.methods.base import Method
@@ -72,8 +72,7 @@ class EaseSiamese(Method):
         centres = class_means(features[:, :n_support], support_labels, n_way)
         for _ in range(self.n_rounds):
             plan = self._plan(features[:, n_support:], centres, known, support_labels)
-            means = torch.bmm(plan.transpose(1, 2), features) / plan.sum(1).unsqueeze(-1)
-            centres = centres + self.momentum * (means - centres)
+            centres = centres + self.momentum * (member_means(plan, features) - centres)
         plan = self._plan(features[:, n_support:], centres, known, support_labels)[:, -n_query:]
         return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
 

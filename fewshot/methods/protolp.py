@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import centred, class_means, normalized, signed_power, squared_distances
+from fewshot.functional.features import centred, class_means, member_means, normalized, signed_power, squared_distances
 from fewshot.functional.graph import principal_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan, sinkhorn_plan
 from fewshot.methods.base import Method
@@ -70,8 +70,7 @@ class ProtoLP(Method):
         for _ in range(self.n_rounds):
             plan, masses = self._plan(features[:, n_support:], prototypes, support_labels)
             weights = self._propagated(torch.cat([known, plan], dim=1), known, masses)  # [T, S+Q, N]
-            means = torch.bmm(weights.transpose(1, 2), features) / weights.sum(1).unsqueeze(-1)
-            prototypes = prototypes + self.momentum * (means - prototypes)
+            prototypes = prototypes + self.momentum * (member_means(weights, features) - prototypes)
         plan, _ = self._plan(features[:, n_support:], prototypes, support_labels)
         return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
 
