@@ -50,24 +50,53 @@ def tsallis_slope(probabilities: Tensor, alpha: float) -> Tensor:
     return probabilities.pow(alpha - 1) * (-alpha / (alpha - 1))
 
 
-class InformationLoss(NamedTuple):
-    """Weights and orders of a task's loss: a term of the support, less the queries' information on their classes.
+class InformationDescent(NamedTuple):
+    """Adam down a loss of the class weights: a term of the support, less the queries' information on their classes.
 
     The queries' part is - marginal_weight H(mean_i p_i) + conditional_weight mean_i H(p_i), H being Tsallis's entropy;
     at alpha = 1 with equal weights it is minus the mutual information. The support's part is the mean of
     (p_y^(1 - alpha) - 1) / (alpha - 1), y the true class: at alpha = 1 the cross-entropy -log p_y.
     """
 
+    n_iterations: int
+    learning_rate: float
+    temperature: float
+    """Of the `euclidean_logits`."""
+    support_weight: float = 1.0
+    """Of the support's part."""
     marginal_weight: float = 1.0
     """Of the entropy of the mean prediction, which is to be large."""
     conditional_weight: float = 1.0
     """Of the mean entropy of the predictions, which is to be small."""
-    support_weight: float = 1.0
-    """Of the support's part."""
     alpha: float = 1.0
     """Order of the queries' entropies, above 0; 1 is Shannon's."""
     support_alpha: float = 1.0
     """Order of the support's part."""
+
+    def logits(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """[2, T, Q, N] of the queries, by the support's means and by where the descent leads from these.
+
+        Features are scaled to length one. The weights are constants to autograd.
+
+        Args:
+            support: [T, S, D].
+            support_labels: [T, S] int64.
+            query: [T, Q, D].
+            n_way: N.
+        """
+        support, query = normalized(support), normalized(query)
+        start = class_means(support, support_labels, n_way)  # [T, N, D]
+        target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
+        examples = torch.cat([support, query], dim=1).detach()
+
+        def gradient(weights: Tensor) -> Tensor:
+            probabilities = class_softmax(euclidean_logits(examples, weights, self.temperature))  # [T, S+Q, N]
+            of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
+            slope = torch.cat([self.support_gradient(of_support, target), self.query_gradient(of_query)], dim=1)
+            return euclidean_weight_gradient(examples, weights, slope, self.temperature)
+
+        end = adam_descent(start, gradient, learning_rate=self.learning_rate, n_iterations=self.n_iterations)
+        return torch.stack([euclidean_logits(query, weights, self.temperature) for weights in (start, end)])
 
     def query_gradient(self, probabilities: Tensor) -> Tensor:
         """Gradient of the queries' part with respect to the logits whose softmax is p, [T, Q, N]."""
@@ -83,43 +112,3 @@ class InformationLoss(NamedTuple):
             true = (probabilities * target).sum(-1, keepdim=True)
             difference = true.clamp_min(1e-12).pow(1 - self.support_alpha) * difference
         return difference * (self.support_weight / target.shape[1])
-
-
-def information_descent(
-    loss: InformationLoss,
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    n_way: int,
-    *,
-    temperature: float,
-    learning_rate: float,
-    n_iterations: int,
-) -> Tensor:
-    """Logits [2, T, Q, N] of the queries by the support's means, and by where Adam leads from these down the loss.
-
-    The logits are the `euclidean_logits` of features of length one. The weights are constants to autograd.
-
-    Args:
-        loss: of a task.
-        support: [T, S, D].
-        support_labels: [T, S] int64.
-        query: [T, Q, D].
-        n_way: N.
-        temperature: of the logits.
-        learning_rate: of Adam.
-        n_iterations: of Adam.
-    """
-    support, query = normalized(support), normalized(query)
-    start = class_means(support, support_labels, n_way)  # [T, N, D]
-    target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-    examples = torch.cat([support, query], dim=1).detach()
-
-    def gradient(weights: Tensor) -> Tensor:
-        probabilities = class_softmax(euclidean_logits(examples, weights, temperature))  # [T, S+Q, N]
-        of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
-        slope = torch.cat([loss.support_gradient(of_support, target), loss.query_gradient(of_query)], dim=1)
-        return euclidean_weight_gradient(examples, weights, slope, temperature)
-
-    end = adam_descent(start, gradient, learning_rate=learning_rate, n_iterations=n_iterations)
-    return torch.stack([euclidean_logits(query, weights, temperature) for weights in (start, end)])

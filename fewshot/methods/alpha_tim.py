@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fewshot.functional.information import InformationLoss, information_descent
+from fewshot.functional.information import InformationDescent
 from fewshot.methods.base import Method, Refinement
 from fewshot.methods.options import check_above, check_choice
 
@@ -53,20 +53,10 @@ class AlphaTIM(Method):
         super().__init__()
         check_above(0, alpha=alpha)
         check_choice(("shannon", "tsallis"), support_entropy=support_entropy)
-        self.n_iterations, self.learning_rate, self.temperature = n_iterations, learning_rate, temperature
         support_alpha = alpha if support_entropy == "tsallis" else 1.0
-        self.loss_terms = InformationLoss(marginal_weight, conditional_weight, ce_weight, alpha, support_alpha)
+        weights = ce_weight, marginal_weight, conditional_weight
+        self.descent = InformationDescent(n_iterations, learning_rate, temperature, *weights, alpha, support_alpha)
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before and after the descent."""
-        logits = information_descent(
-            self.loss_terms,
-            support,
-            support_labels,
-            query,
-            n_way,
-            temperature=self.temperature,
-            learning_rate=self.learning_rate,
-            n_iterations=self.n_iterations,
-        )
-        return Refinement(logits)
+        return Refinement(self.descent.logits(support, support_labels, query, n_way))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fewshot.functional.information import InformationLoss, information_descent
+from fewshot.functional.information import InformationDescent
 from fewshot.methods.base import Method, Refinement
 
 
@@ -47,19 +47,9 @@ class TIM(Method):
         conditional_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        self.n_iterations, self.learning_rate, self.temperature = n_iterations, learning_rate, temperature
-        self.loss_terms = InformationLoss(marginal_weight, conditional_weight, ce_weight)
+        weights = ce_weight, marginal_weight, conditional_weight
+        self.descent = InformationDescent(n_iterations, learning_rate, temperature, *weights)
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before and after the descent."""
-        logits = information_descent(
-            self.loss_terms,
-            support,
-            support_labels,
-            query,
-            n_way,
-            temperature=self.temperature,
-            learning_rate=self.learning_rate,
-            n_iterations=self.n_iterations,
-        )
-        return Refinement(logits)
+        return Refinement(self.descent.logits(support, support_labels, query, n_way))

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from fewshot.functional.euclidean import adam_descent, euclidean_logits, euclidean_weight_gradient
 from fewshot.functional.information import (
-    InformationLoss,
+    InformationDescent,
     class_softmax,
     tsallis_slope,
 )
@@ -20,7 +20,7 @@ def test_gradients_in_closed_form_are_autograds(alpha):
         return -(p * p.log()).sum(-1) if alpha == 1 else (1 - (p**alpha).sum(-1)) / (alpha - 1)
 
     loss = -0.7 * entropy(probabilities.mean(1)).sum() + 0.3 * entropy(probabilities).mean(1).sum()
-    terms = InformationLoss(0.7, 0.3, 8.0, alpha, alpha)
+    terms = InformationDescent(1, 0.1, 15.0, 8.0, 0.7, 0.3, alpha, alpha)
     torch.testing.assert_close(
         terms.query_gradient(probabilities), torch.autograd.grad(loss, logits, retain_graph=True)[0]
     )
@@ -32,11 +32,13 @@ def test_gradients_in_closed_form_are_autograds(alpha):
 
 def test_tsallis_of_order_one_is_the_limit_and_nothing_is_undefined_at_the_corners():
     probabilities = torch.randn(1, 5, 4, dtype=torch.float64).softmax(-1)
-    near, limit = (InformationLoss(alpha=alpha).query_gradient(probabilities) for alpha in (1 + 1e-7, 1.0))
+    near, limit = (
+        InformationDescent(1, 0.1, 15.0, alpha=alpha).query_gradient(probabilities) for alpha in (1 + 1e-7, 1.0)
+    )
     torch.testing.assert_close(near, limit, rtol=1e-5, atol=1e-5)
     certain = torch.tensor([[1.0, 0.0]])
     assert tsallis_slope(certain, 1).isfinite().all()
-    assert InformationLoss().query_gradient(certain.unsqueeze(0)).isfinite().all()
+    assert InformationDescent(1, 0.1, 15.0).query_gradient(certain.unsqueeze(0)).isfinite().all()
 
 
 def test_euclidean_logits_and_their_weight_gradient():
