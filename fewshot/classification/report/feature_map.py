@@ -64,5 +64,5 @@ def plane(positions: FeatureMap, *, support: np.ndarray, query: np.ndarray) -> t
     height = int(np.clip(inner * spread[1] / spread[0], 0.55 * inner, 0.85 * inner)) + 2 * MARGIN
     scale = min(inner / spread[0], (height - 2 * MARGIN) / spread[1])
     middle = np.array([width, height]) / 2
-    placed = (np.round(middle + (part - (low + high) / 2) * [scale, -scale], 1) for part in drawn)
-    return width, height, FeatureMap(*placed, share=positions.share)
+    placed = [np.round(middle + (part - (low + high) / 2) * [scale, -scale], 1) for part in drawn]
+    return width, height, positions._replace(**dict(zip(FeatureMap._fields, placed, strict=False)))
