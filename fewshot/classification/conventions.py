@@ -71,18 +71,22 @@ def labels_of(y: Any, expected: int | None) -> list[Hashable]:
     return labels
 
 
-def is_unlabelled(label: Hashable) -> bool:
-    """Whether a label says that there is none: None, or the number -1."""
-    return label is None or (isinstance(label, (int, float)) and not isinstance(label, bool) and label == -1)
+def numbered(labels: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
+    """The classes that labels name, and [n] int64, the place among them of each label, -1 for None and for -1.
 
-
-def sorted_classes(labels: Sequence[Hashable]) -> list[Hashable]:
-    """Each label once, sorted; in the order of their first occurrence where they cannot be compared."""
-    distinct = list(dict.fromkeys(labels))
+    Classes are sorted; where they cannot be compared they stand in the order of their first occurrence.
+    """
+    known = dict.fromkeys(label for label in labels if not _is_none(label))
     try:
-        return sorted(distinct)  # type: ignore[type-var]
+        classes = sorted(known)  # type: ignore[type-var]
     except TypeError:
-        return distinct
+        classes = list(known)
+    places = {label: place for place, label in enumerate(classes)}
+    return classes, np.array([-1 if _is_none(label) else places[label] for label in labels], dtype=np.int64)
+
+
+def _is_none(label: Hashable) -> bool:
+    return label is None or (isinstance(label, (int, float)) and not isinstance(label, bool) and label == -1)
 
 
 def label_array(classes: Sequence[Hashable]) -> np.ndarray:
