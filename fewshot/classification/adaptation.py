@@ -71,8 +71,8 @@ def adapt(
         )
     if not method.is_prepared:
         raise ValueError(
-            f"{type(method).__name__} has to be told of the training classes; take one from a checkpoint of its run, or "
-            "a method that needs none"
+            f"{type(method).__name__} has to be told of the training classes; take one from a checkpoint of its run, "
+            "or a method that needs none"
         )
     method.check_ways(n_way)
     if chunk_size is not None and chunk_size < 1:

@@ -17,11 +17,11 @@ from fewshot.classification.conventions import (
     classifier_tags,
     label_array,
     labels_of,
-    not_fitted,
     numbered,
+    scikit_learns,
 )
 from fewshot.classification.encoder import PictureEncoder, as_pictures
-from fewshot.classification.model import LoadedModel, loaded_model, whole_module
+from fewshot.classification.model import LoadedModel, device_of, loaded_model, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
@@ -159,16 +159,12 @@ class FewShotClassifier:
                 or the method does not serve so many classes.
         """
         self.prepare()
-        return self.fit_features(self._features(X, fitting=True, y=y), y)
+        return self.fit_features(self._features(X, None, y), y)
 
     def fit_features(self, features: Tensor, y: Any) -> FewShotClassifier:
         """`fit` on features [n, D] that the encoder gave; arguments and errors as there."""
         self.prepare()
         classes, places = numbered(labels_of(y, len(features)))
-        if not classes:
-            raise ValueError("no row has a label; give at least one labelled row of each of two classes")
-        if len(classes) < 2:
-            raise ValueError(f"there is one class alone, {classes[0]!r}; give labelled rows of two classes or more")
         features, labels = features.to(self._device), torch.from_numpy(places).to(self._device)
         known = labels >= 0
         method = self._model.method
@@ -200,7 +196,7 @@ class FewShotClassifier:
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities [n, N] of pictures or feature rows, each by itself, columns in the order of `classes_`."""
         self._check_fitted()
-        return self.later_features(self._features(X))
+        return self.later_features(self._features(X, self.n_features_in_))
 
     def later_features(self, features: Tensor) -> np.ndarray:
         """`predict_proba` on features [n, D] that the encoder gave."""
@@ -281,9 +277,8 @@ class FewShotClassifier:
         return self
 
     def __repr__(self) -> str:
-        changed = [
-            f"{name}={value!r}" for name, value in self.get_params().items() if value is not self._defaults()[name]
-        ]
+        defaults = self._defaults()
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]]
         return f"FewShotClassifier({', '.join(changed)})"
 
     @classmethod
@@ -296,21 +291,9 @@ class FewShotClassifier:
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_adapted"):
-            raise not_fitted("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
+            kind = scikit_learns("NotFittedError", ValueError)
+            raise kind("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
 
-    def _features(self, X: Any, *, fitting: bool = False, y: Any = None) -> Tensor:
+    def _features(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
         encoder = self._model.encoder
-        if encoder is not None:
-            return encoder.encode(as_pictures(X)).features
-        return check_rows(X, None if fitting else self.n_features_in_, y=y if fitting else None, fitting=fitting)
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name, "auto" being a GPU where there is one; ValueError where there is no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device={name!r} cannot be used here ({reason}); give cpu, or auto") from error
+        return check_rows(X, n_features, y) if encoder is None else encoder.encode(as_pictures(X)).features

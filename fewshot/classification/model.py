@@ -100,6 +100,17 @@ def whole_module(model: LoadedModel, backbone: str | nn.Module | None, temperatu
     return module.eval()
 
 
+def device_of(name: str) -> torch.device:
+    """The device of that name, "auto" being a GPU where there is one; ValueError where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={name!r} cannot be used here ({reason}); give cpu, or auto") from error
+
+
 PRIOR_STRENGTH = 30.0
 """Chosen on validation classes of Tiny ImageNet among 2, 10, 30 and 100: tasks of 5 and 10 ways, 1 and 5 shots, 400 and
 800 queries, balanced and not; from 10 on it gains in all of them."""
