@@ -7,10 +7,9 @@ arXiv 1703.05175 (section 3.1, the flattened output).
 
 from __future__ import annotations
 
-from typing import Any
-
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
+
+from fewshot.backbones.network import Network, register, side_of
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -23,11 +22,12 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-class Conv4(nn.Module):
+class Conv4(Network):
     """Four times 3x3 convolution, batch normalisation, ReLU and 2x2 max pooling; the last map is flattened.
 
     Takes [B, in_chans, img_size, img_size] and gives [B, D] with D = width * (img_size // 16)**2: 1600 for 84 px,
-    256 for 32 px, 64 for 28 px with 64 channels. Pictures of another size would silently change D and are refused.
+    256 for 32 px, 64 for 28 px with 64 channels. Pictures of another size would silently change D and are refused. timm
+    knows it as conv4 (64 channels), conv4_32 (as in MAML) and conv4_128.
 
     Args:
         width: channels of every block.
@@ -40,21 +40,14 @@ class Conv4(nn.Module):
         self, width: int = 64, *, num_classes: int = 0, in_chans: int = 3, img_size: int | tuple[int, int] = 84
     ) -> None:
         super().__init__()
-        if isinstance(img_size, tuple):  # what timm passes where no size is asked for
-            img_size = img_size[0]
-        if img_size < 16:
-            raise ValueError(
-                f"conv4 halves the picture four times and needs at least 16 px; image size {img_size} given"
-            )
         self.in_chans = in_chans
-        self.image_size = img_size
-        self.num_classes = num_classes
-        self.num_features = width * (img_size // 16) ** 2
+        self.image_size = side_of(img_size, "conv4", least=16)
+        self.num_features = width * (self.image_size // 16) ** 2
         self.conv1 = _block(in_chans, width)
         self.conv2 = _block(width, width)
         self.conv3 = _block(width, width)
         self.conv4 = _block(width, width)
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.reset_classifier(num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The map before flattening: [B, C, H, W] -> [B, width, H // 16, W // 16].
@@ -70,58 +63,11 @@ class Conv4(nn.Module):
             )
         return self.conv4(self.conv3(self.conv2(self.conv1(images))))
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """The flattened map [B, D], or with a classifier its output [B, num_classes] unless `pre_logits`."""
-        features = features.flatten(1)  # [B, D]
-        return features if pre_logits else self.fc(features)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, D]."""
-        return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer, as timm asks for it."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a fresh one; 0 removes it."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+    def pool(self, features: Tensor) -> Tensor:
+        """The flattened map, [B, D]."""
+        return features.flatten(1)
 
 
-def _cfg() -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 0,
-        "input_size": (3, 84, 84),
-        "fixed_input_size": True,
-        "first_conv": "conv1.0",
-        "classifier": "fc",
-    }
-
-
-default_cfgs = generate_default_cfgs({"conv4": _cfg(), "conv4_32": _cfg(), "conv4_128": _cfg()})
-
-
-def _create(variant: str, width: int, pretrained: bool, kwargs: dict[str, Any]) -> Conv4:
-    if pretrained:
-        raise ValueError(f"{variant} has no published weights; use pretrained=False, with weights=<file> of your own")
-    return build_model_with_cfg(Conv4, variant, pretrained=False, width=width, **kwargs)
-
-
-@register_model
-def conv4(pretrained: bool = False, **kwargs: Any) -> Conv4:
-    """Conv-4 with 64 channels; for `timm.create_model("conv4", in_chans=, img_size=, num_classes=)`."""
-    return _create("conv4", 64, pretrained, kwargs)
-
-
-@register_model
-def conv4_32(pretrained: bool = False, **kwargs: Any) -> Conv4:
-    """Conv-4 with 32 channels, as in MAML; for `timm.create_model("conv4_32", ...)`."""
-    return _create("conv4_32", 32, pretrained, kwargs)
-
-
-@register_model
-def conv4_128(pretrained: bool = False, **kwargs: Any) -> Conv4:
-    """Conv-4 with 128 channels; for `timm.create_model("conv4_128", ...)`."""
-    return _create("conv4_128", 128, pretrained, kwargs)
+_CONFIG = {"input_size": (3, 84, 84), "fixed_input_size": True, "first_conv": "conv1.0"}
+for _name, _width in (("conv4", 64), ("conv4_32", 32), ("conv4_128", 128)):
+    register(_name, Conv4, _CONFIG, width=_width)

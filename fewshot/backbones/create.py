@@ -21,7 +21,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from fewshot.backbones.checkpoint_file import read_checkpoint, saved_model_beside, state_dict_of, timm_config_beside
-from fewshot.backbones.weights import check_recorded, load_backbone_weights
+from fewshot.backbones.weights import check_recorded, load_backbone_weights, on_the_hub
 from fewshot.files import resolve_weights
 
 
@@ -123,7 +123,7 @@ def _load(network: Any, name: str, file: Path) -> None:
 
 
 def _check_name(name: str, pretrained: bool) -> None:
-    if name.startswith(("hf-hub:", "hf_hub:")):
+    if on_the_hub(name):
         if pretrained:
             return
         raise ValueError(
@@ -244,12 +244,4 @@ class BackboneConfig:
 
     def create(self) -> nn.Module:
         """The backbone, from pictures [B, C, H, W] to features [B, D], in channels-last memory order."""
-        backbone = create_backbone(
-            self.name,
-            pretrained=self.pretrained,
-            weights=self.weights,
-            in_chans=self.in_chans,
-            image_size=self.image_size,
-            compile=self.compile,
-        )
-        return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return create_backbone(**vars(self)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

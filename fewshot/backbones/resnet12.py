@@ -11,11 +11,10 @@ DropBlock rate is constant instead of growing during training.
 
 from __future__ import annotations
 
-from typing import Any
-
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional
+
+from fewshot.backbones.network import Network, register, side_of
 
 WIDTHS = (64, 160, 320, 640)
 
@@ -77,7 +76,7 @@ class _Block(nn.Module):
         return self.drop(self.relu(self.pool(features)))
 
 
-class ResNet12(nn.Module):
+class ResNet12(Network):
     """Four residual blocks of 64, 160, 320 and 640 channels, each halving the picture; the last map is averaged.
 
     Takes [B, in_chans, H, W] of at least 16 px and gives [B, 640].
@@ -101,14 +100,9 @@ class ResNet12(nn.Module):
         img_size: int | tuple[int, int] = 84,
     ) -> None:
         super().__init__()
-        side = img_size[0] if isinstance(img_size, tuple) else img_size
-        if side < 16:
-            raise ValueError(
-                f"resnet12 halves the picture four times and needs at least 16 px; image size {side} given"
-            )
+        side_of(img_size, "resnet12", least=16)
         if not 0 <= drop_block_rate < 1:
             raise ValueError(f"drop_block_rate={drop_block_rate}; a share of the activations lies in 0 <= rate < 1")
-        self.num_classes = num_classes
         self.num_features = WIDTHS[-1]
         channels = (in_chans, *WIDTHS)
         blocks = []
@@ -119,7 +113,7 @@ class ResNet12(nn.Module):
                 drop = DropBlock(drop_block_rate, drop_block_size) if regions else nn.Dropout(drop_block_rate)
             blocks.append(_Block(channels[number], channels[number + 1], drop))
         self.block1, self.block2, self.block3, self.block4 = blocks
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.reset_classifier(num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
@@ -128,42 +122,6 @@ class ResNet12(nn.Module):
         """The map before averaging, [B, 640, H // 16, W // 16]."""
         return self.block4(self.block3(self.block2(self.block1(images))))
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """The averaged map [B, 640], or with a classifier its output [B, num_classes] unless `pre_logits`."""
-        features = features.mean((2, 3))  # [B, D]
-        return features if pre_logits else self.fc(features)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, 640]."""
-        return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer, as timm asks for it."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a fresh one; 0 removes it."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "resnet12": {
-            "url": "",
-            "num_classes": 0,
-            "input_size": (3, 84, 84),
-            "pool_size": (5, 5),
-            "first_conv": "block1.conv1",
-            "classifier": "fc",
-        }
-    }
-)
-
-
-@register_model
-def resnet12(pretrained: bool = False, **kwargs: Any) -> ResNet12:
-    """ResNet-12; for `timm.create_model("resnet12", in_chans=, num_classes=, drop_block_rate=)`."""
-    if pretrained:
-        raise ValueError("resnet12 has no published weights; use pretrained=False, with weights=<file> of your own")
-    return build_model_with_cfg(ResNet12, "resnet12", pretrained=False, **kwargs)
+_CONFIG = {"input_size": (3, 84, 84), "pool_size": (5, 5), "first_conv": "block1.conv1"}
+register("resnet12", ResNet12, _CONFIG)

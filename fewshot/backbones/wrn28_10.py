@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
+
+from fewshot.backbones.network import Network, register, side_of
 
 SMALL_IMAGES = 40
 """Up to this side, in pixels, the first group keeps the resolution."""
@@ -38,7 +39,7 @@ class _Block(nn.Module):
         return shortcut + self.conv2(self.relu(self.bn2(self.conv1(activated))))
 
 
-class WideResNet(nn.Module):
+class WideResNet(Network):
     """Three groups of pre-activation blocks, `width` times as wide as a ResNet's; the last map is averaged.
 
     Takes [B, in_chans, H, W] of any size and gives [B, 64 * width]: 640 for WRN-28-10. The values follow a ReLU.
@@ -66,9 +67,8 @@ class WideResNet(nn.Module):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"a wide ResNet of depth {depth} does not exist; depths are 10, 16, 22, 28, 34, ...")
-        side = img_size[0] if isinstance(img_size, tuple) else img_size
+        side = side_of(img_size, "wrn28_10")
         self.small_images = side <= SMALL_IMAGES if small_images is None else small_images
-        self.num_classes = num_classes
         self.num_features = 64 * width
         blocks = (depth - 4) // 6
         first, second, third = 16 * width, 32 * width, 64 * width
@@ -78,7 +78,7 @@ class WideResNet(nn.Module):
         self.block3 = self._group(second, third, blocks, stride=2)
         self.bn1 = nn.BatchNorm2d(third)
         self.relu = nn.ReLU(inplace=True)
-        self.fc = nn.Linear(third, num_classes) if num_classes else nn.Identity()
+        self.reset_classifier(num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -91,24 +91,6 @@ class WideResNet(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """The map before averaging, [B, D, H', W']."""
         return self.relu(self.bn1(self.block3(self.block2(self.block1(self.conv1(images))))))
-
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """The averaged map [B, D], or with a classifier its output [B, num_classes] unless `pre_logits`."""
-        features = features.mean((2, 3))  # [B, D]
-        return features if pre_logits else self.fc(features)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, D]."""
-        return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer, as timm asks for it."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a fresh one; 0 removes it."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
 
 def original_names(network: WideResNet) -> dict[str, str]:
@@ -125,23 +107,5 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: WideResNet) -> di
     return {ours.get(key, key): value for key, value in state_dict.items()}
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "wrn28_10": {
-            "url": "",
-            "num_classes": 0,
-            "input_size": (3, 80, 80),
-            "pool_size": (10, 10),
-            "first_conv": "conv1",
-            "classifier": "fc",
-        }
-    }
-)
-
-
-@register_model
-def wrn28_10(pretrained: bool = False, **kwargs: Any) -> WideResNet:
-    """WRN-28-10; for `timm.create_model("wrn28_10", in_chans=, img_size=, num_classes=, small_images=)`."""
-    if pretrained:
-        raise ValueError("wrn28_10 has no published weights; use pretrained=False, with weights=<file> of your own")
-    return build_model_with_cfg(WideResNet, "wrn28_10", pretrained=False, **kwargs)
+_CONFIG = {"input_size": (3, 80, 80), "pool_size": (10, 10), "first_conv": "conv1"}
+register("wrn28_10", WideResNet, _CONFIG)

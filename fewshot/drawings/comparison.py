@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewshot.drawings.plots import BLUE, GRID, VERMILION, new_figure, save
+
 Row = Mapping[str, Any]
 
-COLOURS = {"": "#0072b2", "dirichlet_": "#d55e00"}
-"""Blue and vermilion, told apart by people who see fewer colours too."""
+COLOURS = {"": BLUE, "dirichlet_": VERMILION}
+"""Of balanced and of Dirichlet queries, by what begins the keys of a row."""
 
 
 def plot_of_methods(folder: Path, rows: Sequence[Row], n_way: int) -> list[Path]:
     """Accuracies with intervals at the first size, one line for each method."""
     size = (rows[0]["n_shot"], rows[0]["n_query"])
     shown = [row for row in rows if (row["n_shot"], row["n_query"]) == size][::-1]
-    figure, axes = _figure(height=1.2 + 0.32 * len(shown))
+    figure = new_figure(8, 1.2 + 0.32 * len(shown))
+    axes = figure.add_subplot(axisbelow=True)
     for prefix, colour in COLOURS.items():
         if f"{prefix}accuracy" not in shown[0]:
             continue
@@ -33,15 +36,16 @@ def plot_of_methods(folder: Path, rows: Sequence[Row], n_way: int) -> list[Path]
     axes.set_yticks(range(len(shown)), [row["method"] for row in shown])
     axes.set_xlabel("accuracy in %, 95 % interval")
     axes.set_title(f"{n_way}-way {size[0]}-shot, {size[1]} queries a class")
-    axes.grid(axis="x", color="#dddddd")
+    axes.grid(axis="x", color=GRID)
     axes.legend(loc="lower right")
-    return _saved(figure, folder / "comparison")
+    return save(figure, folder / "comparison", "png", "svg")
 
 
 def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> list[Path]:
     """Accuracy of each method against shots or queries, the other one as in the first row."""
     other = "n_query" if key == "n_shot" else "n_shot"
-    figure, axes = _figure(height=4.5)
+    figure = new_figure(8, 4.5)
+    axes = figure.add_subplot(axisbelow=True)
     prefix = "" if "accuracy" in rows[0] else "dirichlet_"
     markers = "osD^v<>pPX*hd"
     for place, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
@@ -59,26 +63,10 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
     axes.set_xlabel(label)
     axes.set_ylabel("accuracy in %, 95 % interval")
     axes.set_xticks(sorted({row[key] for row in rows}))
-    axes.grid(color="#dddddd")
+    axes.grid(color=GRID)
     axes.legend(fontsize="small")
-    return _saved(figure, folder / f"accuracy_by_{'shots' if key == 'n_shot' else 'queries'}")
+    return save(figure, folder / f"accuracy_by_{'shots' if key == 'n_shot' else 'queries'}", "png", "svg")
 
 
 def _interval(half_width: float) -> float:
     return 0.0 if math.isnan(half_width) else 100 * half_width
-
-
-def _figure(height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # half a second, and no window system
-
-    figure = Figure(figsize=(8, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _saved(figure: Any, stem: Path) -> list[Path]:
-    paths = [stem.with_suffix(ending) for ending in (".png", ".svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths

@@ -13,7 +13,7 @@ from PIL import Image
 from fewshot.data.images import Images
 from fewshot.drawings.lettering import drawable, write
 
-BLUE, VERMILION, INK = "#0072b2", "#d55e00", "#1a1a1a"
+BLUE, VERMILION, INK, GRID = "#0072b2", "#d55e00", "#1a1a1a", "#dddddd"
 """Told apart by people who see fewer colours, too."""
 
 MOST_NAMES = 40
@@ -39,7 +39,7 @@ def class_counts_figure(splits: Mapping[str, Images], *, data: str, taken: Mappi
         axes.bar(range(len(counts)), counts[order], width=0.85 if len(counts) <= MOST_NAMES else 1.0, color=BLUE)
         axes.set_xlim(-0.6, len(counts) - 0.4)
         axes.set_ylim(0, 1.12 * counts.max())
-        axes.grid(axis="y", color="#dddddd")
+        axes.grid(axis="y", color=GRID)
         axes.set_axisbelow(True)
         axes.yaxis.get_major_locator().set_params(integer=True)
         least, most = int(counts.min()), int(counts.max())
@@ -102,7 +102,7 @@ def accuracy_per_step_figure(results: Mapping[str, Any]) -> Any:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("refinement steps K")
     axes.set_ylabel("accuracy in %, 95 % interval")
-    axes.grid(color="#dddddd")
+    axes.grid(color=GRID)
     axes.legend(loc="lower right" if accuracies[-1] >= accuracies[0] else "upper right", fontsize="small")
     write(axes.set_title("", fontsize="medium"), _episodes(results))
     return figure
@@ -116,14 +116,15 @@ def png(figure: Any) -> Image.Image:
     return Image.open(content)
 
 
-def save(figure: Any, stem: Path, *endings: str) -> None:
-    """Write a figure as <stem>.png, <stem>.svg; the same figure gives the same bytes."""
+def save(figure: Any, stem: Path, *endings: str) -> list[Path]:
+    """Write a figure as <stem>.png, <stem>.svg, and say where; the same figure gives the same bytes."""
     import matplotlib
 
+    paths = [stem.with_suffix(f".{ending}") for ending in endings]
     with matplotlib.rc_context({"svg.hashsalt": "fewshot"}):
-        for ending in endings:
-            metadata = {"Date": None} if ending == "svg" else None
-            figure.savefig(stem.with_suffix(f".{ending}"), dpi=150, metadata=metadata)
+        for path in paths:
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -70,31 +70,3 @@ def euclidean_weight_gradient(features: Tensor, weights: Tensor, logit_gradient:
     """
     pulled = weights * (-temperature * logit_gradient.sum(1)).unsqueeze(-1)
     return torch.baddbmm(pulled, logit_gradient.transpose(1, 2), features, alpha=temperature)
-
-
-def euclidean_descent(
-    start: Tensor,
-    features: Tensor,
-    logit_gradient: Callable[[Tensor], Tensor],
-    *,
-    temperature: float,
-    learning_rate: float,
-    n_iterations: int,
-) -> Tensor:
-    """The class weights [T, N, D] that Adam leads to from `start`, down a loss of the `euclidean_logits`.
-
-    Args:
-        start: [T, N, D].
-        features: z, [T, n, D], whose logits the loss is made of.
-        logit_gradient: from logits [T, n, N] to the gradient of every task's loss with respect to them.
-        temperature: of the logits.
-        learning_rate: of Adam.
-        n_iterations: of Adam.
-    """
-    features = features.detach()
-
-    def gradient(weights: Tensor) -> Tensor:
-        slope = logit_gradient(euclidean_logits(features, weights, temperature))
-        return euclidean_weight_gradient(features, weights, slope, temperature)
-
-    return adam_descent(start, gradient, learning_rate=learning_rate, n_iterations=n_iterations)

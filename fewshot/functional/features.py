@@ -7,13 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def signed_power(features: Tensor, exponent: float) -> Tensor:
+def in_full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it came in half precision; float32 and float64 stay as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def signed_power(features: Tensor, exponent: float | None) -> Tensor:
     """sign(z) (|z| + 1e-6)^exponent, of any shape; features of a ReLU as published, others keep their sign.
 
     Args:
         features: of any shape; zero counts as positive.
-        exponent: above 0; 0.5 draws a long tail of large entries in.
+        exponent: above 0; 0.5 draws a long tail of large entries in; None leaves features as they are.
     """
+    if exponent is None:
+        return features
     size = (features.abs() + 1e-6).pow(exponent)
     return torch.where(features < 0, -size, size)
 
@@ -30,6 +37,16 @@ def normalized(vectors: Tensor) -> Tensor:
         vectors: [..., D].
     """
     return F.normalize(vectors, dim=-1)
+
+
+def member_means(members: Tensor, features: Tensor) -> Tensor:
+    """Mean of the features of every class, weighted by how much each belongs to it, [T, N, D].
+
+    Args:
+        members: [T, n, N], each column with a sum above 0.
+        features: [T, n, D].
+    """
+    return torch.bmm(members.transpose(1, 2), features) / members.sum(1).unsqueeze(-1)
 
 
 def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:

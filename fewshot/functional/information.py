@@ -1,9 +1,15 @@
-"""Entropies of predictions, Shannon's and Tsallis's, and the gradients of losses made of them in closed form."""
+"""Entropies of predictions, Shannon's and Tsallis's, and descent of losses made of them in closed form."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from fewshot.functional.euclidean import adam_descent, euclidean_logits, euclidean_weight_gradient
+from fewshot.functional.features import class_means, normalized
 
 
 def class_softmax(logits: Tensor) -> Tensor:
@@ -29,22 +35,11 @@ def logit_gradient_of(probability_gradient: Tensor, probabilities: Tensor) -> Te
     return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
 
-def tsallis_entropy(probabilities: Tensor, alpha: float) -> Tensor:
-    """(1 - sum_c p_c^alpha) / (alpha - 1), in nats, [...]; Shannon's -sum_c p_c log p_c at alpha = 1.
-
-    Args:
-        probabilities: [..., N].
-        alpha: above 0.
-    """
-    if alpha == 1:
-        return torch.special.entr(probabilities).sum(-1)
-    return (1 - probabilities.pow(alpha).sum(-1)) / (alpha - 1)
-
-
 def tsallis_slope(probabilities: Tensor, alpha: float) -> Tensor:
-    """Derivative of `tsallis_entropy` with respect to every probability, up to a constant for all classes, [..., N].
+    """Derivative of Tsallis's entropy with respect to every probability, up to a constant for all classes, [..., N].
 
-    The constant has no effect on a gradient with respect to logits.
+    The entropy is (1 - sum_c p_c^alpha) / (alpha - 1), in nats, and Shannon's at alpha = 1. The constant has no effect
+    on a gradient with respect to logits.
 
     Args:
         probabilities: [..., N].
@@ -55,42 +50,65 @@ def tsallis_slope(probabilities: Tensor, alpha: float) -> Tensor:
     return probabilities.pow(alpha - 1) * (-alpha / (alpha - 1))
 
 
-def information_gradient(
-    probabilities: Tensor,
-    *,
-    marginal_weight: float = 1.0,
-    conditional_weight: float = 1.0,
-    alpha: float = 1.0,
-) -> Tensor:
-    """Gradient with respect to the logits of minus the queries' mutual information with their classes, [T, Q, N].
+class InformationDescent(NamedTuple):
+    """Adam down a loss of the class weights: a term of the support, less the queries' information on their classes.
 
-    The loss of each task is - marginal_weight H(mean_i p_i) + conditional_weight mean_i H(p_i), H being Tsallis's
-    entropy; at alpha = 1 with equal weights it is minus the mutual information.
-
-    Args:
-        probabilities: p, [T, Q, N], the softmax of the logits.
-        marginal_weight: of the entropy of the mean prediction, which is to be large.
-        conditional_weight: of the mean entropy of the predictions, which is to be small.
-        alpha: above 0; 1 is Shannon's entropy.
+    The queries' part is - marginal_weight H(mean_i p_i) + conditional_weight mean_i H(p_i), H being Tsallis's entropy;
+    at alpha = 1 with equal weights it is minus the mutual information. The support's part is the mean of
+    (p_y^(1 - alpha) - 1) / (alpha - 1), y the true class: at alpha = 1 the cross-entropy -log p_y.
     """
-    marginal = probabilities.mean(1, keepdim=True)  # [T, 1, N]
-    slope = conditional_weight * tsallis_slope(probabilities, alpha)
-    slope = slope - marginal_weight * tsallis_slope(marginal, alpha)
-    return logit_gradient_of(slope, probabilities) / max(probabilities.shape[1], 1)
 
+    n_iterations: int
+    learning_rate: float
+    temperature: float
+    """Of the `euclidean_logits`."""
+    support_weight: float = 1.0
+    """Of the support's part."""
+    marginal_weight: float = 1.0
+    """Of the entropy of the mean prediction, which is to be large."""
+    conditional_weight: float = 1.0
+    """Of the mean entropy of the predictions, which is to be small."""
+    alpha: float = 1.0
+    """Order of the queries' entropies, above 0; 1 is Shannon's."""
+    support_alpha: float = 1.0
+    """Order of the support's part."""
 
-def tsallis_cross_entropy_gradient(probabilities: Tensor, target: Tensor, alpha: float) -> Tensor:
-    """Gradient with respect to the logits of (p_y^(1 - alpha) - 1) / (alpha - 1), y the true class, [..., N].
+    def logits(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """[2, T, Q, N] of the queries, by the support's means and by where the descent leads from these.
 
-    At alpha = 1 that is the cross-entropy -log p_y, and its gradient p - target.
+        Features are scaled to length one. The weights are constants to autograd.
 
-    Args:
-        probabilities: p, [..., N], the softmax of the logits.
-        target: [..., N], one-hot.
-        alpha: above 0.
-    """
-    difference = probabilities - target
-    if alpha == 1:
-        return difference
-    true = (probabilities * target).sum(-1, keepdim=True)
-    return true.clamp_min(1e-12).pow(1 - alpha) * difference
+        Args:
+            support: [T, S, D].
+            support_labels: [T, S] int64.
+            query: [T, Q, D].
+            n_way: N.
+        """
+        support, query = normalized(support), normalized(query)
+        start = class_means(support, support_labels, n_way)  # [T, N, D]
+        target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
+        examples = torch.cat([support, query], dim=1).detach()
+
+        def gradient(weights: Tensor) -> Tensor:
+            probabilities = class_softmax(euclidean_logits(examples, weights, self.temperature))  # [T, S+Q, N]
+            of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
+            slope = torch.cat([self.support_gradient(of_support, target), self.query_gradient(of_query)], dim=1)
+            return euclidean_weight_gradient(examples, weights, slope, self.temperature)
+
+        end = adam_descent(start, gradient, learning_rate=self.learning_rate, n_iterations=self.n_iterations)
+        return torch.stack([euclidean_logits(query, weights, self.temperature) for weights in (start, end)])
+
+    def query_gradient(self, probabilities: Tensor) -> Tensor:
+        """Gradient of the queries' part with respect to the logits whose softmax is p, [T, Q, N]."""
+        marginal = probabilities.mean(1, keepdim=True)  # [T, 1, N]
+        slope = self.conditional_weight * tsallis_slope(probabilities, self.alpha)
+        slope = slope - self.marginal_weight * tsallis_slope(marginal, self.alpha)
+        return logit_gradient_of(slope, probabilities) / max(probabilities.shape[1], 1)
+
+    def support_gradient(self, probabilities: Tensor, target: Tensor) -> Tensor:
+        """Gradient of the support's part with respect to the logits whose softmax is p, [T, S, N]; the target too."""
+        difference = probabilities - target
+        if self.support_alpha != 1:
+            true = (probabilities * target).sum(-1, keepdim=True)
+            difference = true.clamp_min(1e-12).pow(1 - self.support_alpha) * difference
+        return difference * (self.support_weight / target.shape[1])

@@ -56,16 +56,19 @@ class Statistics(NamedTuple):
 
 
 class _Normalization(TorchFunctionMode, ABC):
-    """Hands every batch normalisation to `normalize`."""
+    """Every batch normalisation by what `statistics` says.
+
+    Written out, not F.batch_norm: where torch.func.vmap maps over weights too, the derivative of that one's gradient
+    takes the statistics for constants and is wrong, without an error (torch 2.15; the like of it is
+    github.com/pytorch/pytorch/issues/186256).
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is F.batch_norm:
-            return self._called(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        return (self._normalized if func is F.batch_norm else func)(*args, **(kwargs or {}))
 
-    def _called(
+    def _normalized(
         self,
         batch: Tensor,
         running_mean: Tensor | None,
@@ -76,55 +79,47 @@ class _Normalization(TorchFunctionMode, ABC):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        # the arguments of F.batch_norm, whose names these are
+        """What F.batch_norm computes, whose arguments these are, differentiable in the statistics too.
+
+        The result has the batch's own precision, statistics that are taken of it the weight's where that is wider.
+        """
         stored = None if running_mean is None or running_var is None else Statistics(running_mean, running_var)
-        return self.normalize(batch, stored, weight, bias, eps)
+        wide = batch.dtype if weight is None else torch.promote_types(batch.dtype, weight.dtype)
+        by = self.statistics(batch, stored, wide)
+        factor = (by.variance + eps).rsqrt() if weight is None else weight * (by.variance + eps).rsqrt()
+        offset = -by.mean * factor if bias is None else bias - by.mean * factor
+        shape = (-1, *[1] * (batch.ndim - 2))  # [C, 1, ...]
+        return (batch * factor.view(shape) + offset.view(shape)).to(batch.dtype)
 
     @abstractmethod
-    def normalize(
-        self, batch: Tensor, stored: Statistics | None, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        """[B, C, *] normalised, times weight [C], plus bias [C].
+    def statistics(self, batch: Tensor, stored: Statistics | None, wide: torch.dtype) -> Statistics:
+        """What the next layer normalises by.
 
         Args:
             batch: [B, C, *].
             stored: the layer's running statistics, None where it keeps none.
-            weight: [C], or None for ones.
-            bias: [C], or None for zeros.
-            eps: added to the variance.
+            wide: the precision for statistics of the batch.
         """
 
 
 class OwnStatistics(_Normalization):
-    """Every batch by its own statistics, which are kept in `seen`, one layer's after the other's.
-
-    Written out, not F.batch_norm: where torch.func.vmap maps over weights too, the derivative of that one's gradient
-    takes the statistics for constants and is wrong, without an error (torch 2.15; the like of it is
-    github.com/pytorch/pytorch/issues/186256).
-    """
+    """Every batch by its own statistics, which are kept in `seen`, one layer's after the other's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Statistics] = []
 
-    def normalize(
-        self, batch: Tensor, stored: Statistics | None, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        wide = batch if weight is None else batch.to(torch.promote_types(batch.dtype, weight.dtype))
-        variance, mean = torch.var_mean(wide, [0, *range(2, batch.ndim)], correction=0)
+    def statistics(self, batch: Tensor, stored: Statistics | None, wide: torch.dtype) -> Statistics:
+        variance, mean = torch.var_mean(batch.to(wide), [0, *range(2, batch.ndim)], correction=0)
         self.seen.append(Statistics(mean, variance))
-        return _normalized(batch, self.seen[-1], weight, bias, eps)
+        return self.seen[-1]
 
 
 class StoredStatistics(OwnStatistics):
     """Every batch by the running statistics of the layer, or by its own where the layer keeps none."""
 
-    def normalize(
-        self, batch: Tensor, stored: Statistics | None, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        if stored is None:
-            return super().normalize(batch, stored, weight, bias, eps)
-        return _normalized(batch, stored, weight, bias, eps)
+    def statistics(self, batch: Tensor, stored: Statistics | None, wide: torch.dtype) -> Statistics:
+        return super().statistics(batch, stored, wide) if stored is None else stored
 
 
 class GivenStatistics(_Normalization):
@@ -140,15 +135,5 @@ class GivenStatistics(_Normalization):
         super().__init__()
         self._left = iter(given)
 
-    def normalize(
-        self, batch: Tensor, stored: Statistics | None, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
-        return _normalized(batch, next(self._left), weight, bias, eps)
-
-
-def _normalized(batch: Tensor, by: Statistics, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """What F.batch_norm computes, differentiable in the statistics too; in the batch's own precision."""
-    factor = (by.variance + eps).rsqrt() if weight is None else weight * (by.variance + eps).rsqrt()
-    offset = -by.mean * factor if bias is None else bias - by.mean * factor
-    shape = (-1, *[1] * (batch.ndim - 2))  # [C, 1, ...]
-    return (batch * factor.view(shape) + offset.view(shape)).to(batch.dtype)
+    def statistics(self, batch: Tensor, stored: Statistics | None, wide: torch.dtype) -> Statistics:
+        return next(self._left)

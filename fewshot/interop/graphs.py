@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.methods import SIB, ImprintedWeights, Method, NearestClassMean, ProtoNet, SimpleShot, TransportSIB
-from fewshot.methods.sib import MLPGradient
+from fewshot.methods.query_gradients import MLPGradient
 
 HEADS = (SIB, TransportSIB, NearestClassMean, ProtoNet, SimpleShot, ImprintedWeights)
 """Methods of this package whose steps are a fixed number of operators; a method of a person's own is tried."""

@@ -20,8 +20,7 @@ from fewshot.backbones.weights import load_strictly, state_faults
 from fewshot.backbones.wrn28_10 import SMALL_IMAGES, checkpoint_filter_fn, original_names
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import WholeFile
-from fewshot.methods import NearestClassMean
-from fewshot.methods.sib import SIB, MLPGradient, ScaledClassMeans
+from fewshot.methods import SIB, MLPGradient, NearestClassMean, ScaledClassMeans
 from fewshot.training.few_shot_module import FewShotModule
 
 _SIB_NAMES = {

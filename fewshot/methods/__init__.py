@@ -3,13 +3,15 @@
 from fewshot.methods.activations_to_parameters import ActivationsToParameters
 from fewshot.methods.alpha_tim import AlphaTIM
 from fewshot.methods.anil import ANIL
-from fewshot.methods.base import BaseClasses, Method, Refinement
+from fewshot.methods.base import Method, Refinement
+from fewshot.methods.base_classes import BaseClasses
 from fewshot.methods.bd_cspn import BDCSPN
 from fewshot.methods.ctm import CTM
 from fewshot.methods.ease_siamese import EaseSiamese
 from fewshot.methods.gnn import GNN
 from fewshot.methods.ilpc import ILPC
 from fewshot.methods.imprinted import ImprintedWeights
+from fewshot.methods.initializers import Initializer, ScaledClassMeans
 from fewshot.methods.laplacian_shot import LaplacianShot
 from fewshot.methods.leo import LEO
 from fewshot.methods.maml import MAML
@@ -21,9 +23,10 @@ from fewshot.methods.posterior import GaussianPosterior
 from fewshot.methods.protolp import ProtoLP
 from fewshot.methods.protonet import ProtoNet
 from fewshot.methods.pt_map import PTMAP
+from fewshot.methods.query_gradients import EquivariantGradient, MLPGradient, QueryGradient
 from fewshot.methods.r2d2 import R2D2
 from fewshot.methods.relation import RelationNetwork
-from fewshot.methods.sib import SIB, EquivariantGradient, Initializer, MLPGradient, QueryGradient, ScaledClassMeans
+from fewshot.methods.sib import SIB
 from fewshot.methods.simpleshot import SimpleShot
 from fewshot.methods.snail import SNAIL
 from fewshot.methods.tadam import TADAM

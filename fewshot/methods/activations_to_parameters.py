@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_at_least
 
 
 class ActivationsToParameters(Method):
@@ -27,19 +28,18 @@ class ActivationsToParameters(Method):
     pictures now and then in place of single ones; here the statistic is the mean of the support.
 
     Args:
-        n_layers: linear layers of phi: 2, or 1 for the paper's linear mapping.
+        n_layers: linear layers of phi: 2, or 1 for the paper's linear mapping; ImprintedWeights has none.
         scale: what the learned factor of the cosine starts at.
     """
 
     transductive = False
+    phi: nn.Sequential
 
     def __init__(self, n_layers: int = 2, scale: float = 10.0) -> None:
         super().__init__()
-        if n_layers < 1:
-            raise ValueError(f"n_layers={n_layers}; phi has at least one, or take ImprintedWeights, which has none")
+        check_at_least(1, n_layers=n_layers)
         self.n_layers = n_layers
         self.scale = nn.Parameter(torch.tensor(float(scale)))
-        self.phi: nn.Sequential | None = None
 
     def build(self, n_features: int) -> None:
         layers: list[nn.Module] = []
@@ -51,7 +51,5 @@ class ActivationsToParameters(Method):
         self.phi = nn.Sequential(*layers)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        assert self.phi is not None, "build comes first"
-        support, query = support, normalized(query)
         weights = self.phi(normalized(class_means(support, support_labels, n_way)))  # [T, N, D]
-        return cosine_logits(query, weights, self.scale, 0.0)
+        return cosine_logits(normalized(query), weights, self.scale, 0.0)

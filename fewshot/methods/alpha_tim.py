@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.euclidean import euclidean_descent, euclidean_logits
-from fewshot.functional.features import class_means, normalized
-from fewshot.functional.information import class_softmax, information_gradient, tsallis_cross_entropy_gradient
+from fewshot.functional.information import InformationDescent
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_choice
 
 
 class AlphaTIM(Method):
@@ -54,40 +51,12 @@ class AlphaTIM(Method):
         conditional_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if not alpha > 0:
-            raise ValueError(f"alpha={alpha}; the order of an entropy is above 0")
-        if support_entropy not in ("shannon", "tsallis"):
-            raise ValueError(f"support_entropy={support_entropy!r} is not known; choose 'shannon' or 'tsallis'")
-        self.alpha, self.support_alpha = alpha, alpha if support_entropy == "tsallis" else 1.0
-        self.n_iterations, self.learning_rate, self.temperature = n_iterations, learning_rate, temperature
-        self.ce_weight, self.marginal_weight = ce_weight, marginal_weight
-        self.conditional_weight = conditional_weight
+        check_above(0, alpha=alpha)
+        check_choice(("shannon", "tsallis"), support_entropy=support_entropy)
+        support_alpha = alpha if support_entropy == "tsallis" else 1.0
+        weights = ce_weight, marginal_weight, conditional_weight
+        self.descent = InformationDescent(n_iterations, learning_rate, temperature, *weights, alpha, support_alpha)
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before and after the descent."""
-        support, query = normalized(support), normalized(query)
-        start = class_means(support, support_labels, n_way)  # [T, N, D]
-        target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-
-        def logit_gradient(logits: Tensor) -> Tensor:
-            probabilities = class_softmax(logits)  # [T, S+Q, N]
-            of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
-            with_support = tsallis_cross_entropy_gradient(of_support, target, self.support_alpha)
-            with_query = information_gradient(
-                of_query,
-                marginal_weight=self.marginal_weight,
-                conditional_weight=self.conditional_weight,
-                alpha=self.alpha,
-            )
-            return torch.cat([with_support * (self.ce_weight / target.shape[1]), with_query], dim=1)
-
-        weights = euclidean_descent(
-            start,
-            torch.cat([support, query], dim=1),
-            logit_gradient,
-            temperature=self.temperature,
-            learning_rate=self.learning_rate,
-            n_iterations=self.n_iterations,
-        )
-        logits = [euclidean_logits(query, weights, self.temperature) for weights in (start, weights)]
-        return Refinement(torch.stack(logits))
+        return Refinement(self.descent.logits(support, support_labels, query, n_way))

@@ -13,6 +13,7 @@ from torch.func import vmap
 
 from fewshot.functional.inner_loop import gradient_steps
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_at_least
 
 
 class ANIL(Method):
@@ -35,6 +36,7 @@ class ANIL(Method):
 
     transductive = False
     relabels = False
+    head: nn.Linear
 
     def __init__(
         self,
@@ -45,21 +47,16 @@ class ANIL(Method):
         first_order: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("n_way", n_way), ("n_steps", n_steps), ("test_steps", test_steps)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} but it is at least 1")
-        if not step_size > 0:
-            raise ValueError(f"step_size={step_size} but it is above 0")
+        check_at_least(1, n_way=n_way, n_steps=n_steps, test_steps=test_steps)
+        check_above(0, step_size=step_size)
         self.n_way: int = n_way
         self.n_steps: int = n_steps
         self.test_steps, self.step_size, self.first_order = test_steps, step_size, first_order
-        self.head: nn.Linear | None = None
 
     def build(self, n_features: int) -> None:
         self.head = nn.Linear(n_features, self.n_way)
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
-        assert self.head is not None, "build comes first"
         self.check_ways(n_way)
         start = dict(self.head.named_parameters())
 
@@ -67,7 +64,7 @@ class ANIL(Method):
             steps = gradient_steps(
                 lambda head: F.cross_entropy(F.linear(support, **head), labels),
                 start,
-                n_steps=self.n_steps if self.training else self.evaluation_steps,
+                n_steps=self.steps,
                 step_size=self.step_size,
                 first_order=self.first_order,
             )

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from fewshot.episode import Episode
+from fewshot.functional.features import in_full_precision
 from fewshot.functional.information import class_softmax
+from fewshot.methods.base_classes import BaseClasses, StoredBaseClasses
 from fewshot.methods.construction import Recorded
 from fewshot.methods.frozen_head import FrozenHead, distilled_head
 
@@ -29,55 +31,12 @@ class Refinement(NamedTuple):
     """Extra loss terms by name, one number each, already weighted; added to the cross-entropy in training."""
 
 
-class BaseClasses(NamedTuple):
-    """What a method may learn from the training classes, by the frozen backbone's features of the pictures as they are.
-
-    Letters: C training classes.
-    """
-
-    mean: Tensor
-    """[D], the mean feature of all training pictures."""
-    class_means: Tensor
-    """[C, D], the mean feature of each class."""
-    weights: Tensor | None = None
-    """[C, D], the weights of the classifier that the backbone was pre-trained with; None where it is not known."""
-    scale: Tensor | None = None
-    """[], the factor between that classifier's cosines and its logits."""
-
-
-class StoredBaseClasses(nn.Module):
-    """Buffers for BaseClasses: part of the state dict, empty until filled, of whatever size a state dict has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in BaseClasses._fields:
-            self.register_buffer(name, torch.empty(0))
-
-    def fill(self, base: BaseClasses) -> None:
-        """Keep copies, in float32 or wider."""
-        for name, value in base._asdict().items():
-            setattr(self, name, torch.empty(0) if value is None else in_full_precision(value.detach().clone()))
-
-    def read(self) -> BaseClasses | None:
-        """What was filled in; None before."""
-        mean, class_means, *classifier = (getattr(self, name) for name in BaseClasses._fields)
-        if not mean.numel():
-            return None
-        return BaseClasses(mean, class_means, *(value if value.numel() else None for value in classifier))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in BaseClasses._fields:
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=getattr(self, name).device))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
 class Method(Recorded, nn.Module):
     """Base of all methods. To add one, write `classify` in a file of your own and name the class in a config.
 
     A method works on features and on a whole batch of tasks at once: what it gives for T tasks is what it gives for
     each of them alone. Nothing is left on self between calls. Parameters whose shape depends on the feature size D are
-    made in `build`. A method that moves in steps writes `refine` in place of `classify`.
+    declared in the class and made in `build`. A method that moves in steps writes `refine` in place of `classify`.
 
     `classify`, `refine` and `freeze` receive features in float32 or wider and run outside of autocast, also in mixed
     precision: small steps and differences of similar logits do not survive half precision.
@@ -111,6 +70,12 @@ class Method(Recorded, nn.Module):
             raise TypeError(f"{type(self).__name__} defines neither classify nor refine; a method has one of the two")
         if self.needs_base is not None:
             self.base_classes = StoredBaseClasses()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise AttributeError(f"{error}; what depends on the feature size is made by build(n_features)") from None
 
     def prepare(self, base: BaseClasses) -> None:
         """Take over what is to be known of the training classes; it goes into checkpoints and comes back with them.
@@ -174,6 +139,11 @@ class Method(Recorded, nn.Module):
     def evaluation_steps(self) -> int:
         """K in evaluation mode."""
         return self.n_steps if self.test_steps is None else self.test_steps
+
+    @property
+    def steps(self) -> int:
+        """K in the mode that the method is in."""
+        return self.n_steps if self.training else self.evaluation_steps
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Logits of the queries, [T, Q, N].
@@ -267,17 +237,3 @@ def _in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(self, in_full_precision(support), support_labels, in_full_precision(query), *rest, **named)
 
     return guarded
-
-
-def in_full_precision(tensor: Tensor) -> Tensor:
-    """The tensor in float32 where it came in half precision; float32 and float64 stay as they are."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def check_width(part: str, made: Tensor, n_features: int) -> None:
-    """Raise ValueError where a part of a method was made for another feature size D than the backbone gives."""
-    if made.numel() != n_features:
-        raise ValueError(
-            f"the {part} was made for n_features={made.numel()} but the backbone gives {n_features}; leave n_features "
-            "out to take the backbone's"
-        )

@@ -15,6 +15,9 @@ FORMER = {
     "fewshot.backbones.config": "fewshot.backbones",
     "fewshot.data.datamodule": "fewshot.data.episodic_datamodule",
     "fewshot.data.sets": "fewshot.data.datasets",
+    "fewshot.methods.sib.ScaledClassMeans": "fewshot.methods.ScaledClassMeans",
+    "fewshot.methods.sib.MLPGradient": "fewshot.methods.MLPGradient",
+    "fewshot.methods.sib.EquivariantGradient": "fewshot.methods.EquivariantGradient",
 }
 """Modules and classes of version 0.1.0 that a file may name, and where they are now; the first that fits holds."""
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshot.functional.information import class_softmax
+from fewshot.methods.options import check_at_least
 
 PRIORS = ("uniform", "support", "queries")
 Prior = str | list[float]
@@ -42,8 +43,7 @@ class ClassPrior:
                 raise ValueError(f"prior={prior!r} is not known; choose one of {', '.join(PRIORS)}, or N proportions")
         elif not prior or min(prior) < 0 or not sum(prior) > 0:
             raise ValueError(f"prior={list(prior)} are no proportions; give N numbers of 0 or more, not all 0")
-        if strength < 0:
-            raise ValueError(f"prior_strength={strength}; it is 0 or more")
+        check_at_least(0, prior_strength=strength)
         self.prior, self.strength, self.n_iterations = prior, strength, n_iterations
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_at_least
 
 
 class CTM(Method):
@@ -36,17 +37,17 @@ class CTM(Method):
 
     transductive = False
     relabels = False
+    concentrator: nn.Sequential
+    reshaper: nn.Linear
 
     def __init__(self, n_way: int = 5, width: int = 64, n_masked: int = 256, scale: float = 10.0) -> None:
         super().__init__()
-        if n_way < 2 or width < 1 or n_masked < 1:
-            raise ValueError(f"n_way={n_way}, width={width}, n_masked={n_masked}; ways are at least 2, the others 1")
+        check_at_least(2, n_way=n_way)
+        check_at_least(1, width=width, n_masked=n_masked)
         self.n_way: int = n_way
         self.width, self.n_masked = width, n_masked
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.projector = nn.Sequential(nn.Linear(n_way * width, width), nn.ReLU(), nn.Linear(width, n_masked))
-        self.concentrator: nn.Sequential | None = None
-        self.reshaper: nn.Linear | None = None
 
     def build(self, n_features: int) -> None:
         self.concentrator = nn.Sequential(nn.Linear(n_features, self.width), nn.ReLU())
@@ -54,7 +55,6 @@ class CTM(Method):
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)
-        assert self.concentrator is not None and self.reshaper is not None, "build comes first"
         concentrated = class_means(self.concentrator(support), support_labels, n_way)  # [T, N, width]
         mask = self.projector(concentrated.flatten(1)).softmax(-1).unsqueeze(1)  # [T, 1, M]
         means = class_means(mask * self.reshaper(support), support_labels, n_way)  # [T, N, M]

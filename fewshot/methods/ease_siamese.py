@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import class_means, normalized, signed_power, squared_distances
+from fewshot.functional.features import class_means, member_means, normalized, signed_power, squared_distances
 from fewshot.functional.graph import ease_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan
 from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
+from fewshot.methods.options import check_at_least
 
 
 class EaseSiamese(Method):
@@ -57,8 +58,8 @@ class EaseSiamese(Method):
         tolerance: float = 1e-4,
     ) -> None:
         super().__init__()
-        if min(n_dimensions, rank or 1, n_rounds + 1) < 1:
-            raise ValueError(f"n_dimensions={n_dimensions}, rank={rank}, n_rounds={n_rounds}; they are above 0")
+        check_at_least(1, n_dimensions=n_dimensions, rank=rank)
+        check_at_least(0, n_rounds=n_rounds)
         self.power, self.n_dimensions, self.rank, self.contrast = power, n_dimensions, rank, contrast
         self.temperature, self.n_rounds, self.momentum = temperature, n_rounds, momentum
         self.prior, self.tolerance = ClassPrior(prior, prior_strength), tolerance
@@ -71,16 +72,13 @@ class EaseSiamese(Method):
         centres = class_means(features[:, :n_support], support_labels, n_way)
         for _ in range(self.n_rounds):
             plan = self._plan(features[:, n_support:], centres, known, support_labels)
-            means = torch.bmm(plan.transpose(1, 2), features) / plan.sum(1).unsqueeze(-1)
-            centres = centres + self.momentum * (means - centres)
+            centres = centres + self.momentum * (member_means(plan, features) - centres)
         plan = self._plan(features[:, n_support:], centres, known, support_labels)[:, -n_query:]
         return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
 
     def _projected(self, features: Tensor, n_way: int) -> Tensor:
-        if self.power is not None:
-            features = signed_power(features, self.power)
+        features = normalized(signed_power(features, self.power))
         rank = n_way if self.rank is None else self.rank
-        features = normalized(features)
         return normalized(ease_coordinates(features, n_kept=self.n_dimensions, rank=rank, contrast=self.contrast))
 
     def _plan(self, query: Tensor, centres: Tensor, known: Tensor, support_labels: Tensor) -> Tensor:

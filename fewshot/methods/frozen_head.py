@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import normalized, signed_power
+from fewshot.functional.features import member_means, normalized, signed_power
 from fewshot.functional.information import class_softmax
 
 SCALES = torch.logspace(0, 2.5, 41)
@@ -68,7 +68,7 @@ def distilled_head(
     centre = plain.mean(1)  # [T, D]
     seen = normalized(plain - centre.unsqueeze(1))
     members = torch.cat([F.one_hot(support_labels, n_way).to(seen.dtype), probabilities], dim=1)  # [T, S+Q, N]
-    weights = torch.bmm(members.transpose(1, 2), seen) / members.sum(1).unsqueeze(-1)
+    weights = member_means(members, seen)
     if not query.shape[1]:
         return FrozenHead(weights, weights.new_full((tasks,), 10.0), weights.new_zeros(tasks, n_way), centre, power)
     cosines = torch.bmm(seen[:, support.shape[1] :], normalized(weights).transpose(1, 2))  # [T, Q, N]

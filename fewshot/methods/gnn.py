@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_at_least, check_share
 
 
 class GNN(Method):
@@ -38,19 +39,17 @@ class GNN(Method):
 
     transductive = False
     relabels = False
+    embed: nn.Sequential
 
     def __init__(
         self, n_way: int = 5, n_layers: int = 2, width: int = 96, embedding: int = 128, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if n_way < 2 or n_layers < 1 or width < 2 or embedding < 1 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"n_way={n_way}, n_layers={n_layers}, width={width}, embedding={embedding}, dropout={dropout}; ways "
-                "and width are at least 2, layers and embedding at least 1, dropout is in [0, 1)"
-            )
+        check_at_least(2, n_way=n_way, width=width)
+        check_at_least(1, n_layers=n_layers, embedding=embedding)
+        check_share(dropout=dropout)
         self.n_way: int = n_way
         self.embedding, self.dropout = embedding, dropout
-        self.embed: nn.Sequential | None = None
         sizes = [embedding + n_way + layer * (width // 2) for layer in range(n_layers + 1)]
         self.edges = nn.ModuleList(edge_scores(size, width) for size in sizes)
         self.convolutions = nn.ModuleList(
@@ -66,7 +65,6 @@ class GNN(Method):
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)
-        assert self.embed is not None, "build comes first"
         support, query = self.embed(support), self.embed(query)
         known = F.one_hot(support_labels, n_way).to(support.dtype)
         unknown = query.new_full((*query.shape[:2], n_way), 1 / n_way)

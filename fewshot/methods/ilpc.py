@@ -15,6 +15,7 @@ from fewshot.functional.graph import cosine_affinities, propagated, symmetricall
 from fewshot.functional.transport import sinkhorn_plan
 from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
+from fewshot.methods.options import check_at_least, check_share
 
 NEVER = -1e4
 """Score of what is not to be assigned; finite, so that an empty column has a logarithm of its sum."""
@@ -63,11 +64,9 @@ class ILPC(Method):
         prior_strength: float = 5.0,
     ) -> None:
         super().__init__()
-        for name, value in (("n_neighbours", n_neighbours), ("n_joining", n_joining), ("n_head_steps", n_head_steps)):
-            if value < 1:
-                raise ValueError(f"{name}={value}; it is at least 1")
-        if not 0 <= alpha < 1 or least_joining < 1:
-            raise ValueError(f"alpha={alpha}, least_joining={least_joining}; in [0, 1), and at least 1")
+        check_at_least(1, n_neighbours=n_neighbours, n_joining=n_joining, least_joining=least_joining)
+        check_at_least(1, n_head_steps=n_head_steps)
+        check_share(alpha=alpha)
         self.power, self.n_neighbours, self.alpha, self.sharpening = power, n_neighbours, alpha, sharpening
         self.n_joining, self.least_joining, self.n_head_steps = n_joining, least_joining, n_head_steps
         self.prior = ClassPrior(prior, prior_strength)
@@ -75,7 +74,8 @@ class ILPC(Method):
 
     @torch.no_grad()
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        features = self._conditioned(torch.cat([support, query], dim=1))  # [T, n, D]
+        features = signed_power(torch.cat([support, query], dim=1), self.power)  # [T, n, D]
+        features = normalized(centred(normalized(features)))
         graph = symmetrically_normalized(cosine_affinities(features, self.n_neighbours, 3.0))
         one_of_each = torch.eye(graph.shape[-1], dtype=graph.dtype, device=graph.device).expand_as(graph)
         reach = propagated(graph, one_of_each, self.alpha)  # [T, n, n]: the graph stays, the labels grow
@@ -85,11 +85,6 @@ class ILPC(Method):
         scores = self._spread(reach, labels)[:, support.shape[1] :]
         budget = self.prior.proportions(scores, support_labels) * query.shape[1]  # [T, N]
         return self._cleaned(reach, gram, labels, budget)
-
-    def _conditioned(self, features: Tensor) -> Tensor:
-        if self.power is not None:
-            features = signed_power(features, self.power)
-        return normalized(centred(normalized(features)))
 
     def _cleaned(self, reach: Tensor, gram: Tensor, labels: Tensor, budget: Tensor) -> Tensor:
         """Log-assignment [T, Q, N] of the queries, each as it was when it joined, or when its task ended."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewshot.functional.cosine import cosine_logits, cosine_weight_gradient, logit_gradient
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_at_least
 
 
 class ImprintedWeights(Method):
@@ -34,8 +35,8 @@ class ImprintedWeights(Method):
 
     def __init__(self, scale: float = 10.0, n_steps: int = 0, step_size: float = 0.1) -> None:
         super().__init__()
-        if n_steps < 0 or not step_size > 0:
-            raise ValueError(f"n_steps={n_steps} and step_size={step_size}; steps are 0 or more, their size is above 0")
+        check_at_least(0, n_steps=n_steps)
+        check_above(0, step_size=step_size)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.n_steps: int = n_steps
         self.step_size = step_size

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewshot.functional.cosine import logit_gradient
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_at_least, check_share
 
 
 class LEO(Method):
@@ -47,6 +48,9 @@ class LEO(Method):
     """
 
     transductive = False
+    encoder: nn.Linear
+    decoder: nn.Linear
+    weight_rates: nn.Parameter
 
     def __init__(
         self,
@@ -63,11 +67,9 @@ class LEO(Method):
         orthogonality_weight: float = 0.001,
     ) -> None:
         super().__init__()
-        if n_latents < 1 or latent_steps < 0 or weight_steps < 0 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"n_latents={n_latents}, latent_steps={latent_steps}, weight_steps={weight_steps}, dropout={dropout}; "
-                "latents are at least 1, steps 0 or more, dropout is in [0, 1)"
-            )
+        check_at_least(1, n_latents=n_latents)
+        check_at_least(0, latent_steps=latent_steps, weight_steps=weight_steps)
+        check_share(dropout=dropout)
         self.n_latents, self.latent_steps, self.weight_steps = n_latents, latent_steps, weight_steps
         self.n_steps: int = latent_steps + weight_steps
         self.weight_step_size = weight_step_size
@@ -80,9 +82,6 @@ class LEO(Method):
         self.relation = nn.Sequential(
             glorot(double, double), nn.ReLU(), glorot(double, double), nn.ReLU(), glorot(double, double)
         )
-        self.encoder: nn.Linear | None = None
-        self.decoder: nn.Linear | None = None
-        self.weight_rates: nn.Parameter | None = None
 
     def build(self, n_features: int) -> None:
         self.encoder = glorot(n_features, self.n_latents)
@@ -90,7 +89,6 @@ class LEO(Method):
         self.weight_rates = nn.Parameter(torch.full((n_features,), float(self.weight_step_size)))
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
-        assert self.weight_rates is not None, "build comes first"
         support, query = (self.scale * normalized(part) for part in (support, query))
         mean, deviation = self._codes(support, support_labels, n_way)
         start = latents = self._drawn(mean, deviation)  # [T, N, L]
@@ -114,7 +112,6 @@ class LEO(Method):
 
     def _codes(self, support: Tensor, support_labels: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every class's latent code, [T, N, L] each."""
-        assert self.encoder is not None, "build comes first"
         codes = self.encoder(self.dropout(support))  # [T, S, L]
         n_support = codes.shape[1]
         left = codes.unsqueeze(2).expand(-1, -1, n_support, -1)
@@ -125,7 +122,6 @@ class LEO(Method):
 
     def _decoded(self, latents: Tensor) -> Tensor:
         """Class weights [T, N, D] of latent codes [T, N, L]; drawn in training, their mean in evaluation."""
-        assert self.decoder is not None, "build comes first"
         mean, spread = self.decoder(latents).chunk(2, dim=-1)
         # codes of zero give weights the spread that Glorot's initialisation would
         usual = math.sqrt(2 / (mean.shape[-1] + latents.shape[-2]))
@@ -136,7 +132,6 @@ class LEO(Method):
 
     def _correlation(self) -> Tensor:
         """Mean squared difference of the correlations of the decoder's L directions from those of orthogonal ones."""
-        assert self.decoder is not None, "build comes first"
         directions = normalized(self.decoder.weight.T)  # [L, 2D]
         identity = torch.eye(self.n_latents, dtype=directions.dtype, device=directions.device)
         return (directions @ directions.T - identity).square().mean()

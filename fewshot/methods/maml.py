@@ -16,8 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torch.profiler import record_function
 
 from fewshot.episode import Episode
+from fewshot.functional.features import in_full_precision
 from fewshot.functional.inner_loop import GivenStatistics, OwnStatistics, StoredStatistics, gradient_steps
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_at_least, check_choice
 
 
 class MAML(Method):
@@ -52,6 +54,7 @@ class MAML(Method):
 
     on_features = False
     relabels = False
+    head: nn.Linear
 
     def __init__(
         self,
@@ -64,18 +67,12 @@ class MAML(Method):
         chunk_size: int | None = None,
     ) -> None:
         super().__init__()
-        counts = {"n_way": n_way, "n_steps": n_steps, "test_steps": test_steps, "chunk_size": chunk_size}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} but it is at least 1")
-        if not step_size > 0:
-            raise ValueError(f"step_size={step_size} but it is above 0")
-        if query_statistics not in ("queries", "support", "stored"):
-            raise ValueError(f"query_statistics={query_statistics!r}; choose one of 'queries', 'support', 'stored'")
+        check_at_least(1, n_way=n_way, n_steps=n_steps, test_steps=test_steps, chunk_size=chunk_size)
+        check_above(0, step_size=step_size)
+        check_choice(("queries", "support", "stored"), query_statistics=query_statistics)
         self.n_way: int = n_way
         self.n_steps, self.test_steps, self.step_size = n_steps, test_steps, step_size
         self.first_order, self.query_statistics, self.chunk_size = first_order, query_statistics, chunk_size
-        self.head: nn.Linear | None = None
 
     def build(self, n_features: int) -> None:
         self.head = nn.Linear(n_features, self.n_way)
@@ -92,15 +89,13 @@ class MAML(Method):
                 here can set.
         """
         self.check_ways(episode.n_way)
-        if not episode.holds_features:
-            check_backbone(backbone)
-        else:
+        if episode.holds_features:
             backbone = nn.Identity()
+        check_backbone(backbone)
         with record_function("method"):
             return self._adapted(backbone, episode.support, episode.support_labels, episode.query)
 
     def _adapted(self, backbone: nn.Module, support: Tensor, support_labels: Tensor, query: Tensor) -> Refinement:
-        assert self.head is not None, "build comes first"
         network = _Classifier(backbone, self.head)
         own = StoredStatistics if self.query_statistics == "stored" else OwnStatistics
 
@@ -125,7 +120,7 @@ class MAML(Method):
             steps = gradient_steps(
                 loss,
                 dict(network.named_parameters()),
-                n_steps=self.n_steps if self.training else self.evaluation_steps,
+                n_steps=self.steps,
                 step_size=self.step_size,
                 first_order=self.first_order,
             )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewshot.functional.features import normalized
 from fewshot.methods.base import Method
 from fewshot.methods.construction import Recorded
+from fewshot.methods.options import check_at_least
 
 
 class FullContextEmbedding(Recorded, nn.Module):
@@ -29,13 +30,13 @@ class FullContextEmbedding(Recorded, nn.Module):
             serves any number of shots.
     """
 
+    support_lstm: nn.LSTM
+    query_lstm: nn.LSTMCell
+
     def __init__(self, n_steps: int = 5) -> None:
         super().__init__()
-        if n_steps < 1:
-            raise ValueError(f"n_steps={n_steps}; a query reads the support at least once, or leave the context out")
+        check_at_least(1, n_steps=n_steps)
         self.n_steps = n_steps
-        self.support_lstm: nn.LSTM | None = None
-        self.query_lstm: nn.LSTMCell | None = None
 
     def build(self, n_features: int) -> None:
         """Make the two LSTMs for features of size D = n_features."""
@@ -44,7 +45,6 @@ class FullContextEmbedding(Recorded, nn.Module):
 
     def forward(self, support: Tensor, support_labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Support [T, S, D] and its labels [T, S] in the order they were read in, and the queries [T, Q, D]."""
-        assert self.support_lstm is not None and self.query_lstm is not None, "build comes first"
         order = support.sum(-1).argsort(-1)  # [T, S]
         support = support.gather(1, order.unsqueeze(-1).expand_as(support))
         forwards, backwards = self.support_lstm(support)[0].chunk(2, dim=-1)

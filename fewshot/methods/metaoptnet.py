@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.solvers import crammer_singer_dual, ridge_weights
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_above
 
 
 class MetaOptNetRidge(Method):
@@ -28,8 +29,7 @@ class MetaOptNetRidge(Method):
 
     def __init__(self, regularizer: float = 50.0, scale: float = 1.0) -> None:
         super().__init__()
-        if not regularizer > 0:
-            raise ValueError(f"regularizer={regularizer}; it is above 0")
+        check_above(0, regularizer=regularizer)
         self.regularizer = regularizer
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 
@@ -56,8 +56,7 @@ class MetaOptNetSVM(Method):
 
     def __init__(self, cost: float = 0.1, n_iterations: int = 15, scale: float = 1.0) -> None:
         super().__init__()
-        if not cost > 0 or n_iterations < 1:
-            raise ValueError(f"cost={cost} and n_iterations={n_iterations}; both are above 0")
+        check_above(0, cost=cost, n_iterations=n_iterations)
         self.cost, self.n_iterations = cost, n_iterations
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewshot.methods.base import check_width
 from fewshot.methods.construction import Recorded
+from fewshot.methods.options import check_above, check_at_least, check_width
 
 
 def gaussian_kl(mean: Tensor, log_std: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
@@ -58,11 +58,8 @@ class GaussianPosterior(Recorded, nn.Module):
         prior_std: float | None = None,
     ) -> None:
         super().__init__()
-        if kl_weight < 0 or initial_std <= 0 or (prior_std is not None and prior_std <= 0):
-            raise ValueError(
-                f"kl_weight={kl_weight}, initial_std={initial_std}, prior_std={prior_std}; the weight is at least 0, "
-                "the standard deviations are above 0"
-            )
+        check_at_least(0, kl_weight=kl_weight)
+        check_above(0, initial_std=initial_std, prior_std=prior_std)
         self.kl_weight = kl_weight
         self.initial_std = initial_std
         self.prior_std = prior_std

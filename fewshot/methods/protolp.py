@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import centred, class_means, normalized, signed_power, squared_distances
+from fewshot.functional.features import centred, class_means, member_means, normalized, signed_power, squared_distances
 from fewshot.functional.graph import principal_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan, sinkhorn_plan
 from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
+from fewshot.methods.options import check_at_least
 
 
 class ProtoLP(Method):
@@ -53,10 +54,8 @@ class ProtoLP(Method):
         tolerance: float = 1e-4,
     ) -> None:
         super().__init__()
-        if n_dimensions < 1 or n_rounds < 0:
-            raise ValueError(
-                f"n_dimensions={n_dimensions}, n_rounds={n_rounds}; the first is above 0, the other not below"
-            )
+        check_at_least(1, n_dimensions=n_dimensions)
+        check_at_least(0, n_rounds=n_rounds)
         self.power, self.n_dimensions, self.temperature = power, n_dimensions, temperature
         self.n_rounds, self.momentum, self.mixing = n_rounds, momentum, mixing
         self.prior, self.tolerance = ClassPrior(prior, prior_strength), tolerance
@@ -64,22 +63,16 @@ class ProtoLP(Method):
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         n_support = support.shape[1]
-        features = self._reduced(torch.cat([support, query], dim=1))  # [T, S+Q, d]
+        features = normalized(signed_power(torch.cat([support, query], dim=1), self.power))
+        features = normalized(centred(principal_coordinates(features, self.n_dimensions)))  # [T, S+Q, d]
         known = F.one_hot(support_labels, n_way).to(features.dtype)  # [T, S, N]
         prototypes = normalized(class_means(features[:, :n_support], support_labels, n_way))
         for _ in range(self.n_rounds):
             plan, masses = self._plan(features[:, n_support:], prototypes, support_labels)
             weights = self._propagated(torch.cat([known, plan], dim=1), known, masses)  # [T, S+Q, N]
-            means = torch.bmm(weights.transpose(1, 2), features) / weights.sum(1).unsqueeze(-1)
-            prototypes = prototypes + self.momentum * (means - prototypes)
+            prototypes = prototypes + self.momentum * (member_means(weights, features) - prototypes)
         plan, _ = self._plan(features[:, n_support:], prototypes, support_labels)
         return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
-
-    def _reduced(self, features: Tensor) -> Tensor:
-        if self.power is not None:
-            features = signed_power(features, self.power)
-        reduced = principal_coordinates(normalized(features), self.n_dimensions)
-        return normalized(centred(reduced))
 
     def _plan(self, query: Tensor, prototypes: Tensor, support_labels: Tensor) -> tuple[Tensor, Tensor]:
         """Assignment of the queries [T, Q, N], and how many each class is to get [T, N]."""

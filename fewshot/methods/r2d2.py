@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.solvers import ridge_weights, with_ones
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_above
 
 
 class R2D2(Method):
@@ -38,8 +39,7 @@ class R2D2(Method):
 
     def __init__(self, regularizer: float = 50.0, scale: float = 10.0, bias: float = 0.0) -> None:
         super().__init__()
-        if not regularizer > 0:
-            raise ValueError(f"regularizer={regularizer}; it is above 0")
+        check_above(0, regularizer=regularizer)
         self.log_regularizer = nn.Parameter(torch.tensor(math.log(regularizer)))
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))

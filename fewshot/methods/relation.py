@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.features import class_means
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_at_least
 
 
 class RelationNetwork(Method):
@@ -30,14 +31,13 @@ class RelationNetwork(Method):
     """
 
     transductive = False
+    of_class: nn.Linear
+    of_query: nn.Linear
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"width={width}; the comparator has at least one hidden unit")
+        check_at_least(1, width=width)
         self.width = width
-        self.of_class: nn.Linear | None = None
-        self.of_query: nn.Linear | None = None
         self.comparison = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
 
     def build(self, n_features: int) -> None:
@@ -46,7 +46,6 @@ class RelationNetwork(Method):
         self.of_query = nn.Linear(n_features, self.width, bias=False)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        assert self.of_class is not None and self.of_query is not None, "build comes first"
         classes = self.of_class(class_means(support, support_labels, n_way))  # [T, N, H]
         pairs = classes.unsqueeze(1) + self.of_query(query).unsqueeze(2)  # [T, Q, N, H]
         return self.comparison(pairs).squeeze(-1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_at_least, check_share
 
 
 class Sequences(NamedTuple):
@@ -104,19 +105,18 @@ class SNAIL(Method):
 
     transductive = False
     relabels = False
+    embed: nn.Sequential
 
     def __init__(
         self, n_way: int = 5, n_shot: int = 1, n_filters: int = 128, embedding: int = 64, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if n_way < 2 or n_shot < 1 or n_filters < 4 or embedding < 1 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"n_way={n_way}, n_shot={n_shot}, n_filters={n_filters}, embedding={embedding}, dropout={dropout}; "
-                "ways are at least 2, filters at least 4, shots and embedding at least 1, dropout is in [0, 1)"
-            )
+        check_at_least(2, n_way=n_way)
+        check_at_least(1, n_shot=n_shot, embedding=embedding)
+        check_at_least(4, n_filters=n_filters)
+        check_share(dropout=dropout)
         self.n_way: int = n_way
         self.embedding, self.dropout = embedding, dropout
-        self.embed: nn.Sequential | None = None
         dilations = [2**i for i in range(math.ceil(math.log2(n_way * n_shot + 1)))]
         blocks: list[nn.Module] = []
         size = embedding + n_way
@@ -136,7 +136,6 @@ class SNAIL(Method):
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)
-        assert self.embed is not None, "build comes first"
         support, support_labels = in_order(support, support_labels)
         known = F.one_hot(support_labels, n_way).to(support.dtype)
         unknown = query.new_zeros(*query.shape[:2], n_way)

@@ -17,8 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.profiler import record_function
 
 from fewshot.episode import Episode
-from fewshot.functional.features import class_means, squared_distances
-from fewshot.methods.base import Method, Refinement, encoded, in_full_precision
+from fewshot.functional.features import class_means, in_full_precision, squared_distances
+from fewshot.methods.base import Method, Refinement, encoded
+from fewshot.methods.options import check_at_least
 
 
 class TaskEmbedding(nn.Module):
@@ -84,10 +85,8 @@ class TADAM(Method):
 
     def __init__(self, temperature: float = 1.0, depth: int = 3, penalty: float = 0.01) -> None:
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth={depth} but it is at least 1")
-        if not penalty >= 0:
-            raise ValueError(f"penalty={penalty} but it is at least 0")
+        check_at_least(1, depth=depth)
+        check_at_least(0, penalty=penalty)
         self.temperature = nn.Parameter(torch.tensor(float(temperature)))
         self.depth, self.penalty = depth, penalty
         self.modulations = nn.ModuleList()

@@ -6,13 +6,9 @@ NeurIPS 2020, arXiv 2008.11297.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.euclidean import euclidean_descent, euclidean_logits
-from fewshot.functional.features import class_means, normalized
-from fewshot.functional.information import class_softmax, information_gradient
+from fewshot.functional.information import InformationDescent
 from fewshot.methods.base import Method, Refinement
 
 
@@ -51,32 +47,9 @@ class TIM(Method):
         conditional_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        self.n_iterations, self.learning_rate, self.temperature = n_iterations, learning_rate, temperature
-        self.ce_weight, self.marginal_weight = ce_weight, marginal_weight
-        self.conditional_weight = conditional_weight
+        weights = ce_weight, marginal_weight, conditional_weight
+        self.descent = InformationDescent(n_iterations, learning_rate, temperature, *weights)
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before and after the descent."""
-        support, query = normalized(support), normalized(query)
-        start = class_means(support, support_labels, n_way)  # [T, N, D]
-        target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-
-        def logit_gradient(logits: Tensor) -> Tensor:
-            probabilities = class_softmax(logits)  # [T, S+Q, N]
-            of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
-            with_support = (of_support - target) * (self.ce_weight / target.shape[1])
-            with_query = information_gradient(
-                of_query, marginal_weight=self.marginal_weight, conditional_weight=self.conditional_weight
-            )
-            return torch.cat([with_support, with_query], dim=1)
-
-        weights = euclidean_descent(
-            start,
-            torch.cat([support, query], dim=1),
-            logit_gradient,
-            temperature=self.temperature,
-            learning_rate=self.learning_rate,
-            n_iterations=self.n_iterations,
-        )
-        logits = [euclidean_logits(query, weights, self.temperature) for weights in (start, weights)]
-        return Refinement(torch.stack(logits))
+        return Refinement(self.descent.logits(support, support_labels, query, n_way))

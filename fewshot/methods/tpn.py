@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewshot.functional.features import normalized, squared_distances
 from fewshot.functional.graph import nearest, propagated, symmetrically_normalized
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_at_least, check_share
 
 START = -1.05
 """Added before the softplus, so that length scales start near 0.3, a fraction of the distances between directions."""
@@ -38,15 +39,13 @@ class TPN(Method):
         width: hidden units of g.
     """
 
+    length_scale: nn.Sequential
+
     def __init__(self, n_neighbours: int = 20, alpha: float = 0.99, width: int = 64) -> None:
         super().__init__()
-        if n_neighbours < 1 or width < 1 or not 0 <= alpha < 1:
-            raise ValueError(
-                f"n_neighbours={n_neighbours}, alpha={alpha}, width={width}; the first and the last are at least 1, "
-                "alpha is in [0, 1)"
-            )
+        check_at_least(1, n_neighbours=n_neighbours, width=width)
+        check_share(alpha=alpha)
         self.n_neighbours, self.alpha, self.width = n_neighbours, alpha, width
-        self.length_scale: nn.Sequential | None = None
 
     def build(self, n_features: int) -> None:
         layers = [nn.Linear(n_features, self.width), nn.ReLU(), nn.Linear(self.width, 8), nn.ReLU(), nn.Linear(8, 1)]
@@ -64,7 +63,6 @@ class TPN(Method):
 
     def _affinities(self, features: Tensor) -> Tensor:
         """W, [T, n, n], of the features [T, n, D] of support and queries."""
-        assert self.length_scale is not None, "build comes first"
         directions = normalized(features)
         scaled = directions / (F.softplus(self.length_scale(directions) + START) + 1e-3)
         affinities = torch.exp(-squared_distances(scaled, scaled) / 2)

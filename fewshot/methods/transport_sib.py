@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.functional.cosine import cosine_logits, cosine_weight_gradient
-from fewshot.functional.features import normalized, signed_power
+from fewshot.functional.features import member_means, normalized, signed_power
 from fewshot.functional.information import class_softmax
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement
 from fewshot.methods.entry_network import EntryNetwork
-from fewshot.methods.sib import Initializer, ScaledClassMeans
+from fewshot.methods.initializers import Initializer, ScaledClassMeans
+from fewshot.methods.options import check_above, check_at_least
 
 SWEEPS = 8
 """Of the relaxed transport, in every step."""
@@ -146,11 +147,9 @@ class TransportSIB(Method):
         neighbourhood: bool = True,
     ) -> None:
         super().__init__()
-        if n_steps < 1 or width < 1 or not power > 0 or deep_weight < 0:
-            raise ValueError(
-                f"n_steps={n_steps}, width={width}, power={power}, deep_weight={deep_weight}; the first two are at "
-                "least 1, the third is above 0, the last is not negative"
-            )
+        check_at_least(1, n_steps=n_steps, width=width)
+        check_at_least(0, deep_weight=deep_weight)
+        check_above(0, power=power)
         self.initializer = ScaledClassMeans() if initializer is None else initializer
         self.correction = AssignmentCorrection(width) if correction else None
         self.last_correction = AssignmentCorrection(width) if last_correction else None
@@ -189,7 +188,8 @@ class TransportSIB(Method):
             weights = self._pulled(weights, support, known, query, logits + potentials, step)
             weights = weights - self.log_step[step].exp() * direction
             if self.recentring is not None:
-                balanced = _class_means(examples, known, class_softmax(logits + potentials)).mean(1, keepdim=True)
+                members = torch.cat([known, class_softmax(logits + potentials)], dim=1)  # [T, S+Q, N]
+                balanced = member_means(members, examples).mean(1, keepdim=True)
                 centre = centre + torch.sigmoid(self.recentring[step]) * (balanced - centre)
                 support, query = _centred(examples, centre, n_support)
         logits = cosine_logits(query, weights, self.scale, 0.0)
@@ -264,7 +264,7 @@ class TransportSIB(Method):
         if self.pull is None or self.log_pull_sharpness is None:
             return weights
         assignment = class_softmax(planned * self.log_pull_sharpness[step].exp())  # [T, Q, N]
-        means = _class_means(torch.cat([support, query], dim=1), known, assignment)
+        means = member_means(torch.cat([known, assignment], dim=1), torch.cat([support, query], dim=1))
         return weights + torch.sigmoid(self.pull[step]) * (means - weights)
 
     def _direction(
@@ -284,9 +284,3 @@ def _centred(examples: Tensor, centre: Tensor, n_support: int) -> tuple[Tensor, 
     """Support and queries about the centre, of length one."""
     centred = normalized(examples - centre)
     return centred[:, :n_support], centred[:, n_support:]
-
-
-def _class_means(examples: Tensor, known: Tensor, assignment: Tensor) -> Tensor:
-    """Means [T, N, D] of what belongs to a class: its support, and queries by their assignment."""
-    members = torch.cat([known, assignment], dim=1)  # [T, S+Q, N]
-    return torch.bmm(members.transpose(1, 2), examples) / members.sum(1).unsqueeze(-1)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fewshot.backbones.checkpoint_file import read_checkpoint, state_dict_of
 from fewshot.functional.features import class_means
-from fewshot.methods.base import BaseClasses
+from fewshot.methods.base_classes import BaseClasses
 
 
 def base_classes(features: Tensor, labels: Tensor, weights: str | None) -> BaseClasses:

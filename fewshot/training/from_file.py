@@ -21,7 +21,7 @@ from fewshot.backbones import BackboneConfig
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.backbones.weights import state_faults
 from fewshot.files import resolve_weights
-from fewshot.methods.base import BaseClasses, StoredBaseClasses
+from fewshot.methods.base_classes import BaseClasses, StoredBaseClasses
 from fewshot.methods.class_path import import_path, same_class
 from fewshot.methods.construction import check_names, constructed, constructed_partial
 

@@ -4,10 +4,8 @@ import torch.nn.functional as F
 
 from fewshot.functional.euclidean import adam_descent, euclidean_logits, euclidean_weight_gradient
 from fewshot.functional.information import (
+    InformationDescent,
     class_softmax,
-    information_gradient,
-    tsallis_cross_entropy_gradient,
-    tsallis_entropy,
     tsallis_slope,
 )
 
@@ -21,23 +19,26 @@ def test_gradients_in_closed_form_are_autograds(alpha):
     def entropy(p):  # written out, not the function under test
         return -(p * p.log()).sum(-1) if alpha == 1 else (1 - (p**alpha).sum(-1)) / (alpha - 1)
 
-    torch.testing.assert_close(tsallis_entropy(probabilities, alpha), entropy(probabilities))
     loss = -0.7 * entropy(probabilities.mean(1)).sum() + 0.3 * entropy(probabilities).mean(1).sum()
-    found = information_gradient(probabilities, marginal_weight=0.7, conditional_weight=0.3, alpha=alpha)
-    torch.testing.assert_close(found, torch.autograd.grad(loss, logits, retain_graph=True)[0])
+    terms = InformationDescent(1, 0.1, 15.0, 8.0, 0.7, 0.3, alpha, alpha)
+    torch.testing.assert_close(
+        terms.query_gradient(probabilities), torch.autograd.grad(loss, logits, retain_graph=True)[0]
+    )
     true = (probabilities * target).sum(-1)
     support_loss = (-true.log() if alpha == 1 else (true ** (1 - alpha) - 1) / (alpha - 1)).sum()
     expected = torch.autograd.grad(support_loss, logits)[0]
-    torch.testing.assert_close(tsallis_cross_entropy_gradient(probabilities, target, alpha), expected)
+    torch.testing.assert_close(terms.support_gradient(probabilities, target), expected)
 
 
 def test_tsallis_of_order_one_is_the_limit_and_nothing_is_undefined_at_the_corners():
-    probabilities = torch.randn(5, 4, dtype=torch.float64).softmax(-1)
-    near = tsallis_entropy(probabilities, 1 + 1e-7)
-    torch.testing.assert_close(near, tsallis_entropy(probabilities, 1), rtol=1e-5, atol=1e-5)
+    probabilities = torch.randn(1, 5, 4, dtype=torch.float64).softmax(-1)
+    near, limit = (
+        InformationDescent(1, 0.1, 15.0, alpha=alpha).query_gradient(probabilities) for alpha in (1 + 1e-7, 1.0)
+    )
+    torch.testing.assert_close(near, limit, rtol=1e-5, atol=1e-5)
     certain = torch.tensor([[1.0, 0.0]])
-    assert tsallis_entropy(certain, 1) == 0 and tsallis_slope(certain, 1).isfinite().all()
-    assert information_gradient(certain.unsqueeze(0)).isfinite().all()
+    assert tsallis_slope(certain, 1).isfinite().all()
+    assert InformationDescent(1, 0.1, 15.0).query_gradient(certain.unsqueeze(0)).isfinite().all()
 
 
 def test_euclidean_logits_and_their_weight_gradient():

@@ -34,7 +34,7 @@ from fewshot.methods import (
     SimpleShot,
     TransportSIB,
 )
-from fewshot.methods.base import BaseClasses
+from fewshot.methods.base_classes import BaseClasses
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.saved_model import load_trained, save_trained
 

@@ -11,7 +11,6 @@ def test_logits_are_those_of_a_loop() -> None:
     method = CTM(3, width=4, n_masked=7, scale=3.0)
     method.build(5)
     method.double()
-    assert method.concentrator is not None and method.reshaper is not None
     support, query = torch.randn(2, 6, 5, dtype=torch.float64), torch.randn(2, 4, 5, dtype=torch.float64)
     found = method.classify(support, LABELS, query, 3)
     for task in range(2):

@@ -10,7 +10,6 @@ N_WAY = 3
 
 def logits_of_one_graph(method: GNN, support: torch.Tensor, labels: list[int], query: torch.Tensor) -> torch.Tensor:
     """[N], of support [S, D] and one query [D], by loops over all ordered pairs of nodes."""
-    assert method.embed is not None
     nodes = []
     for picture, label in zip([*support, query], [*labels, None], strict=True):
         part = torch.full((N_WAY,), 1 / N_WAY) if label is None else torch.eye(N_WAY)[label]

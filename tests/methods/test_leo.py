@@ -24,7 +24,6 @@ def draw() -> tuple[torch.Tensor, torch.Tensor]:
 
 def one_task(method: LEO, support: torch.Tensor, labels: torch.Tensor, query: torch.Tensor) -> list[torch.Tensor]:
     """Logits [Q, N] before the first step and after each, in evaluation."""
-    assert method.encoder is not None and method.decoder is not None and method.weight_rates is not None
     support, query = method.scale * F.normalize(support, dim=1), method.scale * F.normalize(query, dim=1)
     codes = [method.encoder(x) for x in support]
     related = [sum(method.relation(torch.cat([a, b])) for b in codes) / len(codes) for a in codes]
@@ -76,7 +75,6 @@ def test_without_a_graph_the_steps_are_the_same() -> None:
 
 def test_the_extra_losses() -> None:
     method = built(dropout=0.0, kl_weight=0.5, encoder_weight=0.25, orthogonality_weight=2.0).eval()
-    assert method.decoder is not None
     support, query = draw()
     losses = method.refine(support, LABELS, query, N_WAY).losses
     mean, deviation = method._codes(2 * F.normalize(support, dim=-1), LABELS, N_WAY)
@@ -96,7 +94,6 @@ def test_the_extra_losses() -> None:
 def test_training_draws_codes_and_weights_with_the_spread_they_are_said_to_have() -> None:
     method = built(dropout=0.0)
     method.latent_steps = method.weight_steps = 0
-    assert method.decoder is not None
     method.decoder.weight.data.zero_()
     support, query = torch.randn(4000, 6, N_FEATURES).double(), F.normalize(torch.randn(1, 1, N_FEATURES)).double()
     logits = method.refine(support, LABELS[:1].expand(4000, -1), query.expand(4000, -1, -1), N_WAY).logits

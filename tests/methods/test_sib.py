@@ -90,8 +90,8 @@ def test_the_published_network_refuses_another_number_of_ways():
     [
         (lambda: SIB(n_steps=-1), "n_steps=-1"),
         (lambda: SIB(step_size=float("nan")), "step_size=nan"),
-        (lambda: SIB(reduction="max"), "choose 'sum' or 'mean'"),
-        (lambda: GaussianPosterior(initial_std=0.0), "standard deviations are above 0"),
+        (lambda: SIB(reduction="max"), "reduction='max'; choose one of 'sum', 'mean'"),
+        (lambda: GaussianPosterior(initial_std=0.0), r"initial_std=0\.0 but it is above 0"),
         (lambda: MLPGradient(0), "n_way=0"),
         (lambda: GaussianPosterior(6).build(7), "n_features=6 but the backbone gives 7"),
         (lambda: ScaledClassMeans(6).build(7), "n_features=6 but the backbone gives 7"),

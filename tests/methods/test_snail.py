@@ -31,7 +31,6 @@ def test_logits_are_those_of_whole_sequences(n_shot: int) -> None:
     method = SNAIL(N_WAY, n_shot, n_filters=4, embedding=5)
     method.build(6)
     method.double()
-    assert method.embed is not None
     labels = torch.tensor([[0, 1, 2, 1, 0, 2], [2, 2, 0, 1, 0, 1]])
     support, query = torch.randn(2, 6, 6, dtype=torch.float64), torch.randn(2, 3, 6, dtype=torch.float64)
     found = method.classify(support, labels, query, N_WAY)

@@ -35,7 +35,6 @@ def test_labels_and_loss_are_the_loops() -> None:
     method = TPN(n_neighbours=K, alpha=ALPHA)
     method.build(5)
     method.double()
-    assert method.length_scale is not None
     refinement = method.refine(support, labels, query, N_WAY)
     entropies = []
     for task in range(2):

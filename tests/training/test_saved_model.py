@@ -31,7 +31,7 @@ from fewshot.methods import (
     SimpleShot,
     TransportSIB,
 )
-from fewshot.methods.base import BaseClasses
+from fewshot.methods.base_classes import BaseClasses
 from fewshot.methods.matching import FullContextEmbedding, MatchingNetworks
 from fewshot.methods.posterior import GaussianPosterior
 from fewshot.training.few_shot_module import FewShotModule

@@ -45,6 +45,35 @@ class FewShotDataset(ABC):
         """
 
 
+class FolderDataset(FewShotDataset):
+    """A data set of class folders; a set of its own says which folders make a split.
+
+    Attributes:
+        root: the folder; `~` and environment variables are filled in.
+        max_cached_bytes: splits larger than this, decoded, are decoded at each reading instead of once.
+        help_text: how to get the data, for errors.
+    """
+
+    root: str
+    max_cached_bytes: int
+    help_text: str
+
+    @abstractmethod
+    def classes(self, root: Path, split: Split) -> ClassFolders:
+        """The classes of a split, checked; errors as of `images`. `root` is there."""
+
+    def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
+        """The pictures of one split; raises FileNotFoundError without data, ValueError for a wrong or partial copy."""
+        check_split(self.name, split)
+        classes = self.classes(find_root(self.root, name=self.name, help_text=self.help_text), split)
+        return images_of_files(
+            classes,
+            preprocessing or self.preprocessing,
+            key=f"{self.name}-{split}",
+            max_cached_bytes=self.max_cached_bytes,
+        )
+
+
 def expanded(root: str) -> Path:
     """The path with `~` and environment variables filled in."""
     return Path(os.path.expanduser(os.path.expandvars(root)))
@@ -160,6 +189,17 @@ def check_class_sizes(classes: Mapping[str, Sequence[Any]], allowed: range, *, n
             raise ValueError(
                 f"class {class_name!r} in split {split!r} of {name} has {len(files)} pictures, expected {expected}; "
                 "this is a partial or altered copy"
+            )
+
+
+def check_apart(classes: ClassFolders, folders: Mapping[Split, Path], *, name: str, split: Split) -> None:
+    """Raises ValueError when a class of one split lies in the folder of another split too; names the first."""
+    for other, folder in folders.items():
+        shared = [path.name for path in subfolders(folder) if path.name in classes] if folder.is_dir() else []
+        if shared and other != split:
+            raise ValueError(
+                f"{name}: splits {split!r} and {other!r} share {len(shared)} classes, such as {shared[0]!r} "
+                f"({(folder / shared[0]).absolute()}); a class belongs to one split"
             )
 
 

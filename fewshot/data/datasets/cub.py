@@ -6,26 +6,23 @@ from pathlib import Path
 
 from fewshot.data.datasets.base import (
     ClassFolders,
-    FewShotDataset,
+    FolderDataset,
     Split,
     check_copy,
-    check_split,
     class_folders,
-    find_root,
     has_splits,
-    images_of_files,
     picture_files,
     read_lists,
     subfolders,
 )
 from fewshot.data.datasets.folder import IMAGENET_MEAN, IMAGENET_STD
-from fewshot.data.images import MAX_CACHED_BYTES, Images
+from fewshot.data.images import MAX_CACHED_BYTES
 from fewshot.data.transforms import Preprocessing
 
 PICTURES_PER_CLASS = range(41, 61)  # the smallest class has 41 pictures, the largest 60
 
 
-class CUB(FewShotDataset):
+class CUB(FolderDataset):
     """CUB-200-2011: 100 / 50 / 50 species, 11,788 pictures, 41 to 60 a species, used at 84 x 84.
 
     Wah, Branson, Welinder, Perona, Belongie, "The Caltech-UCSD Birds-200-2011 dataset", CNS-TR-2011-001, 2011. The
@@ -43,39 +40,32 @@ class CUB(FewShotDataset):
     """
 
     name = "cub"
+    preprocessing = Preprocessing(
+        image_size=84, stored_size=96, mean=IMAGENET_MEAN, std=IMAGENET_STD, colour_jitter=0.4, flip=True
+    )
+    help_text = (
+        "unpack CUB_200_2011.tgz of data.caltech.edu/records/65de6-vp158 there, so that "
+        "CUB_200_2011/images/001.Black_footed_Albatross/ exists, or put <split>/<class>/<picture> there"
+    )
 
     def __init__(
         self, root: str = "data/cub", *, complete: bool = True, max_cached_bytes: int = MAX_CACHED_BYTES
     ) -> None:
         self.root, self.complete, self.max_cached_bytes = root, complete, max_cached_bytes
-        self.preprocessing = Preprocessing(
-            image_size=84, stored_size=96, mean=IMAGENET_MEAN, std=IMAGENET_STD, colour_jitter=0.4, flip=True
-        )
 
-    def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
-        """The pictures of one split; raises FileNotFoundError without data, ValueError for a wrong or partial copy."""
-        check_split(self.name, split)
-        help_text = (
-            "unpack CUB_200_2011.tgz of data.caltech.edu/records/65de6-vp158 there, so that "
-            "CUB_200_2011/images/001.Black_footed_Albatross/ exists, or put <split>/<class>/<picture> there"
-        )
-        root = find_root(self.root, name=self.name, help_text=help_text)
+    def classes(self, root: Path, split: Split) -> ClassFolders:
+        """The split's species, from split folders or from the archive's one folder."""
         expected = read_lists("cub.json")[split]
-        classes = self._classes(root, split, expected, help_text)
+        classes = self._found(root, split, expected)
         check_copy(classes, expected, PICTURES_PER_CLASS, name=self.name, split=split, complete=self.complete)
-        return images_of_files(
-            classes,
-            preprocessing or self.preprocessing,
-            key=f"{self.name}-{split}",
-            max_cached_bytes=self.max_cached_bytes,
-        )
+        return classes
 
-    def _classes(self, root: Path, split: Split, expected: list[str], help_text: str) -> ClassFolders:
+    def _found(self, root: Path, split: Split, expected: list[str]) -> ClassFolders:
         if has_splits(root):
             return class_folders(root / split, name=self.name, split=split)
         for folder in (root / "CUB_200_2011" / "images", root / "images"):
             if folder.is_dir():
                 return {path.name: picture_files(path) for path in subfolders(folder) if path.name in expected}
         raise FileNotFoundError(
-            f"{self.name}: {root.absolute()} has neither split folders nor CUB_200_2011/images; {help_text}"
+            f"{self.name}: {root.absolute()} has neither split folders nor CUB_200_2011/images; {self.help_text}"
         )

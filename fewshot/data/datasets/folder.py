@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from fewshot.data.datasets.base import (
-    SPLITS,
-    FewShotDataset,
-    Split,
-    check_split,
-    class_folders,
-    expanded,
-    find_root,
-    images_of_files,
-    subfolders,
-)
-from fewshot.data.images import MAX_CACHED_BYTES, Images
+from pathlib import Path
+
+from fewshot.data.datasets.base import ClassFolders, FolderDataset, Split, check_apart, class_folders, expanded
+from fewshot.data.images import MAX_CACHED_BYTES
 from fewshot.data.transforms import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class ImageFolderSplits(FewShotDataset):
+class ImageFolderSplits(FolderDataset):
     """Pictures laid out as `<root>/<split>/<class>/<picture>`, in any format Pillow reads among png jpg jpeg webp bmp.
 
     Classes and pictures are taken in the order of their names. Grey, palette and transparent pictures (white behind
@@ -44,6 +36,8 @@ class ImageFolderSplits(FewShotDataset):
         invert: whether intensities are reversed, for dark ink on white paper.
         max_cached_bytes: splits larger than this, decoded, are decoded at each reading instead of once.
     """
+
+    help_text = "put pictures there as <root>/<split>/<class>/<picture>, or set root"
 
     def __init__(
         self,
@@ -82,32 +76,9 @@ class ImageFolderSplits(FewShotDataset):
             invert=invert,
         )
 
-    def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
-        """The pictures of one split.
-
-        Raises:
-            FileNotFoundError: no such root, or no folder of that split.
-            ValueError: an empty split, a class without pictures, classes shared with another split, and (when it is
-                decoded) a picture that cannot be read.
-        """
-        check_split(self.name, split)
-        root = find_root(
-            self.root, name=self.name, help_text="put pictures there as <root>/<split>/<class>/<picture>, or set root"
-        )
+    def classes(self, root: Path, split: Split) -> ClassFolders:
+        """The class folders in the split's folder; none of them may be in another split's."""
         classes = class_folders(root / self.folders[split], name=self.name, split=split)
-        for other in SPLITS:
-            folder = root / self.folders[other]
-            if other == split or not folder.is_dir():
-                continue
-            shared = [path.name for path in subfolders(folder) if path.name in classes]
-            if shared:
-                raise ValueError(
-                    f"{self.name}: splits {split!r} and {other!r} share {len(shared)} classes, such as {shared[0]!r} "
-                    f"({(folder / shared[0]).absolute()}); a class belongs to one split"
-                )
-        return images_of_files(
-            classes,
-            preprocessing or self.preprocessing,
-            key=f"{self.name}-{split}",
-            max_cached_bytes=self.max_cached_bytes,
-        )
+        folders = {other: root / folder for other, folder in self.folders.items()}
+        check_apart(classes, folders, name=self.name, split=split)
+        return classes

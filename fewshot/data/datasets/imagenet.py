@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from fewshot.data.datasets.base import (
     SPLITS,
-    FewShotDataset,
+    ClassFolders,
+    FolderDataset,
     Split,
+    check_apart,
     check_copy,
-    check_split,
     class_folders,
-    find_root,
-    images_of_files,
     read_lists,
-    subfolders,
 )
 from fewshot.data.datasets.folder import IMAGENET_MEAN, IMAGENET_STD
-from fewshot.data.images import MAX_CACHED_BYTES, Images
+from fewshot.data.images import MAX_CACHED_BYTES
 from fewshot.data.transforms import Preprocessing
 
 MINI_PICTURES_PER_CLASS = 600
 TIERED_CLASSES: dict[Split, int] = {"train": 351, "val": 97, "test": 160}
+PREPROCESSING = Preprocessing(
+    image_size=84,
+    stored_size=84,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    crop_padding=8,
+    colour_jitter=0.4,
+    flip=True,
+)
 
 
-class MiniImageNet(FewShotDataset):
+class MiniImageNet(FolderDataset):
     """mini-ImageNet: 64 / 16 / 20 classes of ImageNet with 600 pictures each, stored at 84 x 84, used at 80 x 80.
 
     Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016, arXiv 1606.04080, in the split of Ravi,
@@ -38,45 +48,29 @@ class MiniImageNet(FewShotDataset):
     """
 
     name = "mini_imagenet"
+    preprocessing = replace(PREPROCESSING, image_size=80)
+    help_text = (
+        "mini-ImageNet cannot be downloaded freely: take the 60,000 pictures from a copy of ImageNet (ILSVRC 2012, "
+        "train) as listed in train.csv, val.csv and test.csv of github.com/twitter-research/meta-learning-lstm and put "
+        "them there as train/n01532829/<picture>, val/n01855672/<picture>, test/n01930112/<picture> and so on, "
+        "64 + 16 + 20 folders of 600 jpg or png files"
+    )
 
     def __init__(
         self, root: str = "data/mini_imagenet", *, complete: bool = True, max_cached_bytes: int = MAX_CACHED_BYTES
     ) -> None:
         self.root, self.complete, self.max_cached_bytes = root, complete, max_cached_bytes
-        self.preprocessing = Preprocessing(
-            image_size=80,
-            stored_size=84,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            crop_padding=8,
-            colour_jitter=0.4,
-            flip=True,
-        )
 
-    def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
-        """The pictures of one split; raises FileNotFoundError without data, ValueError for a wrong or partial copy."""
-        check_split(self.name, split)
-        root = find_root(
-            self.root,
-            name=self.name,
-            help_text="mini-ImageNet cannot be downloaded freely: take the 60,000 pictures from a copy of ImageNet "
-            "(ILSVRC 2012, train) as listed in train.csv, val.csv and test.csv of github.com/twitter-research/"
-            "meta-learning-lstm and put them there as train/n01532829/<picture>, val/n01855672/<picture>, "
-            "test/n01930112/<picture> and so on, 64 + 16 + 20 folders of 600 jpg or png files",
-        )
+    def classes(self, root: Path, split: Split) -> ClassFolders:
+        """The split's folder, which holds the classes of the list."""
         classes = class_folders(root / split, name=self.name, split=split)
-        expected = list(read_lists("mini_imagenet.json")[split])
         sizes = range(MINI_PICTURES_PER_CLASS, MINI_PICTURES_PER_CLASS + 1)
+        expected = read_lists("mini_imagenet.json")[split]
         check_copy(classes, expected, sizes, name=self.name, split=split, complete=self.complete)
-        return images_of_files(
-            classes,
-            preprocessing or self.preprocessing,
-            key=f"{self.name}-{split}",
-            max_cached_bytes=self.max_cached_bytes,
-        )
+        return classes
 
 
-class TieredImageNet(FewShotDataset):
+class TieredImageNet(FolderDataset):
     """tiered-ImageNet: 351 / 97 / 160 classes of ImageNet, split by 20 / 6 / 8 broader categories, 84 x 84.
 
     Ren, Triantafillou, Ravi, Snell, Swersky, Tenenbaum, Larochelle, Zemel, "Meta-learning for semi-supervised few-shot
@@ -90,49 +84,26 @@ class TieredImageNet(FewShotDataset):
     """
 
     name = "tiered_imagenet"
+    preprocessing = PREPROCESSING
+    help_text = (
+        "put its pictures there as train/<wnid>/<picture>, val/<wnid>/<picture> and test/<wnid>/<picture> "
+        "(351 + 97 + 160 folders of jpg or png files), the classes listed at github.com/renmengye/few-shot-ssl-public, "
+        "the pictures from ImageNet (ILSVRC 2012, train)"
+    )
 
     def __init__(
         self, root: str = "data/tiered_imagenet", *, complete: bool = True, max_cached_bytes: int = MAX_CACHED_BYTES
     ) -> None:
         self.root, self.complete, self.max_cached_bytes = root, complete, max_cached_bytes
-        self.preprocessing = Preprocessing(
-            image_size=84,
-            stored_size=84,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            crop_padding=8,
-            colour_jitter=0.4,
-            flip=True,
-        )
 
-    def images(self, split: Split, preprocessing: Preprocessing | None = None) -> Images:
-        """The pictures of one split; raises FileNotFoundError without data, ValueError for a wrong or partial copy."""
-        check_split(self.name, split)
-        root = find_root(
-            self.root,
-            name=self.name,
-            help_text="put its pictures there as train/<wnid>/<picture>, val/<wnid>/<picture> and "
-            "test/<wnid>/<picture> (351 + 97 + 160 folders of jpg or png files), the classes listed at "
-            "github.com/renmengye/few-shot-ssl-public, the pictures from ImageNet (ILSVRC 2012, train)",
-        )
+    def classes(self, root: Path, split: Split) -> ClassFolders:
+        """The split's folder, which holds as many classes as it should."""
         classes = class_folders(root / split, name=self.name, split=split)
-        for other in SPLITS:
-            if other != split and (root / other).is_dir():
-                shared = [path.name for path in subfolders(root / other) if path.name in classes]
-                if shared:
-                    raise ValueError(
-                        f"{self.name}: splits {split!r} and {other!r} share {len(shared)} classes, such as "
-                        f"{shared[0]!r}; this is a wrong copy"
-                    )
+        check_apart(classes, {other: root / other for other in SPLITS}, name=self.name, split=split)
         expected = TIERED_CLASSES[split]
         if len(classes) > expected or (self.complete and len(classes) < expected):
             raise ValueError(
                 f"split {split!r} of {self.name} has {len(classes)} classes, expected {expected}; "
                 "this is another split or a partial copy"
             )
-        return images_of_files(
-            classes,
-            preprocessing or self.preprocessing,
-            key=f"{self.name}-{split}",
-            max_cached_bytes=self.max_cached_bytes,
-        )
+        return classes
