@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from fewshot.files import check_place, full_path, written_aside
+from fewshot.files import WholeFile, check_place, full_path, write_json, written_aside
 
 
 def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +51,34 @@ def test_home_and_variables_are_filled_in(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RUN", "three")
     assert full_path("~/$RUN/out") == (tmp_path / "three" / "out").resolve()
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_a_file_is_there_whole_or_not_at_all(mode: Literal["w", "wb"], tmp_path: Path) -> None:
+    path, old, new = tmp_path / "deep" / "x.txt", "old", "new"
+    content = {"w": str, "wb": str.encode}[mode]
+    with WholeFile(path, mode) as file:
+        file.write(content(old))
+        assert not path.exists()
+    assert path.read_text() == old
+    with pytest.raises(KeyboardInterrupt), WholeFile(path, mode) as file:
+        file.write(content(new))
+        raise KeyboardInterrupt
+    assert path.read_text() == old and os.listdir(path.parent) == ["x.txt"]
+    whole = WholeFile(path, mode)
+    whole.open().write(content(new))
+    whole.finish()
+    whole.discard()
+    assert path.read_text() == new and os.listdir(path.parent) == ["x.txt"]
+
+
+def test_a_full_disk_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_json(tmp_path / "x.json", {"a": float("nan"), "b": [1]})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(tmp_path / "x.json", {"a": 1})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [1]}
+    assert os.listdir(tmp_path) == ["x.json"]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
 from fewshot.methods.base import Method
@@ -61,12 +62,17 @@ def adapt(
         temperature: what logits are divided by; None finds it by `support_temperature`.
 
     Raises:
-        ValueError: the method does not serve so many ways, or is none on features.
+        ValueError: the method does not serve so many ways, is none on features, or was not told of training classes.
     """
     if not method.on_features:
         raise ValueError(
             f"{type(method).__name__} adapts the backbone itself to every task and has no classifier of features; use "
             "a method that works on features, such as SIB or PTMAP"
+        )
+    if not method.is_prepared:
+        raise ValueError(
+            f"{type(method).__name__} has to be told of the training classes; take one from a checkpoint of its run, "
+            "or a method that needs none"
         )
     method.check_ways(n_way)
     if chunk_size is not None and chunk_size < 1:
@@ -90,17 +96,8 @@ def adapt(
 
 def moved(adapted: Adapted, device: torch.device) -> Adapted:
     """The same task with what later pictures are classified by on a device; probabilities stay where they are."""
-    head = adapted.head
-    if head is not None:
-        head = head._replace(
-            weights=head.weights.to(device),
-            scale=head.scale.to(device),
-            bias=head.bias.to(device),
-            centre=head.centre.to(device),
-        )
-    return adapted._replace(
-        support=adapted.support.to(device), support_labels=adapted.support_labels.to(device), head=head
-    )
+    support, labels, head = move_data_to_device((adapted.support, adapted.support_labels, adapted.head), device)
+    return adapted._replace(support=support, support_labels=labels, head=head)
 
 
 def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:

@@ -59,6 +59,11 @@ class Classified:
         return self.before.argmax(1)
 
     @cached_property
+    def changed(self) -> np.ndarray:
+        """[Q] bool, which queries changed class through refinement."""
+        return self.predicted != self.predicted_before
+
+    @cached_property
     def margins(self) -> np.ndarray:
         """[Q], the probability of the most probable class less that of the next."""
         best = np.sort(self.probabilities, axis=1)[:, ::-1]
@@ -102,7 +107,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "classes": list(classified.class_names),
         "n_support": len(classified.support),
         "n_query": len(classified.query),
-        "n_changed": int((classified.predicted != classified.predicted_before).sum()),
+        "n_changed": int(classified.changed.sum()),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
         "skipped": [{"picture": str(path), "reason": reason} for path, reason in classified.skipped],
     }
@@ -110,10 +115,9 @@ def run_record(classified: Classified) -> dict[str, Any]:
 
 def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
     """Lines that say what was found."""
-    changed = int((classified.predicted != classified.predicted_before).sum())
     lines = [
         f"{len(classified.query)} pictures classified after {len(classified.support)} labelled ones of "
-        f"{len(classified.class_names)} classes; {changed} changed class through refinement"
+        f"{len(classified.class_names)} classes; {classified.changed.sum()} changed class through refinement"
     ]
     if classified.novelty is not None:
         lines.append(f"{int(classified.flagged.sum())} flagged as none of these")

@@ -15,14 +15,13 @@ from fewshot.classification.adaptation import Adapted, adapt, later, moved
 from fewshot.classification.conventions import (
     check_rows,
     classifier_tags,
-    is_unlabelled,
     label_array,
     labels_of,
-    not_fitted,
-    sorted_classes,
+    numbered,
+    scikit_learns,
 )
 from fewshot.classification.encoder import PictureEncoder, as_pictures
-from fewshot.classification.model import LoadedModel, loaded_model, whole_module
+from fewshot.classification.model import LoadedModel, device_of, loaded_model, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
@@ -160,45 +159,28 @@ class FewShotClassifier:
                 or the method does not serve so many classes.
         """
         self.prepare()
-        return self.fit_features(self._features(X, fitting=True, y=y), y)
+        return self.fit_features(self._features(X, None, y), y)
 
     def fit_features(self, features: Tensor, y: Any) -> FewShotClassifier:
         """`fit` on features [n, D] that the encoder gave; arguments and errors as there."""
         self.prepare()
-        labels = labels_of(y, len(features))
-        places = np.array([not is_unlabelled(label) for label in labels], dtype=bool)
-        if not places.any():
-            raise ValueError("no row has a label; give at least one labelled row of each of two classes")
-        known = [label for label, labelled in zip(labels, places, strict=True) if labelled]
-        classes = sorted_classes(known)
-        if len(classes) < 2:
-            raise ValueError(f"there is one class alone, {classes[0]!r}; give labelled rows of two classes or more")
-        numbers = {label: number for number, label in enumerate(classes)}
-        support_labels = torch.tensor([numbers[label] for label in known], device=self._device)
-        features = features.to(self._device)
-        mask = torch.from_numpy(places).to(self._device)
+        classes, places = numbered(labels_of(y, len(features)))
+        features, labels = features.to(self._device), torch.from_numpy(places).to(self._device)
+        known = labels >= 0
         method = self._model.method
         method.build(features.shape[1])
         method.to(self._device)
-        if not method.is_prepared:
-            raise ValueError(
-                f"{type(method).__name__} has to be told of the training classes; take one from a checkpoint of "
-                "its run, or a method that needs none"
-            )
-        fixed = self.temperature if self.temperature is not None else self._model.temperature
         adapted = adapt(
             method,
-            features[mask],
-            support_labels,
-            features[~mask],
+            features[known],
+            labels[known],
+            features[~known],
             len(classes),
             chunk_size=self.chunk_size,
-            temperature=fixed,
+            temperature=self._model.temperature if self.temperature is None else self.temperature,
         )
-        transduced = np.zeros(len(labels), dtype=np.int64)
-        transduced[places] = support_labels.cpu().numpy()
-        transduced[~places] = adapted.probabilities.argmax(1).cpu().numpy()
-        self._restore(label_array(classes), adapted, transduced)
+        labels[~known] = adapted.probabilities.argmax(1)
+        self._restore(label_array(classes), adapted, labels.cpu().numpy())
         return self
 
     def _restore(self, classes: np.ndarray, adapted: Adapted, transduced: np.ndarray) -> None:
@@ -214,7 +196,7 @@ class FewShotClassifier:
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities [n, N] of pictures or feature rows, each by itself, columns in the order of `classes_`."""
         self._check_fitted()
-        return self.later_features(self._features(X))
+        return self.later_features(self._features(X, self.n_features_in_))
 
     def later_features(self, features: Tensor) -> np.ndarray:
         """`predict_proba` on features [n, D] that the encoder gave."""
@@ -222,14 +204,12 @@ class FewShotClassifier:
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each picture or feature row, [n]."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(1)]
+        return self.classes_[self.predict_proba(X).argmax(1)]
 
     def score(self, X: Any, y: Any) -> float:
         """Share of pictures or feature rows that get their label."""
-        predicted, labels = self.predict(X), labels_of(y, None)
-        if len(labels) != len(predicted):
-            raise ValueError(f"{len(predicted)} rows but {len(labels)} labels")
+        predicted = self.predict(X)
+        labels = labels_of(y, len(predicted))
         return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -271,12 +251,12 @@ class FewShotClassifier:
             ValueError: it is damaged, altered or of another format.
         """
         found = read_classifier(folder, packages)
-        options = {**found.options, **({} if device is None else {"device": device})}
-        backbone: Any = None if found.module is None else found.module.backbone
-        made = cls(backbone, found.method, preprocessing=found.preprocessing, **options)
+        made = cls(method=found.method, preprocessing=found.preprocessing, **found.options)
+        made.device = made.device if device is None else device
         made._model = LoadedModel(None, found.method)
         if found.module is not None and found.preprocessing is not None:
-            encoder = PictureEncoder(found.module.backbone, found.preprocessing)
+            backbone: Any = found.module.backbone
+            made.backbone, encoder = backbone, PictureEncoder(backbone, found.preprocessing)
             made._model = LoadedModel(encoder, found.method, found.module, found.module.temperature)
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
@@ -285,47 +265,35 @@ class FewShotClassifier:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name."""
-        return {name: getattr(self, name) for name in _options()}
+        return {name: getattr(self, name) for name in self._defaults()}
 
     def set_params(self, **options: Any) -> FewShotClassifier:
         """Change arguments of the constructor; ValueError for one that does not exist."""
-        for name, value in options.items():
-            if name not in _options():
-                raise ValueError(f"invalid parameter {name!r} of FewShotClassifier; it has {', '.join(_options())}")
-            setattr(self, name, value)
+        if wrong := [name for name in options if name not in self._defaults()]:
+            raise ValueError(
+                f"invalid parameter {wrong[0]!r} of FewShotClassifier; it has {', '.join(self._defaults())}"
+            )
+        vars(self).update(options)
         return self
 
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
-        changed = [
-            f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name].default
-        ]
+        defaults = self._defaults()
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]]
         return f"FewShotClassifier({', '.join(changed)})"
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """The options of the constructor, with their defaults."""
+        return {name: option.default for name, option in list(inspect.signature(cls.__init__).parameters.items())[1:]}
 
     def __sklearn_tags__(self) -> Any:
         return classifier_tags()
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_adapted"):
-            raise not_fitted("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
+            kind = scikit_learns("NotFittedError", ValueError)
+            raise kind("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
 
-    def _features(self, X: Any, *, fitting: bool = False, y: Any = None) -> Tensor:
+    def _features(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
         encoder = self._model.encoder
-        if encoder is not None:
-            return encoder.encode(as_pictures(X)).features
-        return check_rows(X, None if fitting else self.n_features_in_, y=y if fitting else None, fitting=fitting)
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name, "auto" being a GPU where there is one; ValueError where there is no such device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device={name!r} cannot be used here ({reason}); give cpu, or auto") from error
-
-
-def _options() -> Sequence[str]:
-    return list(inspect.signature(FewShotClassifier.__init__).parameters)[1:]
+        return check_rows(X, n_features, y) if encoder is None else encoder.encode(as_pictures(X)).features

@@ -11,22 +11,13 @@ import torch
 from torch import Tensor
 
 
-def not_fitted(message: str) -> Exception:
-    """Its error for a classifier that is not fitted; without it a ValueError."""
+def scikit_learns(name: str, otherwise: type[Exception]) -> Any:
+    """Its exception or warning of that name, which tells its callers more; without it the other one."""
     try:
-        from sklearn.exceptions import NotFittedError
+        import sklearn.exceptions
     except ImportError:
-        return ValueError(message)
-    return NotFittedError(message)
-
-
-def conversion_warning() -> type[Warning]:
-    """Its kind of warning for a column of labels; without it UserWarning."""
-    try:
-        from sklearn.exceptions import DataConversionWarning
-    except ImportError:
-        return UserWarning
-    return DataConversionWarning
+        return otherwise
+    return getattr(sklearn.exceptions, name)
 
 
 def classifier_tags() -> Any:
@@ -41,7 +32,7 @@ def classifier_tags() -> Any:
     )
 
 
-def labels_of(y: Any, expected: int | None) -> list[Hashable]:
+def labels_of(y: Any, expected: int) -> list[Hashable]:
     """Labels as a list of plain values; ValueError where they are none or not as many as the rows."""
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None; give a label, -1 or None for each row")
@@ -50,9 +41,8 @@ def labels_of(y: Any, expected: int | None) -> list[Hashable]:
     if hasattr(y, "__array__"):
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] == 1:
-            warnings.warn(
-                "A column-vector y was passed when a 1d array was expected", conversion_warning(), stacklevel=3
-            )
+            kind = scikit_learns("DataConversionWarning", UserWarning)
+            warnings.warn("A column-vector y was passed when a 1d array was expected", kind, stacklevel=3)
             y = y.ravel()
         if y.ndim != 1:
             raise ValueError(f"y has shape {list(y.shape)}; give one label for each row")
@@ -66,23 +56,34 @@ def labels_of(y: Any, expected: int | None) -> list[Hashable]:
     labels = [label.item() if isinstance(label, np.generic) else label for label in y]
     if any(isinstance(label, float) and label != label for label in labels):
         raise ValueError("y contains NaN; an unlabelled row has the label -1 or None")
-    if expected is not None and len(labels) != expected:
+    if len(labels) != expected:
         raise ValueError(f"inconsistent numbers: {expected} rows but {len(labels)} labels; give one for each row")
     return labels
 
 
-def is_unlabelled(label: Hashable) -> bool:
-    """Whether a label says that there is none: None, or the number -1."""
-    return label is None or (isinstance(label, (int, float)) and not isinstance(label, bool) and label == -1)
+def numbered(labels: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
+    """The classes that labels name, and [n] int64, the place among them of each label, -1 for None and for -1.
 
+    Classes are sorted; where they cannot be compared they stand in the order of their first occurrence.
 
-def sorted_classes(labels: Sequence[Hashable]) -> list[Hashable]:
-    """Each label once, sorted; in the order of their first occurrence where they cannot be compared."""
-    distinct = list(dict.fromkeys(labels))
+    Raises:
+        ValueError: there are fewer than two classes.
+    """
+    known = dict.fromkeys(label for label in labels if not _is_none(label))
+    if not known:
+        raise ValueError("no row has a label; give at least one labelled row of each of two classes")
+    if len(known) < 2:
+        raise ValueError(f"there is one class alone, {next(iter(known))!r}; give labelled rows of two classes or more")
     try:
-        return sorted(distinct)  # type: ignore[type-var]
+        classes = sorted(known)  # type: ignore[type-var]
     except TypeError:
-        return distinct
+        classes = list(known)
+    places = {label: place for place, label in enumerate(classes)}
+    return classes, np.array([-1 if _is_none(label) else places[label] for label in labels], dtype=np.int64)
+
+
+def _is_none(label: Hashable) -> bool:
+    return label is None or (isinstance(label, (int, float)) and not isinstance(label, bool) and label == -1)
 
 
 def label_array(classes: Sequence[Hashable]) -> np.ndarray:
@@ -95,14 +96,13 @@ def label_array(classes: Sequence[Hashable]) -> np.ndarray:
     return found
 
 
-def check_rows(given: Any, n_features: int | None, *, fitting: bool, y: Any = None) -> Tensor:
+def check_rows(given: Any, n_features: int | None, y: Any = None) -> Tensor:
     """Features [n, D], float32.
 
     Args:
         given: a numpy array or tensor [n, D], or nested lists.
         n_features: D that the classifier was fitted with; None takes any.
-        fitting: whether `fit` asks, for which one row is too few.
-        y: labels, to tell rows that were forgotten from labels that were.
+        y: labels where `fit` asks, for which one row is too few.
 
     Raises:
         ValueError: no matrix, no rows or columns, values that are not finite, or another D.
@@ -132,7 +132,7 @@ def check_rows(given: Any, n_features: int | None, *, fitting: bool, y: Any = No
         raise ValueError(f"Found array with 0 sample(s) (shape={rows.shape}) while a minimum of 1 is required.")
     if not rows.shape[1]:
         raise ValueError(f"0 feature(s) (shape={rows.shape}) while a minimum of 1 is required.")
-    if fitting and len(rows) < 2 and y is not None:
+    if len(rows) < 2 and y is not None:
         raise ValueError(f"n_samples=1 (shape={rows.shape}): one row; give labelled rows of two classes or more")
     if not np.isfinite(rows).all():
         raise ValueError("Input X contains NaN or infinity; features are finite numbers")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,28 +68,23 @@ class PictureEncoder:
             ValueError: a picture cannot be read, or is none, and skip_broken is off; names it.
         """
         parts, kept, broken = [], [], []
-        progress = None if what is None else progress_bar(what, len(pictures))
-        with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        bar = nullcontext() if what is None else progress_bar(what, len(pictures))
+        with ThreadPoolExecutor(DECODING_THREADS) as pool, bar as progress:
             for first in range(0, len(pictures), self.batch_size):
-                places = range(first, min(first + self.batch_size, len(pictures)))
-                found = list(pool.map(self._square_or_fault, (pictures[place] for place in places)))
-                squares = []
-                for place, one in zip(places, found, strict=True):
-                    if isinstance(one, np.ndarray):
-                        squares.append(one)
+                batch, squares = pictures[first : first + self.batch_size], []
+                for place, found in enumerate(pool.map(self._square_or_fault, batch), start=first):
+                    if isinstance(found, np.ndarray):
+                        squares.append(found)
                         kept.append(place)
                     elif skip_broken:
-                        broken.append((place, str(one)))
+                        broken.append((place, str(found)))
                     else:
-                        raise ValueError(f"picture {place}: {one}" if not _is_path(pictures[place]) else str(one))
+                        raise ValueError(str(found) if _is_path(pictures[place]) else f"picture {place}: {found}")
                 if squares:
                     parts.append(self.features_of(torch.from_numpy(np.stack(squares))))
                 if progress is not None:
-                    progress.update(len(places))
-        if progress is not None:
-            progress.close()
-        width = int(self.backbone.num_features)
-        features = torch.cat(parts) if parts else torch.zeros(0, width)
+                    progress.update(len(batch))
+        features = torch.cat(parts) if parts else torch.zeros(0, int(self.backbone.num_features))
         return Encoded(features, np.array(kept, dtype=np.int64), broken)
 
     @torch.no_grad()
@@ -182,12 +178,8 @@ def as_pictures(given: Any) -> list[Picture]:
         return [given]
     if isinstance(given, np.ndarray) and given.dtype.kind in "US":
         return [str(path) for path in given.ravel()]
-    return list(_items(given))
-
-
-def _items(given: Any) -> Iterator[Picture]:
     try:
-        yield from given
+        return list(given)
     except TypeError:
         raise ValueError(f"{type(given).__name__} holds no pictures; give a list of them") from None
 

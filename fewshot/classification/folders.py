@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -98,16 +98,14 @@ def pictures_below(folder: Path) -> list[Path]:
 
 def check_apart(support: dict[str, list[Path]], query: Sequence[Path]) -> None:
     """ValueError where a support picture is among the queries or in two classes, byte by byte."""
-    owners = [(path, name) for name, files in support.items() for path in files]
-    twins = _same_content([path for path, _ in owners], query)
-    names = dict(owners)
-    for group in twins:
-        classes = {names[path] for path in group if path in names}
+    names = {path: name for name, files in support.items() for path in files}
+    for group in _same_content(names, query):
         labelled = [path for path in group if path in names]
-        if len(classes) > 1:
-            first, second = (next(path for path in labelled if names[path] == name) for name in sorted(classes)[:2])
-            raise ValueError(f"support: {first} and {second} are the same picture in two classes; remove one of them")
         others = [path for path in group if path not in names]
+        classes = sorted({names[path] for path in labelled})
+        if len(classes) > 1:
+            first, second = (next(path for path in labelled if names[path] == name) for name in classes[:2])
+            raise ValueError(f"support: {first} and {second} are the same picture in two classes; remove one of them")
         if others or len(set(labelled)) < len(labelled):
             other = others[0] if others else labelled[0]
             raise ValueError(
@@ -116,21 +114,18 @@ def check_apart(support: dict[str, list[Path]], query: Sequence[Path]) -> None:
             )
 
 
-def _same_content(support: Sequence[Path], query: Sequence[Path]) -> Iterable[list[Path]]:
+def _same_content(support: Collection[Path], query: Sequence[Path]) -> Iterator[list[Path]]:
     """Groups of files of equal content in which the support occurs; files alone in their size are not read."""
     sizes = defaultdict(list)
     for path in (*support, *query):
         with contextlib.suppress(OSError):  # a link to nothing: reading it says so
             sizes[path.stat().st_size].append(path)
-    of_support = set(support)
     for same_size in sizes.values():
-        if len(same_size) < 2 or not of_support.intersection(same_size):
-            continue
         contents = defaultdict(list)
-        for path in same_size:
+        for path in same_size if len(same_size) > 1 and any(path in support for path in same_size) else ():
             with contextlib.suppress(OSError):
                 contents[hashlib.sha256(path.read_bytes()).digest()].append(path)
-        yield from (group for group in contents.values() if len(group) > 1 and of_support.intersection(group))
+        yield from (same for same in contents.values() if len(same) > 1 and any(path in support for path in same))
 
 
 def _check_folder(folder: Path, option: str, wanted: str) -> None:

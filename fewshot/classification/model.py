@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -101,6 +100,17 @@ def whole_module(model: LoadedModel, backbone: str | nn.Module | None, temperatu
     return module.eval()
 
 
+def device_of(name: str) -> torch.device:
+    """The device of that name, "auto" being a GPU where there is one; ValueError where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={name!r} cannot be used here ({reason}); give cpu, or auto") from error
+
+
 PRIOR_STRENGTH = 30.0
 """Chosen on validation classes of Tiny ImageNet among 2, 10, 30 and 100: tasks of 5 and 10 ways, 1 and 5 shots, 400 and
 800 queries, balanced and not; from 10 on it gains in all of them."""
@@ -122,34 +132,28 @@ def untrained_method(given: str | Method | None) -> Method:
         return given
     if given is None:
         return PTMAP(prior="queries", prior_strength=PRIOR_STRENGTH)
-    found = getattr(fewshot.methods, given, None)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(f"method={given!r} is no class of fewshot.methods; {_choices()}")
-    try:
-        made = found()
-        made.build(8)
-    except Exception as error:
-        raise ValueError(f"method={given!r} cannot be made without options ({error}); give an instance") from error
-    if any(True for _ in made.parameters()) or made.needs_base is not None:
-        raise ValueError(f"method={given!r} has to be trained first; give checkpoint=..., or {_choices()}")
-    return found()
-
-
-def _choices() -> str:
-    return f"choose one of {', '.join(untrained_names())}"
+    if fault := _fault(given):
+        raise ValueError(f"method={given!r} {fault}; choose one of {', '.join(untrained_names())}")
+    return getattr(fewshot.methods, given)()
 
 
 def untrained_names() -> list[str]:
     """Names of methods that serve as they are."""
-    found = []
-    for name in fewshot.methods.__all__:
-        kind = getattr(fewshot.methods, name)
-        if isinstance(kind, type) and issubclass(kind, Method) and not inspect.isabstract(kind):
-            try:
-                made = kind()
-                made.build(8)
-            except Exception:  # needs options
-                continue
-            if made.on_features and made.needs_base is None and not any(True for _ in made.parameters()):
-                found.append(name)
-    return sorted(found)
+    return sorted(name for name in fewshot.methods.__all__ if _fault(name) is None)
+
+
+def _fault(name: str) -> str | None:
+    """Why the method of that name does not serve as it is; None where it does."""
+    kind = getattr(fewshot.methods, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        return "is no class of fewshot.methods"
+    try:
+        made = kind()
+        made.build(8)
+    except Exception as error:
+        return f"cannot be made without options ({error}); give an instance"
+    if not made.on_features:
+        return "adapts the backbone itself and has no classifier of features"
+    if made.needs_base is not None or any(True for _ in made.parameters()):
+        return "has to be trained first; give checkpoint=..."
+    return None

@@ -7,35 +7,35 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.backbones.weights import load_strictly
 from fewshot.classification.adaptation import Adapted
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import full_path, versions, written_aside
+from fewshot.files import full_path, written_aside
 from fewshot.methods import Method
 from fewshot.methods.construction import constructed, construction
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.saved_model import CONFIG, LIBRARY, read_model, write_model
+from fewshot.training.from_file import LIBRARY
+from fewshot.training.saved_model import CONFIG, read_described, read_model, write_described, write_model
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
-FORMAT = 1
 ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
 FILES = (*MODEL_FILES, ABOUT, TENSORS)
+KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions")
+"""What classifier.json holds."""
 OPTIONS = ("chunk_size", "batch_size", "device")
 """Of the classifier's constructor: how it goes on being used."""
+OF_TASK = ("support", "support_labels", "before", "probabilities")
+OF_HEAD = ("weights", "scale", "bias", "centre")
+"""Tensors of Adapted and of FrozenHead."""
 METHOD = "method."
 HEAD = "head."
 """What names of tensors of the method and of the head begin with."""
@@ -72,36 +72,22 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
     adapted = fitted.adapted
     if strange := [label for label in fitted.classes if not isinstance(label, (str, int, float))]:
         raise ValueError(f"the label {strange[0]!r} is a {type(strange[0]).__name__}; save text or numbers as labels")
-    tensors: dict[str, Tensor] = {
-        "support": adapted.support,
-        "support_labels": adapted.support_labels,
-        "before": adapted.before,
-        "probabilities": adapted.probabilities,
-        "transduced": torch.from_numpy(fitted.transduced),
-    }
+    tensors = {name: getattr(adapted, name) for name in OF_TASK} | {"transduced": torch.from_numpy(fitted.transduced)}
     if adapted.head is not None:
-        tensors |= {HEAD + name: value for name, value in adapted.head._asdict().items() if name != "power"}
+        tensors |= {HEAD + name: getattr(adapted.head, name) for name in OF_HEAD}
     if fitted.module is None:
         tensors |= {METHOD + name: value for name, value in fitted.method.state_dict().items()}
     about = {
-        "format": FORMAT,
-        "library_name": LIBRARY,
         "classes": fitted.classes,
         "temperature": adapted.temperature,
         "power": None if adapted.head is None else adapted.head.power,
         "options": fitted.options,
         "method": construction(fitted.method, "method") if fitted.module is None else None,
-        "versions": versions(),
     }
     with written_aside(folder, overwrite=overwrite, known=FILES) as aside:
         if fitted.module is not None and fitted.preprocessing is not None:
             write_model(fitted.module, fitted.preprocessing, aside)
-        text = json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False)
-        # a label that is no Unicode text, as of a folder with such a name, becomes an escape of JSON
-        (aside / ABOUT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        safetensors.torch.save_file(plain, aside / TENSORS)
-        (aside / TENSORS).chmod((aside / ABOUT).stat().st_mode & 0o777)  # safetensors lets nobody else read it
+        write_described(aside, ABOUT, TENSORS, about, tensors)
 
 
 def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()) -> FittedClassifier:
@@ -116,81 +102,50 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
         ValueError: a file that is damaged, altered or of another format; says which and what.
     """
     place = full_path(folder)
-    for name in (ABOUT, TENSORS):
-        if not (place / name).is_file():
-            raise FileNotFoundError(f"{place} holds no {name}; FewShotClassifier.save writes it")
-    about = _about(place / ABOUT)
-    tensors = read_checkpoint(place / TENSORS)
+    about, tensors = read_described(place, ABOUT, TENSORS, KEYS)
+    classes, options = about["classes"], about["options"]
+    right = {
+        "classes": isinstance(classes, list) and all(isinstance(label, (str, int, float)) for label in classes),
+        "options": isinstance(options, dict) and set(options) == set(OPTIONS),
+        "temperature": isinstance(about["temperature"], float) and about["temperature"] > 0,
+        "power": about["power"] is None or (isinstance(about["power"], float) and about["power"] > 0),
+    }
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        raise ValueError(f"{place / ABOUT} is damaged or altered: not as it was written: {', '.join(wrong)}")
     try:
-        adapted = _adapted(about, tensors)
-        module, preprocessing = None, None
-        if (place / CONFIG).is_file():
-            module, preprocessing = read_model(place, packages)
+        adapted, transduced = _adapted(about, tensors), tensors["transduced"]
+        module, preprocessing = read_model(place, packages) if (place / CONFIG).is_file() else (None, None)
+        if module is not None:
             method = module.method
         else:
             method = constructed(about["method"], Method, packages=(LIBRARY, *packages), name="method")
             method.build(adapted.support.shape[-1])
             state = {key.removeprefix(METHOD): value for key, value in tensors.items() if key.startswith(METHOD)}
             load_strictly(method, state, source=str(place / TENSORS))
-        transduced = tensors["transduced"].numpy()
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
-    if (
-        transduced.ndim != 1
-        or transduced.dtype != np.int64
-        or not ((transduced >= 0) & (transduced < adapted.n_way)).all()
-    ):
-        raise ValueError(f"{place / TENSORS}: 'transduced' names classes that are not there")
-    return FittedClassifier(
-        about["classes"], adapted, transduced, method.eval(), module, preprocessing, about["options"]
-    )
-
-
-def _about(file: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON of a saved classifier: {error}") from error
-    if not isinstance(about, dict) or about.get("library_name") != LIBRARY or about.get("format") != FORMAT:
-        raise ValueError(f"{file} is of another package or format; this fewshot reads format {FORMAT}")
-    classes, options = about.get("classes"), about.get("options")
-    temperature, power = about.get("temperature"), about.get("power")
-    faults = {
-        "classes": not isinstance(classes, list) or not all(isinstance(label, (str, int, float)) for label in classes),
-        "options": not isinstance(options, dict) or set(options) != set(OPTIONS),
-        "temperature": not isinstance(temperature, float) or not 0 < temperature < math.inf,
-        "power": power is not None and (not isinstance(power, float) or not 0 < power < math.inf),
-    }
-    if any(faults.values()):
-        named = ", ".join(name for name, is_wrong in faults.items() if is_wrong)
-        raise ValueError(f"{file} is damaged or altered: not as it was written: {named}")
-    return about
+    return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options)
 
 
 def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted:
+    """The task; ValueError where the tensors do not fit each other and the classes."""
     n_way, width = len(about["classes"]), tensors["support"].shape[-1]
     head = None
     if about["power"] is not None:
-        head = FrozenHead(
-            **{name: tensors[HEAD + name] for name in FrozenHead._fields if name != "power"}, power=about["power"]
-        )
-    labels = tensors["support_labels"]
+        head = FrozenHead(**{name: tensors[HEAD + name] for name in OF_HEAD}, power=about["power"])
+    task = Adapted(
+        n_way=n_way, head=head, temperature=about["temperature"], **{name: tensors[name] for name in OF_TASK}
+    )
+    labels = (task.support_labels, tensors["transduced"])
     if (
-        tensors["support"].ndim != 3
-        or labels.shape != tensors["support"].shape[:2]
-        or labels.dtype != torch.int64
-        or not bool(((labels >= 0) & (labels < n_way)).all())
-        or tensors["probabilities"].shape[1:] != (n_way,)
+        task.support.ndim != 3
+        or task.support_labels.shape != task.support.shape[:2]
+        or tensors["transduced"].ndim != 1
+        or not all(each.dtype == torch.int64 and bool(((each >= 0) & (each < n_way)).all()) for each in labels)
+        or task.probabilities.shape[1:] != (n_way,)
+        or task.before.shape != task.probabilities.shape
         or (head is not None and head.weights.shape != (1, n_way, width))
         or not all(bool(value.isfinite().all()) for value in tensors.values())
     ):
         raise ValueError(f"{TENSORS} does not fit {n_way} classes of {width} features, or holds values not finite")
-    return Adapted(
-        tensors["support"],
-        labels,
-        n_way,
-        head,
-        about["temperature"],
-        tensors["before"],
-        tensors["probabilities"],
-    )
+    return task

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import jsonargparse
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.commands.fit import add_run_options, checkpoint_file, without_first_weights
@@ -27,6 +24,7 @@ from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.plots import accuracy_per_step_figure, class_counts_figure, save
 from fewshot.drawings.training import batch_picture, episode_picture, feature_map, taken_of_a_class
 from fewshot.files import check_place, run_versions
+from fewshot.runs.comparison import silent_trainer
 from fewshot.training.checkpoints import check_checkpoint
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.pretrain_module import PretrainModule
@@ -84,19 +82,7 @@ class ShowCLI(LightningCLI):
             ValueError: there is no such accelerator or precision.
         """
         config = self.config["trainer"]
-        try:
-            return Trainer(
-                accelerator=config["accelerator"],
-                precision=config["precision"],
-                devices=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-            )
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise ValueError(f"trainer: {error}") from error
+        return silent_trainer(config["accelerator"], precision=config["precision"])
 
 
 def run(arguments: list[str]) -> None:
@@ -240,21 +226,12 @@ def replaced(output: Path) -> Iterator[Path]:
 
     Where anything fails or is interrupted, `output` stays as it was.
     """
-    new = [place for place in (output.parent, *output.parent.parents) if not place.exists()]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.parent / f".{output.name}-{secrets.token_hex(4)}"
-    aside.mkdir()
-    try:
-        yield aside
-        output.mkdir(exist_ok=True)
-        names = {path.name for path in aside.iterdir()}
+    above = next(place for place in output.resolve().parents if place.exists())
+    with tempfile.TemporaryDirectory(dir=above, prefix=f".{output.name}-") as aside:
+        yield Path(aside)
+        names = {path.name for path in Path(aside).iterdir()}
+        output.mkdir(parents=True, exist_ok=True)
         for old in [path for pattern in OURS for path in output.glob(pattern) if path.name not in names]:
             old.unlink()
         for name in names:
-            os.replace(aside / name, output / name)
-        new.clear()
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        for place in new:
-            with contextlib.suppress(OSError):  # somebody has put something there meanwhile
-                place.rmdir()
+            os.replace(Path(aside, name), output / name)

@@ -33,9 +33,9 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
     temperature = 1.0 if module.temperature is None else float(module.temperature)
     about: dict[str, Any] = {"left_out": "not asked for"}
     opset = None
-    program = graphs.backbone_program(backbone, size) if formats else None
+    program: Any = graphs.backbone_program(backbone, size) if formats else None
     if "pt2" in formats:
-        graphs.save_program(program, folder / PROGRAM)
+        torch.export.save(program, folder / PROGRAM)
         loaded = torch.export.load(folder / PROGRAM).module()
         graphs.check_backbone(backbone, loaded, image_size=size, what=PROGRAM)
     if "onnx" in formats:

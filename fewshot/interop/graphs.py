@@ -114,11 +114,6 @@ def example_task(n_way: int, n_features: int, *, n_support: int, n_query: int) -
     return support, labels, query
 
 
-def save_program(program: Any, path: Path) -> None:
-    """Write a torch.export program."""
-    torch.export.save(program, path)
-
-
 def save_onnx(program: Any, path: Path, *, inputs: list[str], outputs: list[str], what: str) -> int:
     """Write a program as one ONNX file; returns the version of the operator set.
 

@@ -20,7 +20,7 @@ from fewshot.backbones.weights import load_strictly, state_faults
 from fewshot.backbones.wrn28_10 import SMALL_IMAGES, checkpoint_filter_fn, original_names
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import WholeFile
-from fewshot.methods import SIB, Method, MLPGradient, NearestClassMean, ScaledClassMeans
+from fewshot.methods import SIB, MLPGradient, NearestClassMean, ScaledClassMeans
 from fewshot.training.few_shot_module import FewShotModule
 
 _SIB_NAMES = {
@@ -200,11 +200,10 @@ def module_from_original(
     content = read_checkpoint(original)
     if "pytorch-lightning_version" in content:
         raise ValueError(f"{original} is no file of the original program but a checkpoint of Lightning")
-    if "SIB" not in content and features is not None:
-        raise ValueError(f"{original} holds no SIB, so that it is a backbone itself; leave --features out")
-    if "SIB" in content and isinstance(content.get("netFeat"), Mapping) and features is not None:
-        raise ValueError(f"{original} holds a backbone itself; leave --features out")
-    if "SIB" in content and not isinstance(content.get("netFeat"), Mapping) and features is None:
+    is_backbone = "SIB" not in content
+    if features is not None and (is_backbone or isinstance(content.get("netFeat"), Mapping)):
+        raise ValueError(f"{original} {'is' if is_backbone else 'holds'} a backbone itself; leave --features out")
+    if features is None and not (is_backbone or isinstance(content.get("netFeat"), Mapping)):
         raise ValueError(f"{original} holds no backbone; give its netFeat*.pth by --features")
     source = original if features is None else features
     small = preprocessing.image_size <= SMALL_IMAGES
@@ -219,12 +218,12 @@ def module_from_original(
             f"{source} holds a wide ResNet of depth {6 * len(network.block3) + 4} and width "
             f"{network.num_features // 64}, which '{backbone}' is not: {faults[0]}; name a backbone of those layers"
         )
-    method: Method = sib_from_original(original).float() if "SIB" in content else NearestClassMean()
-    initializer: Any = getattr(method, "initializer", None)
-    if initializer is not None and initializer.weight.numel() != network.num_features:
+    method: Any = NearestClassMean() if is_backbone else sib_from_original(original).float()
+    wanted = network.num_features if is_backbone else method.initializer.weight.numel()
+    if wanted != network.num_features:
         raise ValueError(
-            f"SIB of {original} is for features of {initializer.weight.numel()} numbers but the backbone of {source} "
-            f"gives {network.num_features}"
+            f"SIB of {original} is for features of {wanted} numbers but the backbone of {source} gives "
+            f"{network.num_features}"
         )
     module = FewShotModule(method, config)
     module.backbone.load_state_dict(network.state_dict())

@@ -146,7 +146,7 @@ class Comparison:
         Raises:
             ValueError: the data have no such episodes, a method does not take them, or there is no such accelerator.
         """
-        self._trainer()
+        silent_trainer(self.accelerator)
         for setting in settings:
             data = EpisodicDataModule(**{**self.data, **setting._asdict()})
             data.sampler("test")
@@ -168,7 +168,7 @@ class Comparison:
             options = self._tuned(name, data) if self.tune > 1 else {}
             module = self._module(name, {key: value for key, value in options.items() if key != "val_accuracy"})
             watch = _MethodTime(module)
-            self._trainer().test(module, data, verbose=False)
+            silent_trainer(self.accelerator).test(module, data, verbose=False)
             results = module.results["test"]
             yield Measured(
                 name,
@@ -192,7 +192,7 @@ class Comparison:
         accuracies = []
         for trial in trials:
             module = self._module(name, trial)
-            self._trainer().validate(module, data, verbose=False)
+            silent_trainer(self.accelerator).validate(module, data, verbose=False)
             accuracies.append(module.results["val"]["accuracy"])
         best = max(range(len(trials)), key=accuracies.__getitem__)
         return {**trials[best], "val_accuracy": accuracies[best]}
@@ -207,19 +207,22 @@ class Comparison:
             raise ValueError(f"methods.{name}.ckpt_path: {file} is no checkpoint of FewShotModule")
         return module_from_checkpoint(content, Path(file), FewShotModule, packages=self.packages)
 
-    def _trainer(self) -> Trainer:
-        try:
-            return Trainer(
-                accelerator=self.accelerator,
-                devices=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-            )
-        except (ValueError, MisconfigurationException) as error:
-            raise ValueError(f"accelerator: {error}") from error
+
+def silent_trainer(accelerator: str, precision: Any = None) -> Trainer:
+    """A trainer on one device that writes and shows nothing; ValueError where there is no such device or precision."""
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            precision=precision,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise ValueError(f"trainer: {error}") from error
 
 
 class _MethodTime:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fewshot.data.transforms import Preprocessing
 
+TEMPLATE = Path(__file__).with_name("model_card.md")
 FIGURES = ("accuracy", "ci95", "n_way", "n_shot", "n_query", "n_episodes", "data", "split")
 """What of results.json the card shows."""
 
@@ -39,45 +41,27 @@ def model_card(
     if missing:
         raise ValueError(f"the results lack {', '.join(missing)}; give those of a test (results.json)")
     title = f"{method} on {backbone}"
-    head: dict[str, Any] = {
-        "library_name": "fewshot",
-        "pipeline_tag": "image-classification",
-        "tags": ["few-shot-learning", "meta-learning", "transductive", "timm"],
-    }
-    if license is not None:
-        head["license"] = license
-    if results is not None:
-        head["metrics"] = ["accuracy"]
-        head["model-index"] = [{"name": title, "results": [_entry(results)]}]
-    size = preprocessing.image_size
-    parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n",
-        f"# {title}\n",
-        "A few-shot classifier: a few labelled pictures of classes that it was not trained on (support) and unlabelled "
-        f"ones (query) in, probabilities of the classes out. It was written by `fewshot`; pictures become {size} x "
-        f"{size} pixels as `config.json` says under `preprocessing`.\n",
-        "```python\nfrom fewshot.training.saved_model import load_trained\n\n"
-        'module, preprocessing, _ = load_trained("the folder of this file")\n```\n',
-    ]
-    if results is not None:
-        parts.append(_sentence(results))
-    return "\n".join(parts)
-
-
-def _entry(results: Mapping[str, Any]) -> dict[str, Any]:
-    """One entry of the Hub's model-index."""
-    sizes = f"{results['n_way']}-way {results['n_shot']}-shot"
-    return {
-        "task": {"type": "image-classification", "name": f"few-shot classification, {sizes}"},
-        "dataset": {"type": str(results["data"]), "name": str(results["data"]), "split": str(results["split"])},
-        "metrics": [{"type": "accuracy", "name": f"{sizes} accuracy, %", "value": round(100 * results["accuracy"], 2)}],
-    }
-
-
-def _sentence(results: Mapping[str, Any]) -> str:
-    interval = "" if results["ci95"] is None else f" ± {100 * results['ci95']:.2f}"
-    return (
-        f"Accuracy {100 * results['accuracy']:.2f}{interval} % (95 % interval) over {results['n_episodes']} "
-        f"{results['n_way']}-way {results['n_shot']}-shot episodes with {results['n_query']} queries a class, classes "
-        f"of the split {results['split']} of {results['data']}.\n"
+    data = ModelCardData(
+        library_name="fewshot",
+        pipeline_tag="image-classification",
+        tags=["few-shot-learning", "meta-learning", "transductive", "timm"],
+        license=license,
     )
+    if results is not None:
+        sizes = f"{results['n_way']}-way {results['n_shot']}-shot"
+        data.metrics, data.model_name = ["accuracy"], title
+        data.eval_results = [
+            EvalResult(
+                task_type="image-classification",
+                task_name=f"few-shot classification, {sizes}",
+                dataset_type=str(results["data"]),
+                dataset_name=str(results["data"]),
+                dataset_split=str(results["split"]),
+                metric_type="accuracy",
+                metric_name=f"{sizes} accuracy, %",
+                metric_value=round(100 * results["accuracy"], 2),
+            )
+        ]
+    size = preprocessing.image_size
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), title=title, size=size, results=results)
+    return f"{str(card).rstrip()}\n"

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
+from torch import Tensor
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.data.transforms import Preprocessing
@@ -34,7 +35,7 @@ from fewshot.training.from_file import (
 from fewshot.training.model_card import model_card
 
 FORMAT = 1
-"""Of config.json; raised whenever an older reader would misunderstand it."""
+"""Of what is saved; raised whenever an older reader would misunderstand it."""
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)
 KEYS = {
@@ -89,22 +90,74 @@ def write_model(
     bad = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise ValueError(f"'{bad[0]}' of the model holds values that are not finite; it is not saved")
-    config = {
-        "format": FORMAT,
-        "library_name": LIBRARY,
+    about = {
         "model": described_model(module),
         "preprocessing": asdict(preprocessing),
         "backbone_preprocessing": module.backbone.preprocessing,
         "temperature": module.temperature,
-        "versions": versions(),
     }
-    text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    whole = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    safetensors.torch.save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode & 0o777)  # safetensors lets nobody else read it
-    card = model_card(config["model"]["init_args"], preprocessing, license=license, results=results)
+    write_described(folder, CONFIG, WEIGHTS, about, state)
+    card = model_card(about["model"]["init_args"], preprocessing, license=license, results=results)
     (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def write_described(
+    folder: Path, description: str, weights: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write tensors into a folder, and JSON about them, which gets the format, the library and the versions too.
+
+    Args:
+        folder: where; it is there.
+        description: the name of the JSON file.
+        weights: the name of the file of tensors.
+        about: what it says, all numbers finite.
+        tensors: by name.
+    """
+    whole = {"format": FORMAT, "library_name": LIBRARY, **about, "versions": versions()}
+    text = json.dumps(whole, indent=2, allow_nan=False, ensure_ascii=False)
+    # a name that is no Unicode text, as of a folder that was named in another encoding, becomes an escape of JSON
+    (folder / description).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    safetensors.torch.save_file(plain, folder / weights, metadata={"format": "pt"})
+    (folder / weights).chmod((folder / description).stat().st_mode & 0o777)  # safetensors lets nobody else read it
+
+
+def read_described(
+    folder: Path, description: str, weights: str, keys: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `write_described` wrote: what the JSON says, and the tensors.
+
+    Args:
+        folder: where.
+        description: the name of the JSON file.
+        weights: the name of the file of tensors.
+        keys: of the JSON; it has all of them and no others.
+
+    Raises:
+        FileNotFoundError: one of the two files is not there.
+        ValueError: one that is damaged, altered, of another library or of another format; says which and what.
+    """
+    for name in (description, weights):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}; what is saved has {description} and {weights}")
+    file = folder / description
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        json.dumps(about, allow_nan=False)  # numbers are finite
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON as it was saved: {error}") from error
+    if not isinstance(about, dict) or about.get("library_name") != LIBRARY:
+        raise ValueError(f"{file} is not of this package: its library_name is not '{LIBRARY}'")
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{file} has the format {about.get('format')!r} and this fewshot reads {FORMAT}; take the fewshot that "
+            "wrote it, or save it again"
+        )
+    faults = [f"missing '{key}'" for key in keys if key not in about]
+    faults += [f"superfluous '{key}'" for key in about if key not in keys]
+    if faults:
+        raise ValueError(f"{file} is damaged or altered: {'; '.join(faults)}")
+    return about, read_checkpoint(folder / weights)
 
 
 def described_model(module: FewShotModule) -> dict[str, Any]:
@@ -126,61 +179,19 @@ def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModul
         FileNotFoundError: one of the two files is not there.
         ValueError: a file that is damaged, altered or of another format; says where and what.
     """
-    file = folder / CONFIG
-    for path in (file, folder / WEIGHTS):
-        if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no {path.name}; a saved model has {CONFIG} and {WEIGHTS}")
-    config = read_config(file)
+    config, state = read_described(folder, CONFIG, WEIGHTS, KEYS)
     try:
-        preprocessing, module = _built(config, packages)
+        check_facts(config["temperature"], config["backbone_preprocessing"])
+        preprocessing = constructed(config["preprocessing"], Preprocessing, packages=(), name="preprocessing")
+        module = module_from_description(config["model"], FewShotModule, packages=packages)
+        if (found := preprocessing.channels) != (taken := module.backbone.in_chans):
+            raise ValueError(f"preprocessing.channels is {found} but the backbone takes {taken}")
     except (ValueError, TypeError, AttributeError) as error:  # the latter two from constructors given strange values
-        raise ValueError(f"{file} does not describe a model: {error}") from error
-    load_state(module, read_checkpoint(folder / WEIGHTS), source=str(folder / WEIGHTS))
+        raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error
+    load_state(module, state, source=str(folder / WEIGHTS))
     module.temperature, module.pictures = config["temperature"], asdict(preprocessing)
     module.backbone.preprocessing = config["backbone_preprocessing"]
     return module.eval(), preprocessing
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """What config.json holds, as far as it can be told without building the model; ValueError says what is wrong."""
-
-    def not_a_number(text: str) -> float:
-        raise ValueError(f"{text} is not a finite number")
-
-    def finite(text: str) -> float:
-        return value if abs(value := float(text)) < float("inf") else not_a_number(text)
-
-    try:
-        text = file.read_text(encoding="utf-8")
-        config = json.loads(text, parse_constant=not_a_number, parse_float=finite)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON of a saved model: {error}") from error
-    if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
-        raise ValueError(f"{file} is not of this package: its library_name is not '{LIBRARY}'")
-    if config.get("format") != FORMAT:
-        raise ValueError(
-            f"{file} has the format {config.get('format')!r} and this fewshot reads {FORMAT}; take the fewshot that "
-            "wrote it, or save the model again"
-        )
-    faults = [f"missing '{key}'" for key in KEYS if key not in config]
-    faults += [f"superfluous '{key}'" for key in config if key not in KEYS]
-    try:
-        check_facts(config.get("temperature"), config.get("backbone_preprocessing"))
-    except ValueError as error:
-        faults.append(str(error))
-    if faults:
-        raise ValueError(f"{file} is damaged or altered: {'; '.join(faults)}")
-    return config
-
-
-def _built(config: Mapping[str, Any], packages: Sequence[str]) -> tuple[Preprocessing, FewShotModule]:
-    preprocessing = constructed(config["preprocessing"], Preprocessing, packages=(), name="preprocessing")
-    module = module_from_description(config["model"], FewShotModule, packages=packages)
-    if preprocessing.channels != module.backbone.in_chans:
-        raise ValueError(
-            f"preprocessing.channels is {preprocessing.channels} but the backbone takes {module.backbone.in_chans}"
-        )
-    return preprocessing, module
 
 
 class Trained(NamedTuple):

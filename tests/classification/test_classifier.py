@@ -258,11 +258,12 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
     assert (tmp_path / "saved" / "classifier.safetensors").stat().st_mode == about.stat().st_mode
     whole = json.loads(about.read_text())
     for change, message in (
-        ({"format": 99}, "another package or format"),
+        ({"format": 99}, "has the format 99 and this fewshot reads 1"),
         ({"classes": "abc"}, "damaged or altered"),
         ({"classes": ["a", "b"]}, "does not fit 2 classes"),
         ({"options": {**whole["options"], "verbose": 1}}, "not as it was written: options"),
-        ({"temperature": float("nan"), "power": "2"}, "not as it was written: temperature, power"),
+        ({"temperature": -1.0, "power": "2"}, "not as it was written: temperature, power"),
+        ({"temperature": float("nan")}, "no JSON as it was saved"),
         ({"method": {"class_path": "os.system", "init_args": {}}}, "only classes of fewshot are imported"),
     ):
         about.write_text(json.dumps({**whole, **change}))

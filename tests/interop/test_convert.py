@@ -191,7 +191,7 @@ def test_what_a_person_can_mend_is_one_line(original: Path, tmp_path: Path, caps
     alone = written("alone.pth", original_sib())
     assert "give its netFeat*.pth by --features" in refused(alone, *out, *CIFAR)
     feat = written("feat.pth", original_backbone())
-    assert "it is a backbone itself" in refused(feat, *out, *CIFAR, "--features", feat)
+    assert "is a backbone itself" in refused(feat, *out, *CIFAR, "--features", feat)
     other = written("other.pth", {"layer1.0.weight": torch.ones(3)})
     assert "'block1.layer.0.conv1.weight'" in refused(other, *out, *CIFAR)
     wide = written("wide.pth", {**original_sib(640), "netFeat": original_backbone()})

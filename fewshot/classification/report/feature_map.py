@@ -10,9 +10,13 @@ import torch
 from fewshot.classification.classified import Classified
 from fewshot.drawings.principal import principal_components
 
+WIDTH, MARGIN = 640, 34
+CROWD, CROWDED_WIDTH = 500, 960
+"""Above so many pictures the drawing is that much larger, so that its markers are smaller beside it."""
+
 
 class FeatureMap(NamedTuple):
-    """Positions along the first two principal components of support and queries together."""
+    """Positions along the first two principal components of support and queries together, or in a drawing of them."""
 
     support: np.ndarray
     """[S, 2]"""
@@ -35,17 +39,30 @@ def feature_map(classified: Classified) -> FeatureMap:
     features = np.concatenate([classified.support_features, classified.query_features]).astype(np.float64)
     coordinates = principal_components(torch.from_numpy(features)).numpy()  # [S + Q, 2]
     variance = ((features - features.mean(0)) ** 2).sum()
+    share = min(1.0, float((coordinates**2).sum() / variance)) if variance > 0 else 0.0
     members = np.eye(len(classified.class_names))[classified.support_labels]  # [S, N]
+    weights = [np.concatenate([members, of_query]) for of_query in (classified.before, classified.probabilities)]
+    centres = [(each / np.maximum(each.sum(0), np.finfo(np.float64).tiny)).T @ coordinates for each in weights]
+    support, query = np.split(coordinates, [len(members)])
+    return FeatureMap(support, query, centres[0], centres[1], share)
 
-    def centres(probabilities: np.ndarray) -> np.ndarray:
-        weights = np.concatenate([members, probabilities])  # [S + Q, N]
-        totals = np.maximum(weights.sum(0), np.finfo(np.float64).tiny)
-        return (weights / totals).T @ coordinates
 
-    return FeatureMap(
-        support=coordinates[: len(members)],
-        query=coordinates[len(members) :],
-        centres_before=centres(classified.before),
-        centres_after=centres(classified.probabilities),
-        share=min(1.0, float((coordinates**2).sum() / variance)) if variance > 0 else 0.0,
-    )
+def plane(positions: FeatureMap, *, support: np.ndarray, query: np.ndarray) -> tuple[int, int, FeatureMap]:
+    """Width and height of the drawing, and the map inside it, one scale for both directions, y downwards.
+
+    Args:
+        positions: of all pictures.
+        support: numbers of the support pictures that are drawn.
+        query: numbers of the queries that are drawn.
+    """
+    drawn = [positions.support[support], positions.query[query], positions.centres_before, positions.centres_after]
+    every = np.concatenate(drawn)
+    low, high = every.min(0), every.max(0)
+    spread = np.maximum(high - low, 1e-9 * max(1.0, float(np.abs(every).max())))
+    width = WIDTH if len(support) + len(query) <= CROWD else CROWDED_WIDTH
+    inner = width - 2 * MARGIN
+    height = int(np.clip(inner * spread[1] / spread[0], 0.55 * inner, 0.85 * inner)) + 2 * MARGIN
+    scale = min(inner / spread[0], (height - 2 * MARGIN) / spread[1])
+    middle = np.array([width, height]) / 2
+    placed = [np.round(middle + (part - (low + high) / 2) * [scale, -scale], 1) for part in drawn]
+    return width, height, positions._replace(**dict(zip(FeatureMap._fields, placed, strict=False)))

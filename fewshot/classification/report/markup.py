@@ -1,10 +1,15 @@
-"""Text brought into a page so that it stays text: names of files and classes may hold anything."""
+"""The templates beside this file, into which text is brought so that it stays text: names may hold anything."""
 
 from __future__ import annotations
 
-import html
-import json
+import base64
+import hashlib
 import re
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 # What HTML does not allow, or shows as something else: control characters; those that turn the direction of writing, by
 # which "gpj.exe" looks like "exe.jpg"; halves of surrogate pairs, which a name that is not UTF-8 has; noncharacters.
@@ -16,41 +21,39 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def escaped(text: str) -> str:
-    """Printable text for the content of an element, or an attribute in double quotes."""
-    return html.escape(printable(text))
+def rendered(template: str, **content: Any) -> str:
+    """A template with its content: all that is put in is printable and escaped, and nothing may be missing."""
+    environment = Environment(
+        loader=PackageLoader("fewshot.classification.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_output,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters |= {"breakable": _breakable, "digest": _digest, "thousands": "{:,}".format}
+    return environment.get_template(template).render(content)
 
 
-def name(text: str) -> str:
-    """A name as an element of its own, so that one written from right to left does not turn what stands beside it."""
-    return f"<bdi>{escaped(text)}</bdi>"
+def asset(file_name: str) -> Markup:
+    """The text of a style or script beside this file, which goes into the page as it is."""
+    return Markup(resources.files("fewshot.classification.report").joinpath(file_name).read_text(encoding="utf-8"))
 
 
-def path_name(text: str) -> str:
-    """The same for the path of a file: a line of it ends after a slash, a dash or an underscore, if need be."""
-    breakable = re.sub("([/_-])", r"\1<wbr>", escaped(text))
-    return f"<bdi>{breakable}</bdi>"
+def _output(value: object) -> object:
+    """What is put in, as text: a number without needless digits, a name as far as a page can hold it."""
+    if isinstance(value, Markup):
+        return value
+    return f"{value:g}" if isinstance(value, float) else printable(str(value))
 
 
-def json_for_script(content: object) -> str:
-    """JSON that can stand inside a script element: ASCII, and no `<` that could end it."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _breakable(path: object) -> Markup:
+    """A path: a line of it ends after a slash, a dash or an underscore, if need be."""
+    return Markup(re.sub("([/_-])", r"\1<wbr>", str(escape(printable(str(path))))))
 
 
-def percent(fraction: float) -> str:
-    """Whole per cent as HTML; what is only nearly all or nothing says so."""
-    whole = whole_percent(fraction)
-    if whole == 100 and fraction < 1 - 1e-9:
-        return "&gt;99&nbsp;%"
-    return "&lt;1&nbsp;%" if whole == 0 and fraction > 0 else f"{whole}&nbsp;%"
-
-
-def whole_percent(fraction: float) -> int:
-    """The nearest whole per cent, which is also what the confidence filter goes by."""
-    return round(100 * float(fraction))
-
-
-def count(number: int, one: str, many: str) -> str:
-    """`1 class` or `1,234 classes`."""
-    return f"{number:,} {one if number == 1 else many}"
+def _digest(text: str) -> str:
+    """By which a Content-Security-Policy allows this text alone."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

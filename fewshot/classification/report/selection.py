@@ -16,7 +16,7 @@ def shown_queries(classified: Classified, limit: int) -> np.ndarray:
     confidence = classified.probabilities.max(1)
     rising = np.argsort(confidence, kind="stable")
     if len(rising) > limit:
-        remarkable = (classified.predicted != classified.predicted_before) | classified.flagged
+        remarkable = classified.changed | classified.flagged
         first = rising[remarkable[rising]][: limit // 2]
         others = rising[~np.isin(rising, first)]
         doubtful, others = others[: limit // 4], others[limit // 4 :]

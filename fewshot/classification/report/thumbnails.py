@@ -21,13 +21,14 @@ QUALITY = 72
 
 def thumbnails(paths: Sequence[Path]) -> list[str | None]:
     """A data URI for each file, in order; None for one that is gone or cannot be read."""
-    progress = progress_bar("small pictures for the report", len(paths))
     found = []
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+    with (
+        ThreadPoolExecutor(DECODING_THREADS) as pool,
+        progress_bar("small pictures for the report", len(paths)) as progress,
+    ):
         for uri in pool.map(thumbnail, paths):
             found.append(uri)
             progress.update(1)
-    progress.close()
     return found
 
 
