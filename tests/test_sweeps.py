@@ -21,9 +21,8 @@ import timm
 import yaml
 from omegaconf import OmegaConf
 from test_configs import small
-from test_wandb_callbacks import forget_wandb
 from wandb import wandb_agent
-from wandb_files import OfflineRun
+from wandb_files import OfflineRun, forget_wandb
 
 from fewshot.commands import main
 
