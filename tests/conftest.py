@@ -21,7 +21,7 @@ SETS = ("cifar_fs", "omniglot", "tiny_imagenet_fs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Point whatever caches or reports at a temporary folder, one for each process, which goes when the session ends."""
+    """Point what caches or reports at a temporary folder, one for each process, which goes when the session ends."""
     folder = Path(tempfile.mkdtemp(prefix="fewshot-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ.update(
