@@ -262,14 +262,13 @@ def test_auto_is_for_fit(whole: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("config", "moment", "arguments"),
     [
-        ("tiny.yaml", "SIGKILL 3", ["--trainer.accumulate_grad_batches", "3"]),
-        ("tiny.yaml", "SIGKILL 7", ["--model.freeze_backbone", "true"]),
+        ("tiny.yaml", "SIGKILL 3", ["--trainer.accumulate_grad_batches", "3", "--model.freeze_backbone", "true"]),
         ("tiny.yaml", "SIGKILL 7", ["--data.num_workers", "2", "--trainer.val_check_interval", "4"]),
         ("tiny.yaml", "SIGKILL 7", TWO_PROCESSES),
         ("tiny.yaml", "SIGTERM 6", TWO_PROCESSES),
         ("pretraining.yaml", "SIGKILL 7", []),
     ],
-    ids=["accumulated", "frozen backbone", "workers", "two processes", "two processes and SIGTERM", "pre-training"],
+    ids=["accumulated, frozen backbone", "workers", "two processes", "two processes and SIGTERM", "pre-training"],
 )
 def test_so_do_other_kinds_of_runs(
     config: str,

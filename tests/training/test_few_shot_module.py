@@ -31,7 +31,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stored features of one test are not found by another."""
-    if "many_pictures" not in request.fixturenames:  # decoded once for all tests
+    if "real" not in request.fixturenames:  # decoded once for all tests
         monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
 
 
@@ -91,25 +91,20 @@ def test_stored_features_give_exactly_the_accuracy_of_encoding_every_episode():
     assert accuracies[0] == accuracies[1]
 
 
-@pytest.fixture(scope="module")
-def many_pictures(request: pytest.FixtureRequest) -> FewShotDataset:
-    """CIFAR-FS where there are real images, else the embedded glyphs."""
-    try:
-        return CIFARFS(root=str(request.getfixturevalue("data_root") / "cifar_fs"))
-    except pytest.skip.Exception:
-        return Glyphs()
-
-
 @pytest.mark.parametrize(
-    ("n_episodes", "store_features"),
+    ("n_episodes", "store_features", "real"),
     [
-        (40, True),
-        (12, False),
-        pytest.param(1000, True, marks=pytest.mark.slow),
-        pytest.param(250, False, marks=pytest.mark.slow),
+        (12, False, False),
+        pytest.param(1000, True, True, marks=pytest.mark.slow),
+        pytest.param(250, False, True, marks=pytest.mark.slow),
     ],
 )
-def test_accuracy_is_the_same_to_the_last_digit_with_any_workers_and_batches(many_pictures, n_episodes, store_features):
+def test_accuracy_is_the_same_to_the_last_digit_with_any_workers_and_batches(n_episodes, store_features, real, request):
+    """On a few characters of fonts, or on CIFAR-FS."""
+    if real:
+        many_pictures: FewShotDataset = CIFARFS(root=str(request.getfixturevalue("data_root") / "cifar_fs"))
+    else:
+        many_pictures = Glyphs(pictures_per_class=16)
     found = []
     for workers, tasks in ((0, 1), (0, 16), (2, 16)):
         seed_everything(0, verbose=False)
@@ -189,7 +184,7 @@ def test_training_lowers_the_loss():
         CONV4,
         optimizer=functools.partial(torch.optim.AdamW, lr=1e-2),
     )
-    fitting, feed = trainer(max_epochs=4), data(train_episodes=100, val_episodes=50, tasks_per_batch=4)
+    fitting, feed = trainer(max_epochs=2), data(train_episodes=80, val_episodes=30, tasks_per_batch=4)
     before = fitting.validate(module, feed, verbose=False)[0]["val/loss"]
     fitting.fit(module, feed)
     assert fitting.callback_metrics["val/loss"] < before
