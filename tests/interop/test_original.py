@@ -14,7 +14,6 @@ from fewshot.backbones import WideResNet, create_backbone
 from fewshot.interop.original import sib_from_original, wide_resnet_from_original
 
 ORACLES = Path(__file__).parents[1] / "oracles"
-SIB_ORACLES = sorted(ORACLES.glob("sib_*.npz"))
 WIDE_RESNET_ORACLES = sorted(ORACLES.glob("wrn10_2_*.npz"))
 
 
