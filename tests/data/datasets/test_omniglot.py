@@ -131,6 +131,7 @@ def test_what_is_asked_wrongly(tmp_path: Path) -> None:
         Omniglot(str(tmp_path)).images("val")
 
 
+@pytest.mark.slow
 def test_real_drawings(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     data = Omniglot(str(data_root / "omniglot"))
