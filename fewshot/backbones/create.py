@@ -253,12 +253,3 @@ class BackboneConfig:
             compile=self.compile,
         )
         return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def drop_initial_weights(checkpoint: dict[str, Any]) -> None:
-    """Make a Lightning checkpoint independent of the weight file its backbone started from.
-
-    The checkpoint holds the backbone's weights itself, so loading it must neither need that file nor download anything.
-    """
-    backbone = checkpoint["hyper_parameters"]["backbone"]
-    checkpoint["hyper_parameters"]["backbone"] = {**backbone, "pretrained": False, "weights": None}

@@ -23,8 +23,8 @@ from fewshot.classification.folders import (
 from fewshot.classification.model import untrained_names
 from fewshot.classification.novelty import ALONE
 from fewshot.classification.report.page import write_report
+from fewshot.commands.parser import Parser, add_packages, add_switch, check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.commands.refusals import Parser, add_packages, add_switch, check_configs
 from fewshot.files import check_replaceable, full_path, relative, versions, write_json, written_aside
 from fewshot.methods import Method
 

@@ -12,8 +12,8 @@ from jsonargparse import ActionConfigFile
 import fewshot.data.datasets
 import fewshot.methods  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones import BackboneConfig
+from fewshot.commands.parser import Parser, add_packages, check_configs
 from fewshot.commands.process import quietened
-from fewshot.commands.refusals import Parser, add_packages, check_configs
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.files import versions
 from fewshot.runs.comparison import Comparison, Contestant, Setting, rows, table, write

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from fewshot.commands.parser import Parser, add_switch
 from fewshot.commands.process import quietened
-from fewshot.commands.refusals import Parser, add_switch
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import check_place
 from fewshot.interop.original import SETS, module_from_original, write_checkpoint

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from fewshot.commands.parser import Parser, add_packages, add_switch
 from fewshot.commands.process import quietened
-from fewshot.commands.refusals import Parser, add_packages, add_switch
 from fewshot.files import check_replaceable, full_path, written_aside
 from fewshot.interop import graphs
 from fewshot.interop.export import BACKBONE, HEAD, MANIFEST, PROGRAM, write_graphs

@@ -9,7 +9,6 @@ from typing import Any
 
 import jsonargparse
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins import CheckpointIO
@@ -22,9 +21,10 @@ import fewshot.methods
 import fewshot.training.few_shot_module
 import fewshot.training.pretrain_module  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.checkpoint_file import read_checkpoint
+from fewshot.commands.parser import Parser, check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.commands.refusals import Parser, check_configs
 from fewshot.files import LAST, checkpoints_of, relative, resolve_weights
+from fewshot.runs.checkpointing import run_checkpoints
 from fewshot.runs.folder import hand_round, new_run_folder, remove_unless_begun, unfinished, unfinished_run
 from fewshot.runs.launch import check_processes, is_launched_first
 from fewshot.runs.predictions import PredictionWriter
@@ -263,24 +263,6 @@ def without_first_weights(config: Any) -> None:
     backbone = (config["model"].get("init_args") or {}).get("backbone")
     if backbone is not None:
         backbone["weights"], backbone["pretrained"] = None, False
-
-
-def run_checkpoints(run_folder: Path) -> list[ModelCheckpoint]:
-    """Callbacks that keep checkpoints/best.ckpt by validation accuracy, and last.ckpt after every epoch."""
-    folder = (run_folder / LAST).parent
-    best = ModelCheckpoint(
-        dirpath=folder,
-        monitor="val/accuracy",
-        mode="max",
-        filename="best",
-        save_top_k=1,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        dirpath=folder, filename="last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    return [best, last]
 
 
 def checkpoint_file(given: str) -> str:

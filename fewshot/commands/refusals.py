@@ -14,13 +14,13 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import jsonargparse
-import yaml
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from fewshot.commands.parser import Parser, Refusal
 
 PACKAGE = Path(__file__).resolve().parent.parent
 JSONARGPARSE = Path(jsonargparse.__file__).resolve().parent
@@ -37,62 +37,6 @@ REQUIRED = (
     re.compile(r"the following arguments are required: (?P<names>.+)"),
     re.compile(r"(?:Key|Option) ['\"](?P<names>[^'\"]+)['\"] is required"),
 )
-
-
-class Refusal(argparse.ArgumentError):
-    """A parser's error, with the parser."""
-
-    def __init__(self, message: str, parser: Parser) -> None:
-        super().__init__(None, message)
-        self.parser = parser
-
-
-class Parser(LightningArgumentParser):
-    """A parser that takes no abbreviated options and raises its errors, rather than printing pages of usage."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise a Refusal."""
-        raise Refusal(message, self) from ex
-
-
-def add_switch(parser: LightningArgumentParser, name: str, *, help: str) -> None:
-    """Add an option that is off, and on by its name alone; `true` or `false` may follow."""
-    parser.add_argument(name, type=bool, nargs="?", const=True, default=False, help=help)
-
-
-def add_packages(parser: LightningArgumentParser) -> None:
-    """Add the option by which a person allows a file to name classes of packages that are not ours."""
-    parser.add_argument(
-        "--packages", type=list[str], default=[], help="Packages of your own whose classes the file may name."
-    )
-
-
-def check_configs(arguments: Sequence[str]) -> None:
-    """ValueError or FileNotFoundError where a file given by --config cannot be read as a YAML mapping."""
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name not in ("--config", "-c"):
-            continue
-        if not equals:
-            value = arguments[place + 1] if place + 1 < len(arguments) else ""
-        if not value or value.lstrip().startswith("{"):
-            continue
-        path = Path(value).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"config: no file {value}")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            place_in_file = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-            problem = one_line(getattr(error, "problem", None) or error)
-            raise ValueError(f"config: {value} is not valid YAML: {problem}{place_in_file}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"config: {value} holds {type(content).__name__}, not keys with values")
 
 
 def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:

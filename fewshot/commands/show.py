@@ -19,15 +19,14 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.commands.fit import add_run_options, checkpoint_file, without_first_weights
+from fewshot.commands.parser import Parser, add_switch, check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.commands.refusals import Parser, add_switch, check_configs
 from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import SPLITS
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.plots import accuracy_per_step_figure, class_counts_figure, save
 from fewshot.drawings.training import batch_picture, episode_picture, episodes_of, feature_map, taken_of_a_class
 from fewshot.files import check_place, run_versions
-from fewshot.training.base import hand_over_base_classes
 from fewshot.training.checkpoints import check_checkpoint
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.pretrain_module import PretrainModule
@@ -186,7 +185,7 @@ def prepared(model: LightningModule, data: Any, trainer: Trainer, checkpoint: st
         model.load_state_dict(content["state_dict"])
     trainer.precision_plugin.convert_module(model).to(trainer.strategy.root_device).eval()
     if isinstance(model, FewShotModule):
-        hand_over_base_classes(model)
+        model.prepare_method()
 
 
 def results_of(run: str | None, checkpoint: str | None) -> dict[str, Any] | str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class ActivationsToParameters(Method):
@@ -52,7 +52,6 @@ class ActivationsToParameters(Method):
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         assert self.phi is not None, "build comes first"
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), normalized(in_full_precision(query))
-            weights = self.phi(normalized(class_means(support, support_labels, n_way)))  # [T, N, D]
-            return cosine_logits(query, weights, self.scale, 0.0)
+        support, query = support, normalized(query)
+        weights = self.phi(normalized(class_means(support, support_labels, n_way)))  # [T, N, D]
+        return cosine_logits(query, weights, self.scale, 0.0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fewshot.functional.euclidean import euclidean_descent, euclidean_logits
 from fewshot.functional.features import class_means, normalized
 from fewshot.functional.information import class_softmax, information_gradient, tsallis_cross_entropy_gradient
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class AlphaTIM(Method):
@@ -63,35 +63,31 @@ class AlphaTIM(Method):
         self.ce_weight, self.marginal_weight = ce_weight, marginal_weight
         self.conditional_weight = conditional_weight
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before and after the descent."""
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), normalized(in_full_precision(query))
-            start = class_means(support, support_labels, n_way)  # [T, N, D]
-            target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
+        support, query = normalized(support), normalized(query)
+        start = class_means(support, support_labels, n_way)  # [T, N, D]
+        target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
 
-            def logit_gradient(logits: Tensor) -> Tensor:
-                probabilities = class_softmax(logits)  # [T, S+Q, N]
-                of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
-                with_support = tsallis_cross_entropy_gradient(of_support, target, self.support_alpha)
-                with_query = information_gradient(
-                    of_query,
-                    marginal_weight=self.marginal_weight,
-                    conditional_weight=self.conditional_weight,
-                    alpha=self.alpha,
-                )
-                return torch.cat([with_support * (self.ce_weight / target.shape[1]), with_query], dim=1)
-
-            weights = euclidean_descent(
-                start,
-                torch.cat([support, query], dim=1),
-                logit_gradient,
-                temperature=self.temperature,
-                learning_rate=self.learning_rate,
-                n_iterations=self.n_iterations,
+        def logit_gradient(logits: Tensor) -> Tensor:
+            probabilities = class_softmax(logits)  # [T, S+Q, N]
+            of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
+            with_support = tsallis_cross_entropy_gradient(of_support, target, self.support_alpha)
+            with_query = information_gradient(
+                of_query,
+                marginal_weight=self.marginal_weight,
+                conditional_weight=self.conditional_weight,
+                alpha=self.alpha,
             )
-            logits = [euclidean_logits(query, weights, self.temperature) for weights in (start, weights)]
-            return Refinement(torch.stack(logits))
+            return torch.cat([with_support * (self.ce_weight / target.shape[1]), with_query], dim=1)
+
+        weights = euclidean_descent(
+            start,
+            torch.cat([support, query], dim=1),
+            logit_gradient,
+            temperature=self.temperature,
+            learning_rate=self.learning_rate,
+            n_iterations=self.n_iterations,
+        )
+        logits = [euclidean_logits(query, weights, self.temperature) for weights in (start, weights)]
+        return Refinement(torch.stack(logits))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fewshot.functional.inner_loop import gradient_steps
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class ANIL(Method):
@@ -58,9 +58,6 @@ class ANIL(Method):
     def build(self, n_features: int) -> None:
         self.head = nn.Linear(n_features, self.n_way)
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         assert self.head is not None, "build comes first"
         self.check_ways(n_way)
@@ -76,6 +73,4 @@ class ANIL(Method):
             )
             return torch.stack([F.linear(query, **head) for head in steps])  # [K+1, Q, N]
 
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            return Refinement(vmap(of_task, out_dims=1)(support, support_labels, query))
+        return Refinement(vmap(of_task, out_dims=1)(support, support_labels, query))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -71,12 +72,15 @@ class StoredBaseClasses(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-class Method(Recorded, nn.Module, ABC):
+class Method(Recorded, nn.Module):
     """Base of all methods. To add one, write `classify` in a file of your own and name the class in a config.
 
     A method works on features and on a whole batch of tasks at once: what it gives for T tasks is what it gives for
     each of them alone. Nothing is left on self between calls. Parameters whose shape depends on the feature size D are
-    made in `build`.
+    made in `build`. A method that moves in steps writes `refine` in place of `classify`.
+
+    `classify`, `refine` and `freeze` receive features in float32 or wider and run outside of autocast, also in mixed
+    precision: small steps and differences of similar logits do not survive half precision.
     """
 
     n_way: int | None = None
@@ -95,8 +99,16 @@ class Method(Recorded, nn.Module, ABC):
     """What `classify` reads from `base`: features of the training classes, their pre-training classifier too, or
     nothing."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("classify", "refine", "freeze"):
+            if name in cls.__dict__:
+                setattr(cls, name, _in_full_precision(cls.__dict__[name]))
+
     def __init__(self) -> None:
         super().__init__()
+        if type(self).classify is Method.classify and type(self).refine is Method.refine:
+            raise TypeError(f"{type(self).__name__} defines neither classify nor refine; a method has one of the two")
         if self.needs_base is not None:
             self.base_classes = StoredBaseClasses()
 
@@ -163,7 +175,6 @@ class Method(Recorded, nn.Module, ABC):
         """K in evaluation mode."""
         return self.n_steps if self.test_steps is None else self.test_steps
 
-    @abstractmethod
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Logits of the queries, [T, Q, N].
 
@@ -173,6 +184,7 @@ class Method(Recorded, nn.Module, ABC):
             query: [T, Q, D] features.
             n_way: N.
         """
+        return self.refine(support, support_labels, query, n_way).logits[-1]
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Logits before and after every refinement step; the last ones are what `classify` returns.
@@ -199,8 +211,12 @@ class Method(Recorded, nn.Module, ABC):
         if logits is None:
             query = query[:, :0]
             logits = query.new_zeros(len(query), 0, n_way)
-        support, query = in_full_precision(support), in_full_precision(query)
-        return distilled_head(support, support_labels, query, class_softmax(in_full_precision(logits)))
+        return distilled_head(
+            in_full_precision(support),
+            support_labels,
+            in_full_precision(query),
+            class_softmax(in_full_precision(logits)),
+        )
 
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is the training loss: the queries' cross-entropy after the last step, and the extras.
@@ -240,6 +256,17 @@ def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
         pictures = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = backbone(pictures).unflatten(0, (tasks, -1))  # [T, S+Q, D]
     return features[:, :n_support], features[:, n_support:]
+
+
+def _in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a task outside of autocast, on features in float32 or wider."""
+
+    @functools.wraps(function)
+    def guarded(self: Method, support: Tensor, support_labels: Tensor, query: Tensor, *rest: Any, **named: Any) -> Any:
+        with torch.autocast(device_type=query.device.type, enabled=False):
+            return function(self, in_full_precision(support), support_labels, in_full_precision(query), *rest, **named)
+
+    return guarded
 
 
 def in_full_precision(tensor: Tensor) -> Tensor:

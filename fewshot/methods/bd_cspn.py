@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
 from fewshot.functional.rectification import rectified_means, shifted_queries
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class BDCSPN(Method):
@@ -40,16 +40,12 @@ class BDCSPN(Method):
         super().__init__()
         self.temperature = temperature
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before and after the rectification."""
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = (normalized(in_full_precision(z) - self.base.mean) for z in (support, query))
-            query = shifted_queries(support, query)
-            before = class_means(support, support_labels, n_way)
-            after = rectified_means(support, support_labels, query, n_way, self.temperature)
-            directions = normalized(query)
-            logits = [cosine_logits(directions, means, self.temperature, 0.0) for means in (before, after)]
-            return Refinement(torch.stack(logits))
+        support, query = (normalized(z - self.base.mean) for z in (support, query))
+        query = shifted_queries(support, query)
+        before = class_means(support, support_labels, n_way)
+        after = rectified_means(support, support_labels, query, n_way, self.temperature)
+        directions = normalized(query)
+        logits = [cosine_logits(directions, means, self.temperature, 0.0) for means in (before, after)]
+        return Refinement(torch.stack(logits))

@@ -12,6 +12,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from fewshot.methods.class_path import import_path, with_present_paths
+
 
 class Recorded:
     """Base of classes that remember the arguments they were constructed with.
@@ -201,12 +203,13 @@ def check_name(path: Any, packages: Sequence[str], name: str) -> None:
 
 def _imported(path: str, name: str) -> type:
     """The class of a dotted path that was looked at; it is not reached through what its module imports."""
+    path = with_present_paths(path)
     module, _, last = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), last, None)
     except ImportError as error:
         raise ValueError(f"{name}: {path} cannot be imported ({error}); another version wrote it?") from error
-    if not isinstance(found, type) or import_path(found) != path:
+    if not isinstance(found, type) or path not in (import_path(found), f"{found.__module__}.{found.__qualname__}"):
         raise ValueError(f"{name}: there is no class {path} here; another version wrote it?")
     return found
 
@@ -246,8 +249,3 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-
-
-def import_path(target: Any) -> str:
-    """Dotted path under which a class or function is imported."""
-    return f"{target.__module__}.{target.__qualname__}"

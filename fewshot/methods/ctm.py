@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class CTM(Method):
@@ -55,9 +55,7 @@ class CTM(Method):
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)
         assert self.concentrator is not None and self.reshaper is not None, "build comes first"
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            concentrated = class_means(self.concentrator(support), support_labels, n_way)  # [T, N, width]
-            mask = self.projector(concentrated.flatten(1)).softmax(-1).unsqueeze(1)  # [T, 1, M]
-            means = class_means(mask * self.reshaper(support), support_labels, n_way)  # [T, N, M]
-            return cosine_logits(normalized(mask * self.reshaper(query)), means, self.scale, 0.0)
+        concentrated = class_means(self.concentrator(support), support_labels, n_way)  # [T, N, width]
+        mask = self.projector(concentrated.flatten(1)).softmax(-1).unsqueeze(1)  # [T, 1, M]
+        means = class_means(mask * self.reshaper(support), support_labels, n_way)  # [T, N, M]
+        return cosine_logits(normalized(mask * self.reshaper(query)), means, self.scale, 0.0)

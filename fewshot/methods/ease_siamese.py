@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot.functional.features import class_means, normalized, signed_power, squared_distances
 from fewshot.functional.graph import ease_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
 
 
@@ -65,17 +65,16 @@ class EaseSiamese(Method):
         self.relabels = self.prior.relabels
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            n_support, n_query = support.shape[1], query.shape[1]
-            features = self._projected(in_full_precision(torch.cat([support, query], dim=1)), n_way)  # [T, S+Q, d]
-            known = F.one_hot(support_labels, n_way).to(features.dtype)  # [T, S, N]
-            centres = class_means(features[:, :n_support], support_labels, n_way)
-            for _ in range(self.n_rounds):
-                plan = self._plan(features[:, n_support:], centres, known, support_labels)
-                means = torch.bmm(plan.transpose(1, 2), features) / plan.sum(1).unsqueeze(-1)
-                centres = centres + self.momentum * (means - centres)
-            plan = self._plan(features[:, n_support:], centres, known, support_labels)[:, -n_query:]
-            return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
+        n_support, n_query = support.shape[1], query.shape[1]
+        features = self._projected(torch.cat([support, query], dim=1), n_way)  # [T, S+Q, d]
+        known = F.one_hot(support_labels, n_way).to(features.dtype)  # [T, S, N]
+        centres = class_means(features[:, :n_support], support_labels, n_way)
+        for _ in range(self.n_rounds):
+            plan = self._plan(features[:, n_support:], centres, known, support_labels)
+            means = torch.bmm(plan.transpose(1, 2), features) / plan.sum(1).unsqueeze(-1)
+            centres = centres + self.momentum * (means - centres)
+        plan = self._plan(features[:, n_support:], centres, known, support_labels)[:, -n_query:]
+        return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
 
     def _projected(self, features: Tensor, n_way: int) -> Tensor:
         if self.power is not None:

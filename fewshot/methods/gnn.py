@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class GNN(Method):
@@ -67,20 +67,19 @@ class GNN(Method):
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)
         assert self.embed is not None, "build comes first"
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = self.embed(in_full_precision(support)), self.embed(in_full_precision(query))
-            known = F.one_hot(support_labels, n_way).to(support.dtype)
-            unknown = query.new_full((*query.shape[:2], n_way), 1 / n_way)
-            support = torch.cat([support, known], dim=-1).unsqueeze(1)  # [T, 1, S, C], or [T, Q, S, C] after a layer
-            query = torch.cat([query, unknown], dim=-1).unsqueeze(2)  # [T, Q, 1, C]
-            n_support = support.shape[2]
-            for score, convolve in zip(self.edges[:-1], self.convolutions, strict=True):
-                nodes = torch.cat([support.expand(-1, query.shape[1], -1, -1), query], dim=2)  # [T, Q, S+1, C]
-                messages = adjacency(score, support, query) @ nodes
-                nodes = torch.cat([nodes, convolve(torch.cat([nodes, messages], dim=-1))], dim=-1)
-                support, query = nodes[:, :, :n_support], nodes[:, :, n_support:]
-            weights = self.edges[-1]((support - query).abs()).transpose(2, 3).softmax(-1)  # [T, Q, 1, S]
-            return self.readout(torch.cat([query, weights @ support], dim=-1)).squeeze(2)
+        support, query = self.embed(support), self.embed(query)
+        known = F.one_hot(support_labels, n_way).to(support.dtype)
+        unknown = query.new_full((*query.shape[:2], n_way), 1 / n_way)
+        support = torch.cat([support, known], dim=-1).unsqueeze(1)  # [T, 1, S, C], or [T, Q, S, C] after a layer
+        query = torch.cat([query, unknown], dim=-1).unsqueeze(2)  # [T, Q, 1, C]
+        n_support = support.shape[2]
+        for score, convolve in zip(self.edges[:-1], self.convolutions, strict=True):
+            nodes = torch.cat([support.expand(-1, query.shape[1], -1, -1), query], dim=2)  # [T, Q, S+1, C]
+            messages = adjacency(score, support, query) @ nodes
+            nodes = torch.cat([nodes, convolve(torch.cat([nodes, messages], dim=-1))], dim=-1)
+            support, query = nodes[:, :, :n_support], nodes[:, :, n_support:]
+        weights = self.edges[-1]((support - query).abs()).transpose(2, 3).softmax(-1)  # [T, Q, 1, S]
+        return self.readout(torch.cat([query, weights @ support], dim=-1)).squeeze(2)
 
 
 def edge_scores(size: int, width: int) -> nn.Sequential:

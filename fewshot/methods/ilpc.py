@@ -13,7 +13,7 @@ from torch import Tensor
 from fewshot.functional.features import centred, normalized, signed_power
 from fewshot.functional.graph import cosine_affinities, propagated, symmetrically_normalized
 from fewshot.functional.transport import sinkhorn_plan
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
 
 NEVER = -1e4
@@ -75,17 +75,16 @@ class ILPC(Method):
 
     @torch.no_grad()
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            features = self._conditioned(in_full_precision(torch.cat([support, query], dim=1)))  # [T, n, D]
-            graph = symmetrically_normalized(cosine_affinities(features, self.n_neighbours, 3.0))
-            one_of_each = torch.eye(graph.shape[-1], dtype=graph.dtype, device=graph.device).expand_as(graph)
-            reach = propagated(graph, one_of_each, self.alpha)  # [T, n, n]: the graph stays, the labels grow
-            gram = torch.bmm(features, features.transpose(1, 2))
-            known = F.one_hot(support_labels, n_way).to(features.dtype)
-            labels = F.pad(known, (0, 0, 0, query.shape[1]))  # [T, n, N], zero rows for queries that have not joined
-            scores = self._spread(reach, labels)[:, support.shape[1] :]
-            budget = self.prior.proportions(scores, support_labels) * query.shape[1]  # [T, N]
-            return self._cleaned(reach, gram, labels, budget)
+        features = self._conditioned(torch.cat([support, query], dim=1))  # [T, n, D]
+        graph = symmetrically_normalized(cosine_affinities(features, self.n_neighbours, 3.0))
+        one_of_each = torch.eye(graph.shape[-1], dtype=graph.dtype, device=graph.device).expand_as(graph)
+        reach = propagated(graph, one_of_each, self.alpha)  # [T, n, n]: the graph stays, the labels grow
+        gram = torch.bmm(features, features.transpose(1, 2))
+        known = F.one_hot(support_labels, n_way).to(features.dtype)
+        labels = F.pad(known, (0, 0, 0, query.shape[1]))  # [T, n, N], zero rows for queries that have not joined
+        scores = self._spread(reach, labels)[:, support.shape[1] :]
+        budget = self.prior.proportions(scores, support_labels) * query.shape[1]  # [T, N]
+        return self._cleaned(reach, gram, labels, budget)
 
     def _conditioned(self, features: Tensor) -> Tensor:
         if self.power is not None:

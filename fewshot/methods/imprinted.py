@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.cosine import cosine_logits, cosine_weight_gradient, logit_gradient
 from fewshot.functional.features import class_means, normalized
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class ImprintedWeights(Method):
@@ -40,17 +40,13 @@ class ImprintedWeights(Method):
         self.n_steps: int = n_steps
         self.step_size = step_size
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), normalized(in_full_precision(query))
-            weights = normalized(class_means(support, support_labels, n_way))  # [T, N, D]
-            logits = [cosine_logits(query, weights, self.scale, 0.0)]
-            for _ in range(self.n_steps):
-                error = logit_gradient(cosine_logits(support, weights, self.scale, 0.0), support_labels)  # [T, S, N]
-                step = cosine_weight_gradient(weights, support, error / support.shape[1], self.scale)
-                weights = normalized(weights - self.step_size * step)
-                logits.append(cosine_logits(query, weights, self.scale, 0.0))
-            return Refinement(torch.stack(logits))
+        support, query = normalized(support), normalized(query)
+        weights = normalized(class_means(support, support_labels, n_way))  # [T, N, D]
+        logits = [cosine_logits(query, weights, self.scale, 0.0)]
+        for _ in range(self.n_steps):
+            error = logit_gradient(cosine_logits(support, weights, self.scale, 0.0), support_labels)  # [T, S, N]
+            step = cosine_weight_gradient(weights, support, error / support.shape[1], self.scale)
+            weights = normalized(weights - self.step_size * step)
+            logits.append(cosine_logits(query, weights, self.scale, 0.0))
+        return Refinement(torch.stack(logits))

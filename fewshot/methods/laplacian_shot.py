@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot.functional.features import class_means, normalized, squared_distances
 from fewshot.functional.information import class_softmax
 from fewshot.functional.rectification import rectified_means, shifted_queries
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class LaplacianShot(Method):
@@ -46,22 +46,18 @@ class LaplacianShot(Method):
         self.weight, self.n_neighbours, self.n_iterations = weight, n_neighbours, n_iterations
         self.temperature = temperature
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before: minus the distances to the support's means; after: what the last assignment is the softmax of."""
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = (normalized(in_full_precision(z) - self.base.mean) for z in (support, query))
-            before = -squared_distances(query, class_means(support, support_labels, n_way))
-            shifted = shifted_queries(support, query)
-            means = rectified_means(support, support_labels, shifted, n_way, self.temperature)
-            start = logits = -squared_distances(query, means)  # [T, Q, N]
-            neighbours = self._neighbours(query)  # [T, Q, k]
-            for _ in range(self.n_iterations):
-                said = _gathered(class_softmax(logits), neighbours).sum(2)  # [T, Q, N]
-                logits = start + self.weight * said
-            return Refinement(torch.stack([before, logits]))
+        support, query = (normalized(z - self.base.mean) for z in (support, query))
+        before = -squared_distances(query, class_means(support, support_labels, n_way))
+        shifted = shifted_queries(support, query)
+        means = rectified_means(support, support_labels, shifted, n_way, self.temperature)
+        start = logits = -squared_distances(query, means)  # [T, Q, N]
+        neighbours = self._neighbours(query)  # [T, Q, k]
+        for _ in range(self.n_iterations):
+            said = _gathered(class_softmax(logits), neighbours).sum(2)  # [T, Q, N]
+            logits = start + self.weight * said
+        return Refinement(torch.stack([before, logits]))
 
     def _neighbours(self, query: Tensor) -> Tensor:
         """Which queries are nearest to each, itself left out, int64 [T, Q, k]."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.cosine import logit_gradient
 from fewshot.functional.features import class_means, normalized
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class LEO(Method):
@@ -89,32 +89,28 @@ class LEO(Method):
         self.decoder = glorot(self.n_latents, 2 * n_features)
         self.weight_rates = nn.Parameter(torch.full((n_features,), float(self.weight_step_size)))
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         assert self.weight_rates is not None, "build comes first"
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = (self.scale * normalized(in_full_precision(part)) for part in (support, query))
-            mean, deviation = self._codes(support, support_labels, n_way)
-            start = latents = self._drawn(mean, deviation)  # [T, N, L]
-            # the annotation allows for a third result, of has_aux
+        support, query = (self.scale * normalized(part) for part in (support, query))
+        mean, deviation = self._codes(support, support_labels, n_way)
+        start = latents = self._drawn(mean, deviation)  # [T, N, L]
+        # the annotation allows for a third result, of has_aux
+        weights, pull_back = torch.func.vjp(self._decoded, latents)  # type: ignore[misc]
+        logits = [torch.bmm(query, weights.transpose(1, 2))]
+        for _ in range(self.latent_steps):
+            (slope,) = pull_back(weight_gradient(weights, support, support_labels))
+            latents = latents - self.latent_rates * slope
             weights, pull_back = torch.func.vjp(self._decoded, latents)  # type: ignore[misc]
-            logits = [torch.bmm(query, weights.transpose(1, 2))]
-            for _ in range(self.latent_steps):
-                (slope,) = pull_back(weight_gradient(weights, support, support_labels))
-                latents = latents - self.latent_rates * slope
-                weights, pull_back = torch.func.vjp(self._decoded, latents)  # type: ignore[misc]
-                logits.append(torch.bmm(query, weights.transpose(1, 2)))
-            for _ in range(self.weight_steps):
-                weights = weights - self.weight_rates * weight_gradient(weights, support, support_labels)
-                logits.append(torch.bmm(query, weights.transpose(1, 2)))
-            losses = {
-                "kl": self.kl_weight * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean() / 2,
-                "encoder": self.encoder_weight * (start - latents.detach()).square().mean(),
-                "orthogonality": self.orthogonality_weight * self._correlation(),
-            }
-            return Refinement(torch.stack(logits), losses=losses)
+            logits.append(torch.bmm(query, weights.transpose(1, 2)))
+        for _ in range(self.weight_steps):
+            weights = weights - self.weight_rates * weight_gradient(weights, support, support_labels)
+            logits.append(torch.bmm(query, weights.transpose(1, 2)))
+        losses = {
+            "kl": self.kl_weight * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean() / 2,
+            "encoder": self.encoder_weight * (start - latents.detach()).square().mean(),
+            "orthogonality": self.orthogonality_weight * self._correlation(),
+        }
+        return Refinement(torch.stack(logits), losses=losses)
 
     def _codes(self, support: Tensor, support_labels: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every class's latent code, [T, N, L] each."""

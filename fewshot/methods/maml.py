@@ -80,9 +80,6 @@ class MAML(Method):
     def build(self, n_features: int) -> None:
         self.head = nn.Linear(n_features, self.n_way)
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         self.check_ways(n_way)
         return self._adapted(nn.Identity(), support, support_labels, query)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.functional.features import normalized
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 from fewshot.methods.construction import Recorded
 
 
@@ -86,11 +86,9 @@ class MatchingNetworks(Method):
             self.context.build(n_features)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            if self.context is not None:
-                support, support_labels, query = self.context(support, support_labels, query)
-            cosine = torch.bmm(normalized(query), normalized(support).transpose(1, 2))  # [T, Q, S]
-            log_attention = (self.scale * cosine).log_softmax(-1).unsqueeze(-2)  # [T, Q, 1, S]
-            member = F.one_hot(support_labels, n_way).transpose(1, 2).unsqueeze(1).bool()  # [T, 1, N, S]
-            return log_attention.masked_fill(~member, -torch.inf).logsumexp(-1)
+        if self.context is not None:
+            support, support_labels, query = self.context(support, support_labels, query)
+        cosine = torch.bmm(normalized(query), normalized(support).transpose(1, 2))  # [T, Q, S]
+        log_attention = (self.scale * cosine).log_softmax(-1).unsqueeze(-2)  # [T, Q, 1, S]
+        member = F.one_hot(support_labels, n_way).transpose(1, 2).unsqueeze(1).bool()  # [T, 1, N, S]
+        return log_attention.masked_fill(~member, -torch.inf).logsumexp(-1)

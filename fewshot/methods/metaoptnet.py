@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.functional.solvers import crammer_singer_dual, ridge_weights
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class MetaOptNetRidge(Method):
@@ -34,11 +34,9 @@ class MetaOptNetRidge(Method):
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            one_hot = F.one_hot(support_labels, n_way).to(support.dtype)
-            weights = ridge_weights(support, 2 * one_hot, self.regularizer)  # [T, D, N]
-            return self.scale * torch.bmm(query, weights)
+        one_hot = F.one_hot(support_labels, n_way).to(support.dtype)
+        weights = ridge_weights(support, 2 * one_hot, self.regularizer)  # [T, D, N]
+        return self.scale * torch.bmm(query, weights)
 
 
 class MetaOptNetSVM(Method):
@@ -68,10 +66,8 @@ class MetaOptNetSVM(Method):
             raise ValueError(
                 f"a multi-class support vector machine needs 2 classes and n_way={n_way}; raise data.n_way"
             )
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            transposed = support.transpose(1, 2)  # [T, D, S]
-            one_hot = F.one_hot(support_labels, n_way)
-            gram = torch.bmm(support, transposed)  # [T, S, S]
-            dual = crammer_singer_dual(gram, one_hot, cost=self.cost, n_iterations=self.n_iterations)  # [T, S, N]
-            return self.scale * torch.bmm(torch.bmm(query, transposed), dual)
+        transposed = support.transpose(1, 2)  # [T, D, S]
+        one_hot = F.one_hot(support_labels, n_way)
+        gram = torch.bmm(support, transposed)  # [T, S, S]
+        dual = crammer_singer_dual(gram, one_hot, cost=self.cost, n_iterations=self.n_iterations)  # [T, S, N]
+        return self.scale * torch.bmm(torch.bmm(query, transposed), dual)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshot.functional.features import class_means, normalized
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class NearestClassMean(Method):
@@ -26,9 +26,8 @@ class NearestClassMean(Method):
         self.scale = scale
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), in_full_precision(query)
-            means = normalized(class_means(support, support_labels, n_way))  # [T, N, D]
-            length = torch.linalg.vector_norm(query, dim=-1, keepdim=True).clamp_min(1e-12)  # [T, Q, 1]
-            # classes times queries is twice as fast as queries times classes
-            return torch.bmm(means, query.transpose(1, 2)).transpose(1, 2) * (self.scale / length)
+        support, query = normalized(support), query
+        means = normalized(class_means(support, support_labels, n_way))  # [T, N, D]
+        length = torch.linalg.vector_norm(query, dim=-1, keepdim=True).clamp_min(1e-12)  # [T, Q, 1]
+        # classes times queries is twice as fast as queries times classes
+        return torch.bmm(means, query.transpose(1, 2)).transpose(1, 2) * (self.scale / length)

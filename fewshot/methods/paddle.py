@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewshot.functional.features import class_means, normalized, signed_power, squared_distances
 from fewshot.functional.information import class_softmax
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class PADDLE(Method):
@@ -43,27 +43,22 @@ class PADDLE(Method):
         super().__init__()
         self.n_iterations, self.penalty, self.power = n_iterations, penalty, power
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before: minus half the squared distances to the support's means; after: the last assignment's logits."""
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            if self.power is not None:
-                support, query = (normalized(signed_power(z, self.power)) for z in (support, query))
-            width = query.amax(1, keepdim=True) - query.amin(1, keepdim=True)  # [T, 1, D]
-            width = torch.where(width > 0, width, 1.0)
-            support, query = support / width, query / width
-            members = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-            sums, counts = torch.bmm(members.transpose(1, 2), support), members.sum(1)  # [T, N, D], [T, N]
-            weights = class_means(support, support_labels, n_way)
-            before = logits = -0.5 * squared_distances(query, weights)  # [T, Q, N]
-            share = 1.0 if self.penalty is None else self.penalty / query.shape[1]
-            for _ in range(self.n_iterations - 1):
-                assignments = class_softmax(logits)
-                total = sums + torch.bmm(assignments.transpose(1, 2), query)
-                weights = total / (counts + assignments.sum(1)).unsqueeze(-1)
-                used = assignments.mean(1, keepdim=True).clamp_min(torch.finfo(assignments.dtype).tiny).log()
-                logits = -0.5 * squared_distances(query, weights) + share * (used + 1)
-            return Refinement(torch.stack([before, logits]))
+        if self.power is not None:
+            support, query = (normalized(signed_power(z, self.power)) for z in (support, query))
+        width = query.amax(1, keepdim=True) - query.amin(1, keepdim=True)  # [T, 1, D]
+        width = torch.where(width > 0, width, 1.0)
+        support, query = support / width, query / width
+        members = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
+        sums, counts = torch.bmm(members.transpose(1, 2), support), members.sum(1)  # [T, N, D], [T, N]
+        weights = class_means(support, support_labels, n_way)
+        before = logits = -0.5 * squared_distances(query, weights)  # [T, Q, N]
+        share = 1.0 if self.penalty is None else self.penalty / query.shape[1]
+        for _ in range(self.n_iterations - 1):
+            assignments = class_softmax(logits)
+            total = sums + torch.bmm(assignments.transpose(1, 2), query)
+            weights = total / (counts + assignments.sum(1)).unsqueeze(-1)
+            used = assignments.mean(1, keepdim=True).clamp_min(torch.finfo(assignments.dtype).tiny).log()
+            logits = -0.5 * squared_distances(query, weights) + share * (used + 1)
+        return Refinement(torch.stack([before, logits]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from fewshot.functional.features import centred, class_means, normalized, signed_power, squared_distances
 from fewshot.functional.graph import principal_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan, sinkhorn_plan
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
 
 
@@ -63,18 +63,17 @@ class ProtoLP(Method):
         self.relabels = self.prior.relabels
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            n_support = support.shape[1]
-            features = self._reduced(in_full_precision(torch.cat([support, query], dim=1)))  # [T, S+Q, d]
-            known = F.one_hot(support_labels, n_way).to(features.dtype)  # [T, S, N]
-            prototypes = normalized(class_means(features[:, :n_support], support_labels, n_way))
-            for _ in range(self.n_rounds):
-                plan, masses = self._plan(features[:, n_support:], prototypes, support_labels)
-                weights = self._propagated(torch.cat([known, plan], dim=1), known, masses)  # [T, S+Q, N]
-                means = torch.bmm(weights.transpose(1, 2), features) / weights.sum(1).unsqueeze(-1)
-                prototypes = prototypes + self.momentum * (means - prototypes)
-            plan, _ = self._plan(features[:, n_support:], prototypes, support_labels)
-            return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
+        n_support = support.shape[1]
+        features = self._reduced(torch.cat([support, query], dim=1))  # [T, S+Q, d]
+        known = F.one_hot(support_labels, n_way).to(features.dtype)  # [T, S, N]
+        prototypes = normalized(class_means(features[:, :n_support], support_labels, n_way))
+        for _ in range(self.n_rounds):
+            plan, masses = self._plan(features[:, n_support:], prototypes, support_labels)
+            weights = self._propagated(torch.cat([known, plan], dim=1), known, masses)  # [T, S+Q, N]
+            means = torch.bmm(weights.transpose(1, 2), features) / weights.sum(1).unsqueeze(-1)
+            prototypes = prototypes + self.momentum * (means - prototypes)
+        plan, _ = self._plan(features[:, n_support:], prototypes, support_labels)
+        return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
 
     def _reduced(self, features: Tensor) -> Tensor:
         if self.power is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.functional.features import class_means, squared_distances
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class ProtoNet(Method):
@@ -27,6 +27,4 @@ class ProtoNet(Method):
         self.temperature = nn.Parameter(torch.tensor(float(temperature))) if learn_temperature else float(temperature)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            return -self.temperature * squared_distances(query, class_means(support, support_labels, n_way))
+        return -self.temperature * squared_distances(query, class_means(support, support_labels, n_way))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewshot.functional.features import centred, class_means, normalized, signed_power, squared_distances
 from fewshot.functional.transport import sinkhorn_plan
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 from fewshot.methods.class_prior import ClassPrior, Prior
 
 
@@ -62,27 +62,23 @@ class PTMAP(Method):
         self.tolerance, self.max_sweeps = tolerance, max_sweeps
         self.relabels = self.prior.relabels
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before: minus the distances to the support's means; after: the logarithm of the last plan."""
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = (self._transformed(in_full_precision(z)) for z in (support, query))
-            means = class_means(support, support_labels, n_way)  # [T, N, D]
-            before = self._scores(query, means)
-            members = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-            sums, counts = torch.bmm(members.transpose(1, 2), support), members.sum(1)  # [T, N, D], [T, N]
-            scores = before
-            for _ in range(self.n_rounds):
-                plan = self._plan(scores, support_labels)  # [T, Q, N]
-                total = sums + torch.bmm(plan.transpose(1, 2), query)
-                target = total / (counts + plan.sum(1)).unsqueeze(-1)
-                means = means + self.rate * (target - means)
-                scores = self._scores(query, means)
-            plan = self._plan(scores, support_labels)
-            after = plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
-            return Refinement(torch.stack([before, after]))
+        support, query = (self._transformed(z) for z in (support, query))
+        means = class_means(support, support_labels, n_way)  # [T, N, D]
+        before = self._scores(query, means)
+        members = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
+        sums, counts = torch.bmm(members.transpose(1, 2), support), members.sum(1)  # [T, N, D], [T, N]
+        scores = before
+        for _ in range(self.n_rounds):
+            plan = self._plan(scores, support_labels)  # [T, Q, N]
+            total = sums + torch.bmm(plan.transpose(1, 2), query)
+            target = total / (counts + plan.sum(1)).unsqueeze(-1)
+            means = means + self.rate * (target - means)
+            scores = self._scores(query, means)
+        plan = self._plan(scores, support_labels)
+        after = plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
+        return Refinement(torch.stack([before, after]))
 
     def _transformed(self, features: Tensor) -> Tensor:
         return normalized(centred(normalized(signed_power(features, self.power))))

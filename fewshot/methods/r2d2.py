@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.functional.solvers import ridge_weights, with_ones
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class R2D2(Method):
@@ -45,8 +45,7 @@ class R2D2(Method):
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = with_ones(in_full_precision(support)), with_ones(in_full_precision(query))
-            one_hot = F.one_hot(support_labels, n_way).to(support.dtype)
-            weights = ridge_weights(support, one_hot, support.shape[1] * self.log_regularizer.exp())  # [T, D+1, N]
-            return self.scale * torch.bmm(query, weights) + self.bias
+        support, query = with_ones(support), with_ones(query)
+        one_hot = F.one_hot(support_labels, n_way).to(support.dtype)
+        weights = ridge_weights(support, one_hot, support.shape[1] * self.log_regularizer.exp())  # [T, D+1, N]
+        return self.scale * torch.bmm(query, weights) + self.bias

@@ -6,12 +6,11 @@ arXiv 1711.06025.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot.functional.features import class_means
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class RelationNetwork(Method):
@@ -48,11 +47,9 @@ class RelationNetwork(Method):
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         assert self.of_class is not None and self.of_query is not None, "build comes first"
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            classes = self.of_class(class_means(support, support_labels, n_way))  # [T, N, H]
-            pairs = classes.unsqueeze(1) + self.of_query(query).unsqueeze(2)  # [T, Q, N, H]
-            return self.comparison(pairs).squeeze(-1)
+        classes = self.of_class(class_means(support, support_labels, n_way))  # [T, N, H]
+        pairs = classes.unsqueeze(1) + self.of_query(query).unsqueeze(2)  # [T, Q, N, H]
+        return self.comparison(pairs).squeeze(-1)
 
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         """The squared error of the relation scores, averaged over all pairs, in place of the cross-entropy."""

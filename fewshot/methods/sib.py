@@ -24,7 +24,7 @@ from fewshot.functional.cosine import (
     query_cosines,
 )
 from fewshot.functional.features import class_means, normalized
-from fewshot.methods.base import Method, Refinement, check_width, in_full_precision
+from fewshot.methods.base import Method, Refinement, check_width
 from fewshot.methods.construction import Recorded
 from fewshot.methods.entry_network import EntryNetwork
 from fewshot.methods.frozen_head import FrozenHead
@@ -260,18 +260,14 @@ class SIB(Method):
         if self.posterior is not None:
             self.posterior.build(n_features)
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), in_full_precision(query)
-            start = self.initializer(support, support_labels, n_way)  # [T, N, D]
-            if self.posterior is not None:
-                return self._descend_gaussian(start, normalized(query), self.posterior)
-            if self._steps and query.shape[1] <= QUERIES_PER_CLASS * n_way:
-                return self._descend_by_cosines(start, query)
-            return self._descend(start, normalized(query))
+        support, query = normalized(support), query
+        start = self.initializer(support, support_labels, n_way)  # [T, N, D]
+        if self.posterior is not None:
+            return self._descend_gaussian(start, normalized(query), self.posterior)
+        if self._steps and query.shape[1] <= QUERIES_PER_CLASS * n_way:
+            return self._descend_by_cosines(start, query)
+        return self._descend(start, normalized(query))
 
     def freeze(
         self, support: Tensor, support_labels: Tensor, query: Tensor, logits: Tensor | None, n_way: int
@@ -279,15 +275,14 @@ class SIB(Method):
         """The class weights after the last step, which are all that SIB classifies with."""
         if self.posterior is not None:
             return super().freeze(support, support_labels, query, logits, n_way)
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), normalized(in_full_precision(query))
-            weights = self.initializer(support, support_labels, n_way)  # [T, N, D]
-            for _ in range(0 if logits is None else self._steps):
-                gradient = self.gradient(self._logits(query, weights))
-                weights = weights - self._eta(query) * cosine_weight_gradient(weights, query, gradient, self.scale)
-            scale = self.scale.expand(len(weights))
-            bias = (scale * self.bias).unsqueeze(1).expand(-1, n_way)
-            return FrozenHead(weights, scale, bias, centre=torch.zeros_like(weights[:, 0]), power=1.0)
+        support, query = normalized(support), normalized(query)
+        weights = self.initializer(support, support_labels, n_way)  # [T, N, D]
+        for _ in range(0 if logits is None else self._steps):
+            gradient = self.gradient(self._logits(query, weights))
+            weights = weights - self._eta(query) * cosine_weight_gradient(weights, query, gradient, self.scale)
+        scale = self.scale.expand(len(weights))
+        bias = (scale * self.bias).unsqueeze(1).expand(-1, n_way)
+        return FrozenHead(weights, scale, bias, centre=torch.zeros_like(weights[:, 0]), power=1.0)
 
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         terms = super().loss(refinement, query_labels)

@@ -6,11 +6,10 @@ Wang, Chao, Weinberger, van der Maaten: SimpleShot: Revisiting Nearest-Neighbor 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fewshot.functional.features import class_means, normalized, squared_distances
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class SimpleShot(Method):
@@ -31,8 +30,7 @@ class SimpleShot(Method):
         self.scale = scale
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            centre = self.base.mean
-            support = normalized(in_full_precision(support) - centre)
-            query = normalized(in_full_precision(query) - centre)
-            return -self.scale * squared_distances(query, class_means(support, support_labels, n_way))
+        centre = self.base.mean
+        support = normalized(support - centre)
+        query = normalized(query - centre)
+        return -self.scale * squared_distances(query, class_means(support, support_labels, n_way))

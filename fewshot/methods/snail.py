@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.methods.base import Method, in_full_precision
+from fewshot.methods.base import Method
 
 
 class Sequences(NamedTuple):
@@ -137,15 +137,13 @@ class SNAIL(Method):
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         self.check_ways(n_way)
         assert self.embed is not None, "build comes first"
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            support, support_labels = in_order(support, support_labels)
-            known = F.one_hot(support_labels, n_way).to(support.dtype)
-            unknown = query.new_zeros(*query.shape[:2], n_way)
-            sequences = Sequences(self.embed(support), self.embed(query)).append(known, unknown)
-            for block in self.blocks:
-                sequences = block(sequences)
-            return self.readout(sequences.query)
+        support, support_labels = in_order(support, support_labels)
+        known = F.one_hot(support_labels, n_way).to(support.dtype)
+        unknown = query.new_zeros(*query.shape[:2], n_way)
+        sequences = Sequences(self.embed(support), self.embed(query)).append(known, unknown)
+        for block in self.blocks:
+            sequences = block(sequences)
+        return self.readout(sequences.query)
 
 
 def gated(features: Tensor) -> Tensor:

@@ -108,9 +108,7 @@ class TADAM(Method):
         self.modulations.extend(Modulation(n_features, layer.num_features, self.depth) for layer in layers)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            return -self.temperature * squared_distances(query, class_means(support, support_labels, n_way))
+        return -self.temperature * squared_distances(query, class_means(support, support_labels, n_way))
 
     def forward(self, backbone: nn.Module, episode: Episode) -> Refinement:
         """Encode the support, then support and queries by the adapted backbone, and compare."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.features import normalized, squared_distances
 from fewshot.functional.graph import nearest, propagated, symmetrically_normalized
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 START = -1.05
 """Added before the softplus, so that length scales start near 0.3, a fraction of the distances between directions."""
@@ -52,20 +52,15 @@ class TPN(Method):
         layers = [nn.Linear(n_features, self.width), nn.ReLU(), nn.Linear(self.width, 8), nn.ReLU(), nn.Linear(8, 1)]
         self.length_scale = nn.Sequential(*layers)
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = in_full_precision(support), in_full_precision(query)
-            n_support, n_query = support.shape[1], query.shape[1]
-            affinities = self._affinities(torch.cat([support, query], dim=1))
-            known = F.one_hot(support_labels, n_way).to(query.dtype)
-            labels = torch.cat([known, known.new_zeros(len(known), n_query, n_way)], dim=1)
-            spread = propagated(affinities, labels, self.alpha)  # [T, S+Q, N]
-            of_support = F.cross_entropy(spread[:, :n_support].flatten(0, 1), support_labels.flatten())
-            share = n_support / max(n_query, 1)  # the queries' term is a mean over Q
-            return Refinement(spread[:, n_support:].unsqueeze(0), losses={"support": share * of_support})
+        n_support, n_query = support.shape[1], query.shape[1]
+        affinities = self._affinities(torch.cat([support, query], dim=1))
+        known = F.one_hot(support_labels, n_way).to(query.dtype)
+        labels = torch.cat([known, known.new_zeros(len(known), n_query, n_way)], dim=1)
+        spread = propagated(affinities, labels, self.alpha)  # [T, S+Q, N]
+        of_support = F.cross_entropy(spread[:, :n_support].flatten(0, 1), support_labels.flatten())
+        share = n_support / max(n_query, 1)  # the queries' term is a mean over Q
+        return Refinement(spread[:, n_support:].unsqueeze(0), losses={"support": share * of_support})
 
     def _affinities(self, features: Tensor) -> Tensor:
         """W, [T, n, n], of the features [T, n, D] of support and queries."""

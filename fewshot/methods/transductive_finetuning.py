@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot.functional.euclidean import adam_descent
 from fewshot.functional.features import class_means, normalized
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 
 
 class Head(NamedTuple):
@@ -54,16 +54,12 @@ class TransductiveFineTuning(Method):
         super().__init__()
         self.n_rounds, self.learning_rate, self.temperature = n_rounds, learning_rate, temperature
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before and after fine-tuning; the tuned weights are constants to autograd."""
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            support, query = normalized(in_full_precision(support)), normalized(in_full_precision(query))
-            start = self._start(support, support_labels, n_way)
-            end = self._tuned(start, support, support_labels, query)
-            return Refinement(torch.stack([self._logits(query, head) for head in (start, end)]))
+        support, query = normalized(support), normalized(query)
+        start = self._start(support, support_labels, n_way)
+        end = self._tuned(start, support, support_labels, query)
+        return Refinement(torch.stack([self._logits(query, head) for head in (start, end)]))
 
     def _start(self, support: Tensor, support_labels: Tensor, n_way: int) -> Head:
         classifier = self.base.weights

@@ -19,7 +19,7 @@ from fewshot.functional.cosine import cosine_logits, cosine_weight_gradient
 from fewshot.functional.features import normalized, signed_power
 from fewshot.functional.information import class_softmax
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
-from fewshot.methods.base import Method, Refinement, in_full_precision
+from fewshot.methods.base import Method, Refinement
 from fewshot.methods.entry_network import EntryNetwork
 from fewshot.methods.sib import Initializer, ScaledClassMeans
 
@@ -171,38 +171,34 @@ class TransportSIB(Method):
     def build(self, n_features: int) -> None:
         self.initializer.build(n_features)
 
-    def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return self.refine(support, support_labels, query, n_way).logits[-1]
-
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
-        with torch.autocast(device_type=query.device.type, enabled=False):
-            n_support = support.shape[1]
-            examples = self._transformed(in_full_precision(support), in_full_precision(query))
-            centre = self._first_centre(examples, n_support, n_way)
-            support, query = _centred(examples, centre, n_support)
-            weights = self.initializer(support, support_labels, n_way)  # [T, N, D]
-            known = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-            neighbours = self._neighbours(support, query)
-            shown, gradients = [], []
-            for step in range(self.n_steps):
-                logits = cosine_logits(query, weights, self.scale, 0.0)
-                potentials = self._potentials(logits, step)
-                shown.append(logits + potentials if step else logits)
-                gradients.append(self._query_gradient(logits, potentials, known, neighbours))
-                direction = self._direction(weights, support, known, query, gradients[-1], step)
-                weights = self._pulled(weights, support, known, query, logits + potentials, step)
-                weights = weights - self.log_step[step].exp() * direction
-                if self.recentring is not None:
-                    balanced = _class_means(examples, known, class_softmax(logits + potentials)).mean(1, keepdim=True)
-                    centre = centre + torch.sigmoid(self.recentring[step]) * (balanced - centre)
-                    support, query = _centred(examples, centre, n_support)
+        n_support = support.shape[1]
+        examples = self._transformed(support, query)
+        centre = self._first_centre(examples, n_support, n_way)
+        support, query = _centred(examples, centre, n_support)
+        weights = self.initializer(support, support_labels, n_way)  # [T, N, D]
+        known = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
+        neighbours = self._neighbours(support, query)
+        shown, gradients = [], []
+        for step in range(self.n_steps):
             logits = cosine_logits(query, weights, self.scale, 0.0)
-            planned = logits + self._potentials(logits, self.n_steps)
-            if self.last_correction is not None:
-                evidence = self._evidence(logits, class_softmax(planned), known, neighbours)
-                planned = planned + self.last_correction(evidence)
-            shown.append(planned)
-            return Refinement(torch.stack(shown), torch.stack(gradients))
+            potentials = self._potentials(logits, step)
+            shown.append(logits + potentials if step else logits)
+            gradients.append(self._query_gradient(logits, potentials, known, neighbours))
+            direction = self._direction(weights, support, known, query, gradients[-1], step)
+            weights = self._pulled(weights, support, known, query, logits + potentials, step)
+            weights = weights - self.log_step[step].exp() * direction
+            if self.recentring is not None:
+                balanced = _class_means(examples, known, class_softmax(logits + potentials)).mean(1, keepdim=True)
+                centre = centre + torch.sigmoid(self.recentring[step]) * (balanced - centre)
+                support, query = _centred(examples, centre, n_support)
+        logits = cosine_logits(query, weights, self.scale, 0.0)
+        planned = logits + self._potentials(logits, self.n_steps)
+        if self.last_correction is not None:
+            evidence = self._evidence(logits, class_softmax(planned), known, neighbours)
+            planned = planned + self.last_correction(evidence)
+        shown.append(planned)
+        return Refinement(torch.stack(shown), torch.stack(gradients))
 
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         terms = super().loss(refinement, query_labels)

@@ -20,9 +20,6 @@ KEYS = {
     "accuracy_nearest_mean": "of nearest class mean on the same features and episodes; absent where the method does "
     "not work on features",
     "ci95_nearest_mean": "its interval",
-    "accuracy_fresh": "of the queries that model.fresh_share kept out of refinement, each classified alone afterwards; "
-    "absent without it",
-    "ci95_fresh": "its interval",
     "gain_over": "by nearest_mean and step_0: mean difference of the last step from it, paired by episode, and ci95",
     "temperature": "what the checkpoint's logits are divided by for calibrated probabilities, fitted on validation "
     "episodes; null where nothing was validated",
@@ -117,9 +114,6 @@ def results_table(results: dict[str, Any]) -> str:
         other = "nearest class mean" if name == "nearest_mean" else "K = 0"
         difference = f"{100 * gain['difference']:+.2f} +- {100 * gain['ci95']:.2f}"
         lines.append(f"  gain of K = {len(per_step) - 1} over {other}: {difference} points (paired by episode)")
-    if "accuracy_fresh" in results:
-        value = AccuracyInterval(results["accuracy_fresh"], results["ci95_fresh"], n_episodes)
-        lines.append(f"  queries not refined with, each alone  {value}")
     if "ece" in results:
         temperature = results["temperature"]
         how = "no temperature fitted" if temperature is None else f"temperature {temperature:.2f}"

@@ -19,7 +19,7 @@ from torch import nn
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.backbones.create import like_with_image_size
 from fewshot.backbones.weights import check_recorded, state_faults
-from fewshot.methods.construction import import_path
+from fewshot.methods.class_path import import_path, same_class
 from fewshot.training.from_file import LISTED, TRAINING_ALONE
 
 FROM_CHECKPOINT = ("optimizer", "lr_scheduler")
@@ -60,7 +60,9 @@ def check_checkpoint(model: LightningModule, file: Path, *, training: bool) -> d
     differences: dict[str, dict[str, Any]] = {}
     for key in sorted(ours.keys() & theirs.keys()):
         here, there = ours[key], theirs[key]
-        if here != there and is_told(key, here, there, training=training):
+        named = isinstance(here, ClassName) and isinstance(there, ClassName)
+        is_same = same_class(here, there) if named else here == there
+        if not is_same and is_told(key, here, there, training=training):
             differences[key] = {"here": here, "there": there, "note": note_on(model, key)}
     check_state(model, state, file, differences)
     return differences
@@ -68,7 +70,7 @@ def check_checkpoint(model: LightningModule, file: Path, *, training: bool) -> d
 
 def check_class(here: type, there: Any, file: Path) -> None:
     """ValueError where the checkpoint is of another LightningModule."""
-    if not isinstance(there, str) or there == import_path(here):
+    if not isinstance(there, str) or same_class(there, import_path(here)):
         return
     hint = "a pre-trained backbone goes to --model.backbone.weights, " if there.endswith("PretrainModule") else ""
     raise ValueError(
@@ -83,7 +85,7 @@ def check_parts(ours: Mapping[str, Any], theirs: Mapping[str, Any], file: Path, 
     """
     for key in ours.keys() & theirs.keys():
         here, there = class_named(key, ours[key]), class_named(key, theirs[key])
-        if not (isinstance(here, ClassName) and isinstance(there, ClassName)) or here == there:
+        if not (isinstance(here, ClassName) and isinstance(there, ClassName)) or same_class(here, there):
             continue
         if key.split(".")[0] in TRAINING_ALONE:
             if training:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import timm
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from fewshot.backbones import BackboneConfig
-from fewshot.backbones.create import drop_initial_weights
+from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.episode import Episode
 from fewshot.functional.cosine import logit_gradient
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
-from fewshot.training.base import (
-    check_precision,
-    compute_features,
-    configured_optimizer,
-    encode,
-    hand_over_base_classes,
-    hand_over_preprocessing,
-    is_logged,
-    prediction,
-    record_hyperparameters,
-    record_pictures,
-)
+from fewshot.training.base import BackboneModule, prediction
+from fewshot.training.base_classes import base_classes
 from fewshot.training.divergence import divergence
-from fewshot.training.from_file import loaded_module
 from fewshot.training.metrics import (
     AccuracyInterval,
     CalibrationError,
@@ -45,7 +32,7 @@ from fewshot.training.metrics import (
 )
 
 
-class FewShotModule(LightningModule):
+class FewShotModule(BackboneModule):
     """A method on a backbone, trained and evaluated on episodes.
 
     Logged: train/loss with its terms, train/accuracy, and for methods with refinement steps the norm of the synthetic
@@ -65,13 +52,16 @@ class FewShotModule(LightningModule):
         lr_interval: whether the scheduler moves every optimiser step or every epoch.
         initial_loss_weight: weight of the cross-entropy before refinement beside the one after it. 0 (published) trains
             for the last step alone; where the backbone is trained too, more than 0 keeps the initialiser good.
-        fresh_share: share of a test episode's queries, in 0..1, that is kept out of refinement and classified
-            afterwards, each alone, by what is left of the task (`Method.freeze`): test/accuracy_fresh beside
-            test/accuracy, which is then of the others.
         save_bad_episodes: write the episodes into the run folder whose loss is not finite; it stops the run either way.
     """
 
-    backbone: Any
+    DEFAULT_OPTIMIZER: ClassVar[dict[str, Any]] = {
+        "lr": 1e-3,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+    }
+
     accuracies: Any
     losses: Any
     calibration_errors: Any
@@ -85,34 +75,20 @@ class FewShotModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["step", "epoch"] = "epoch",
         initial_loss_weight: float = 0.0,
-        fresh_share: float = 0.0,
         save_bad_episodes: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= fresh_share < 1 or (fresh_share and not method.on_features):
-            raise ValueError(
-                f"fresh_share={fresh_share} with {type(method).__name__}; give a share in 0..1, 1 excluded, and 0 for "
-                "a method that needs the backbone's weights"
-            )
         backbone = backbone.located()
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        record_hyperparameters(self, arguments)
+        self.record(locals())
         self.method = method
-        self.backbone_config = backbone
-        self.backbone = backbone.create()
+        self.set_up(backbone, optimizer=optimizer, lr_scheduler=lr_scheduler, lr_interval=lr_interval)
         self.method.build(self.backbone.num_features)
         self.method.build_on(self.backbone)
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
             self.backbone.requires_grad_(False)
             self.backbone.eval()
-        self.optimizer = optimizer or functools.partial(
-            torch.optim.SGD, lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4
-        )
-        self.lr_scheduler = lr_scheduler
-        self.lr_interval = lr_interval
         self.initial_loss_weight = initial_loss_weight
-        self.fresh_share = fresh_share
         self.save_bad_episodes = save_bad_episodes
         self.yardstick = NearestClassMean()
         self.accuracies = nn.ModuleDict(
@@ -122,7 +98,6 @@ class FewShotModule(LightningModule):
                 for name in (
                     *(str(step) for step in range(self.method.evaluation_steps + 1)),
                     *(["nearest_mean"] if self.method.on_features else []),
-                    *(["fresh"] if fresh_share and split == "test" else []),
                 )
             }
         )
@@ -130,14 +105,7 @@ class FewShotModule(LightningModule):
         self.calibration = CalibrationTemperature()
         self.calibration_errors = nn.ModuleDict({name: CalibrationError() for name in ("ece", "ece_uncalibrated")})
         self.test_counts = EpisodeCounts()
-        self.results: dict[str, dict[str, Any]] = {}
-        self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
         self.temperature: float | None = None  # of calibrated probabilities, once validation has found it
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
-        """The module of a checkpoint, see `fewshot.training.from_file.loaded_module`."""
-        return loaded_module(cls, checkpoint_path, *args, **options)
 
     def forward(self, episode: Episode) -> Refinement:
         """Logits of the queries before and after every refinement step."""
@@ -157,37 +125,27 @@ class FewShotModule(LightningModule):
             ValueError: the data module gives no episodes, or episodes of more or fewer ways than the method serves; a
                 precision that is not supported.
         """
-        check_precision(self.trainer)
-        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if not hasattr(datamodule, "use_features"):
-            if hasattr(datamodule, "compute_features"):
-                raise ValueError(
-                    f"FewShotModule needs episodes but data is {type(datamodule).__name__}; set data to "
-                    "EpisodicDataModule, or model to PretrainModule"
-                )
+        super().setup(stage)
+        data = self.data
+        if data is None:
             return
-        ways = {datamodule.n_way} | (set(datamodule.train_n_way) if stage == "fit" else set())
+        if not isinstance(data, EpisodicDataModule):
+            raise ValueError(
+                f"FewShotModule needs episodes but data is {type(data).__name__}; set data to EpisodicDataModule, or "
+                "model to PretrainModule"
+            )
+        ways = {data.n_way} | (set(data.train_n_way) if stage == "fit" else set())
         if self.method.n_way is not None and ways != {self.method.n_way}:
             raise ValueError(
                 f"the method was made for n_way={self.method.n_way} but the episodes have {sorted(ways)} ways; set "
                 "both alike, or use a method for any number of ways"
             )
         if not self.method.on_features:
-            datamodule.carry_pictures()
+            data.carry_pictures()
         elif self.freeze_backbone:
-            datamodule.use_features(self.encode, self.backbone_key)
+            data.use_features(self.encode, self.backbone_key)
         else:
-            datamodule.expect_features("val", "test")
-
-    @torch.no_grad()
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Features [B, D] of pictures [B, C, H, W] by the backbone in evaluation mode; see training.base.encode."""
-        training = self.backbone.training
-        self.backbone.eval()
-        features = encode(self, pictures)
-        self.backbone.train(training)
-        return features
+            data.expect_features("val", "test")
 
     def backbone_key(self) -> str:
         """SHA-256 of what decides the features: the backbone's architecture, every one of its weights, the precision.
@@ -195,7 +153,7 @@ class FewShotModule(LightningModule):
         With it timm's version, whose networks may change under the same name and weights. The device is left out:
         features of two kinds of device differ by rounding, and whose are there are used.
         """
-        config, trainer = self.backbone_config, self._trainer
+        config, trainer = self.backbone_config, self.attached_trainer
         precision = "32-true" if trainer is None else trainer.precision
         described = f"{config.name} {config.image_size} {precision} {config.compile} timm {timm.__version__}"
         digest = hashlib.sha256(described.encode())
@@ -203,10 +161,6 @@ class FewShotModule(LightningModule):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser of everything that is trained, with its scheduler if one was given."""
-        return configured_optimizer(self, self.optimizer, self.lr_scheduler, interval=self.lr_interval)
 
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
         """Loss of a batch of episodes."""
@@ -224,26 +178,26 @@ class FewShotModule(LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         if not bool(loss.isfinite()):
             raise divergence(self, loss, episode, refinement.logits, save=self.save_bad_episodes)
-        if is_logged(self, batch_idx):
+        if self.is_logged(batch_idx):
             self._log_training(loss, terms, refinement, labels)
         return loss
 
     def on_train_start(self) -> None:
-        hand_over_base_classes(self)
+        self.prepare_method()
 
     def on_validation_epoch_start(self) -> None:
         self._reset("val")
-        hand_over_base_classes(self)
-        compute_features(self, "val")
+        self.prepare_method()
+        self.compute_features("val")
 
     def on_test_epoch_start(self) -> None:
         self._reset("test")
-        hand_over_base_classes(self)
-        compute_features(self, "test")
+        self.prepare_method()
+        self.compute_features("test")
 
     def on_predict_epoch_start(self) -> None:
-        hand_over_base_classes(self)
-        compute_features(self, "test")
+        self.prepare_method()
+        self.compute_features("test")
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         self._evaluate(episode, "val")
@@ -263,27 +217,42 @@ class FewShotModule(LightningModule):
         return prediction(episode, before=refinement.logits[0], after=refinement.logits[-1])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out where the backbone's first weights came from: the checkpoint holds the weights themselves."""
-        drop_initial_weights(checkpoint)
-        checkpoint["preprocessing"] = self.backbone.preprocessing
-        record_pictures(checkpoint, self)
+        """Add the temperature of calibrated probabilities to what every module's checkpoint holds."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["temperature"] = self.temperature
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
-        self.backbone.preprocessing = checkpoint.get("preprocessing")
-        self.pictures, self.temperature = checkpoint.get("pictures"), checkpoint.get("temperature")
-        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
+        """Take over the temperature too."""
+        self.temperature = checkpoint.get("temperature")
+        super().on_load_checkpoint(checkpoint)
+
+    def prepare_method(self) -> None:
+        """Tell the method about the training classes of the data module, where it asks and does not know yet.
+
+        A checkpoint brings what its method was told, so that this follows the loading of one. The pictures of the train
+        split are encoded as they are, once, and stored like all features.
+
+        Raises:
+            ValueError: the backbone is trained too, so that what the method is told would not stay true.
+        """
+        data = self.data
+        if self.method.is_prepared or not isinstance(data, EpisodicDataModule):
+            return
+        if not self.freeze_backbone:
+            raise ValueError(
+                f"{type(self.method).__name__} is told the training classes' features once, but freeze_backbone=false "
+                "changes them; set model.freeze_backbone=true"
+            )
+        with torch.inference_mode(False), torch.no_grad():
+            features, labels = data.plain_features("train", self.encode, self.backbone_key())
+            self.method.prepare(base_classes(features, labels, self.backbone_config.weights))
+            self.method.base_classes.to(self.device)
 
     def _evaluate(self, episode: Episode, split: str) -> None:
         labels = episode.known_query_labels()
         counts = {}
         if self.method.on_features:
             support, query = encoded(self.backbone, episode)
-            kept = query.shape[1] - (round(self.fresh_share * query.shape[1]) if split == "test" else 0)
-            (query, fresh), (labels, fresh_labels) = (
-                (one[:, :kept], one[:, kept:]) for one in (query, episode.known_query_labels())
-            )
             episode = episode._replace(support=support, query=query)
             nearest = self.yardstick.classify(support, episode.support_labels, query, episode.n_way)
             counts["nearest_mean"] = correct_queries(nearest, labels)
@@ -294,8 +263,6 @@ class FewShotModule(LightningModule):
                 f"one and after each, but its evaluation_steps is {self.method.evaluation_steps}; set n_steps to K"
             )
         counts |= {str(step): correct for step, correct in enumerate(correct_queries(refinement.logits, labels))}
-        if split == "test" and self.fresh_share:
-            self._count_fresh(episode, refinement.logits[-1], fresh, fresh_labels)
         loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
         if self.trainer.world_size > 1 and episode.is_padding:
             episode, labels = episode._replace(numbers=labels.new_zeros(0)), labels[:0]
@@ -306,16 +273,6 @@ class FewShotModule(LightningModule):
         if split == "test" and episode.numbers is not None:
             self.test_counts.update(episode.numbers, list(counts.values()), labels)
         self.losses[split].update(loss, len(labels))
-
-    def _count_fresh(self, episode: Episode, logits: Tensor, fresh: Tensor, labels: Tensor) -> None:
-        """Count what the task's classifier says of queries [T, F, D] that it was not refined with."""
-        task = (episode.support, episode.support_labels)
-        if self.method.transductive:
-            said = self.method.freeze(*task, episode.query, logits, episode.n_way).logits(fresh)
-        else:
-            said = self.method.classify(*task, fresh, episode.n_way)
-        counted = 0 if self.trainer.world_size > 1 and episode.is_padding else len(labels)
-        self.accuracies["test_fresh"].update(correct_queries(said, labels)[:counted], labels[:counted])
 
     def _calibrate(self, logits: Tensor, labels: Tensor, split: str) -> None:
         if split == "val":
@@ -356,10 +313,6 @@ class FewShotModule(LightningModule):
             errors = {name: metric.compute() for name, metric in self.calibration_errors.items()}
             results |= {"temperature": self.temperature, **errors}
             logged["test/ece"] = errors["ece"]
-            if self.fresh_share:
-                fresh = self._accuracy("test_fresh")
-                logged["test/accuracy_fresh"] = fresh.accuracy
-                results |= {"accuracy_fresh": fresh.accuracy, "ci95_fresh": fresh.ci95}
             results |= self._paired(n_query=int(self.accuracies["test_0"].n_query))
         self.results[split] = results
         self.log(f"{split}/accuracy", logged.pop(f"{split}/accuracy"), prog_bar=True)

@@ -22,7 +22,8 @@ from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.backbones.weights import state_faults
 from fewshot.files import resolve_weights
 from fewshot.methods.base import BaseClasses, StoredBaseClasses
-from fewshot.methods.construction import check_names, constructed, constructed_partial, import_path
+from fewshot.methods.class_path import import_path, same_class
+from fewshot.methods.construction import check_names, constructed, constructed_partial
 
 LIBRARY = "fewshot"
 TRAINING_ALONE = (
@@ -34,8 +35,10 @@ TRAINING_ALONE = (
     "label_smoothing",
 )
 """Options of the modules that no evaluation depends on."""
-DROPPED = (*TRAINING_ALONE, "save_bad_episodes", "fresh_share")
-"""Options of the modules that are not taken from a file: of training, and of one test."""
+GONE = ("fresh_share",)
+"""Options that modules of earlier versions had; none of them changed a model."""
+DROPPED = (*TRAINING_ALONE, *GONE, "save_bad_episodes")
+"""Options of the modules that are not taken from a file unless training is to go on."""
 FACTORIES = {"optimizer": torch.optim.Optimizer, "lr_scheduler": torch.optim.lr_scheduler.LRScheduler}
 """Options of the modules that are classes with arguments, and what they are derived from."""
 BACKBONE_KEYS = ("name", "in_chans", "image_size")
@@ -70,7 +73,7 @@ def module_from_description(
     if not isinstance(description, Mapping) or not isinstance(description.get("init_args"), Mapping):
         raise ValueError("model does not have the keys class_path and init_args")
     given = dict(given or {})
-    dropped = {*given, *(FACTORIES if training else DROPPED)}
+    dropped = {*given, *GONE, *(FACTORIES if training else DROPPED)}
     arguments = {key: value for key, value in description["init_args"].items() if key not in dropped}
     check_names({**description, "init_args": arguments}, allowed, "model")
     for key, factory in FACTORIES.items() if training else ():
@@ -120,7 +123,8 @@ def module_from_checkpoint(
     if isinstance(backbone, Mapping):
         arguments["backbone"] = {key: backbone.get(key, getattr(BackboneConfig(), key)) for key in BACKBONE_KEYS}
     path = options.get("_class_path", import_path(kind))
-    own = (import_path(kind).split(".")[0],) if path == import_path(kind) else ()  # the caller names it by calling it
+    called = import_path(kind)
+    own = (called.split(".")[0],) if same_class(str(path), called) else ()  # the caller names it by calling it
     try:
         module = module_from_description(
             {"class_path": path, "init_args": arguments},

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from fewshot.backbones import BackboneConfig
-from fewshot.backbones.create import drop_initial_weights
+from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.episode import Episode
 from fewshot.functional.features import normalized
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
-from fewshot.training.base import (
-    check_precision,
-    compute_features,
-    configured_optimizer,
-    hand_over_preprocessing,
-    is_logged,
-    prediction,
-    record_hyperparameters,
-    record_pictures,
-)
-from fewshot.training.from_file import loaded_module
+from fewshot.training.base import BackboneModule, prediction
 from fewshot.training.metrics import EpisodeAccuracy
 from fewshot.training.mixup import INPUT, Mixing, Mixup, mixed_cross_entropy, mixed_inside
 from fewshot.training.rotation import N_TURNS, Rotation, counted_accuracy
@@ -55,7 +43,7 @@ class CosineClassifier(nn.Module):
         return self.scale * normalized(features) @ normalized(self.weight).t()
 
 
-class PretrainModule(LightningModule):
+class PretrainModule(BackboneModule):
     """A backbone trained to tell all training classes apart; its checkpoint is what FewShotModule starts from.
 
     Validation and test are few-shot episodes classified by nearest class mean on the features. Logged: train/loss,
@@ -79,7 +67,13 @@ class PretrainModule(LightningModule):
         ValueError: the backbone has no such layers to mix.
     """
 
-    backbone: Any
+    DEFAULT_OPTIMIZER: ClassVar[dict[str, Any]] = {
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+    }
+
     accuracies: Any
 
     def __init__(
@@ -96,9 +90,8 @@ class PretrainModule(LightningModule):
     ) -> None:
         super().__init__()
         backbone = backbone.located()
-        record_hyperparameters(self, {k: v for k, v in locals().items() if k not in ("self", "__class__")})
-        self.backbone_config = backbone
-        self.backbone = backbone.create()
+        self.record(locals())
+        self.set_up(backbone, optimizer=optimizer, lr_scheduler=lr_scheduler, lr_interval=lr_interval)
         self.classifier = CosineClassifier(self.backbone.num_features, n_classes, scale)
         self.rotation, self.mixup = rotation, mixup
         if rotation is not None:
@@ -107,20 +100,8 @@ class PretrainModule(LightningModule):
             mixup.check(self.backbone, compiled=backbone.compile)
         self.n_classes = n_classes
         self.label_smoothing = label_smoothing
-        self.optimizer = optimizer or functools.partial(
-            torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
-        )
-        self.lr_scheduler = lr_scheduler
-        self.lr_interval = lr_interval
         self.nearest_mean = NearestClassMean()
         self.accuracies = nn.ModuleDict({"val": EpisodeAccuracy(), "test": EpisodeAccuracy()})
-        self.results: dict[str, dict[str, Any]] = {}
-        self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
-        """The module of a checkpoint, see `fewshot.training.from_file.loaded_module`."""
-        return loaded_module(cls, checkpoint_path, *args, **options)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [B, D] of pictures [B, C, H, W]."""
@@ -129,25 +110,23 @@ class PretrainModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives; check its number of classes."""
-        check_precision(self.trainer)
-        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if hasattr(datamodule, "expect_features"):
-            datamodule.expect_features("val", "test")
-        if stage == "fit" and hasattr(datamodule, "adapt") and not hasattr(datamodule, "n_classes"):
+        super().setup(stage)
+        data = self.data
+        if data is None:
+            return
+        data.expect_features("val", "test")
+        if stage != "fit":
+            return
+        if not isinstance(data, ClassDataModule):
             raise ValueError(
-                f"PretrainModule trains on single pictures but data is {type(datamodule).__name__}; set data to "
+                f"PretrainModule trains on single pictures but data is {type(data).__name__}; set data to "
                 "ClassDataModule, or model to FewShotModule"
             )
-        if stage == "fit" and datamodule is not None and datamodule.n_classes != self.n_classes:
+        if data.n_classes != self.n_classes:
             raise ValueError(
-                f"n_classes={self.n_classes} but the train split has {datamodule.n_classes} classes; "
-                f"set model.n_classes to {datamodule.n_classes}"
+                f"n_classes={self.n_classes} but the train split has {data.n_classes} classes; "
+                f"set model.n_classes to {data.n_classes}"
             )
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser of backbone and classifier, with its scheduler if one was given."""
-        return configured_optimizer(self, self.optimizer, self.lr_scheduler, interval=self.lr_interval)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of a batch of pictures [B, C, H, W] with class labels [B], and the rotation loss if asked for.
@@ -177,7 +156,7 @@ class PretrainModule(LightningModule):
                 f"the loss is {float(loss.detach())} at step {self.global_step}, epoch {self.current_epoch}, pictures "
                 f"of classes {sorted(set(batch[1].tolist()))}; lower the learning rate, or warm it up over more steps"
             )
-        if is_logged(self, batch_idx):
+        if self.is_logged(batch_idx):
             self.log("train/loss", loss.detach(), prog_bar=True)
             if turns is not None:
                 self.log("train/rotation_loss", rotation_loss.detach())
@@ -196,11 +175,11 @@ class PretrainModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.accuracies["val"].reset()
-        compute_features(self, "val")
+        self.compute_features("val")
 
     def on_test_epoch_start(self) -> None:
         self.accuracies["test"].reset()
-        compute_features(self, "test")
+        self.compute_features("test")
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
         self._evaluate(episode, "val")
@@ -209,7 +188,7 @@ class PretrainModule(LightningModule):
         self._evaluate(episode, "test")
 
     def on_predict_epoch_start(self) -> None:
-        compute_features(self, "test")
+        self.compute_features("test")
 
     def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor | None]:
         """Probabilities [T, Q, N] of the queries by nearest class mean, which takes no refinement steps."""
@@ -222,18 +201,6 @@ class PretrainModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_accuracy("test")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out where the backbone's first weights came from: the checkpoint holds the weights themselves."""
-        drop_initial_weights(checkpoint)
-        checkpoint["preprocessing"] = self.backbone.preprocessing
-        record_pictures(checkpoint, self)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
-        self.backbone.preprocessing = checkpoint.get("preprocessing")
-        self.pictures = checkpoint.get("pictures")
-        hand_over_preprocessing(self.backbone, self.backbone_config, self._trainer)
 
     def _evaluate(self, episode: Episode, split: str) -> None:
         support, query = encoded(self.backbone, episode)

@@ -10,7 +10,8 @@ from torch import nn
 
 from fewshot.backbones import BackboneConfig
 from fewshot.methods import SIB, MLPGradient, ProtoNet
-from fewshot.methods.construction import Recorded, construction, import_path
+from fewshot.methods.class_path import import_path
+from fewshot.methods.construction import Recorded, construction
 
 
 class Leaf(Recorded):
@@ -36,9 +37,9 @@ def test_given_arguments_are_recorded_by_name():
 
 def test_nested_objects_are_described_too():
     described = construction(SIB(gradient=MLPGradient(n_way=7), n_steps=1))
-    gradient = {"class_path": "fewshot.methods.sib.MLPGradient", "init_args": {"n_way": 7}}
+    gradient = {"class_path": "fewshot.methods.MLPGradient", "init_args": {"n_way": 7}}
     assert described == {
-        "class_path": "fewshot.methods.sib.SIB",
+        "class_path": "fewshot.methods.SIB",
         "init_args": {"gradient": gradient, "n_steps": 1},
     }
 
