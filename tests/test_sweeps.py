@@ -20,7 +20,7 @@ import pytest
 import timm
 import yaml
 from omegaconf import OmegaConf
-from test_configs import small
+from small_copies import small
 from wandb import wandb_agent
 from wandb_files import OfflineRun, forget_wandb
 
