@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
 import json
@@ -15,7 +16,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -123,14 +124,69 @@ def versions() -> dict[str, str]:
     return found
 
 
+class WholeFile:
+    """A file that is there whole or not at all: written aside, synced to the disk, then renamed.
+
+        with WholeFile(path) as file:
+            file.write("...")
+
+    What ends by an exception or a kill leaves the file of before. Where beginning and end stand in different functions,
+    call `open`, and `finish` or `discard`.
+
+    Args:
+        path: where it goes; its folder is made.
+        mode: "w" for text in UTF-8 or "wb" for bytes. What is no Unicode text, as of a file that was named in another
+            encoding, is escaped.
+        aside: where it is written before, in the same folder; None takes a hidden name ending in .partial.
+    """
+
+    def __init__(self, path: Path, mode: Literal["w", "wb"] = "w", *, aside: Path | None = None) -> None:
+        self.path, self.mode = path, mode
+        self.aside = aside or path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        self._file: IO[Any] | None = None
+
+    def open(self) -> IO[Any]:
+        """The file to write to."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.mode == "wb":
+            self._file = open(self.aside, "xb")
+        else:
+            self._file = open(self.aside, "x", encoding="utf-8", errors="backslashreplace", newline="")
+        return self._file
+
+    def finish(self) -> None:
+        """Give it its name."""
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self.aside, self.path)
+        self._file = None
+
+    def discard(self) -> None:
+        """Leave nothing behind, unless it has got its name."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # closing writes what is left, and the disk may be full
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self.aside.unlink()
+            self._file = None
+
+    def __enter__(self) -> IO[Any]:
+        return self.open()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.discard()
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write beside the target and rename, so that a half-written file is never seen under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
-    # a name that is no Unicode text, as of a file named in another encoding, becomes an escape of JSON
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    """Write a JSON file, whole or not at all, with null where a number is not finite."""
+    with WholeFile(path) as file:
+        file.write(json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def plain(value: Any) -> Any:

@@ -17,8 +17,7 @@ from fewshot.backbones import BackboneConfig
 from fewshot.backbones.checkpoint_file import read_checkpoint, saved_model_beside
 from fewshot.data.datasets.folder import IMAGENET_MEAN, IMAGENET_STD
 from fewshot.data.images import DECODING_THREADS
-from fewshot.data.pictures import open_picture, square_picture
-from fewshot.data.progress import Progress
+from fewshot.data.pictures import open_picture, progress_bar, square_picture
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing, evaluation_transform
 from fewshot.training.saved_model import recorded_preprocessing
 
@@ -68,7 +67,7 @@ class PictureEncoder:
             ValueError: a picture cannot be read, or is none, and skip_broken is off; names it.
         """
         parts, kept, broken = [], [], []
-        progress = None if what is None else Progress(what, len(pictures))
+        progress = None if what is None else progress_bar(what, len(pictures))
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
             for first in range(0, len(pictures), self.batch_size):
                 places = range(first, min(first + self.batch_size, len(pictures)))
@@ -85,7 +84,7 @@ class PictureEncoder:
                 if squares:
                     parts.append(self.features_of(torch.from_numpy(np.stack(squares))))
                 if progress is not None:
-                    progress.advance(len(places))
+                    progress.update(len(places))
         if progress is not None:
             progress.close()
         width = int(self.backbone.num_features)

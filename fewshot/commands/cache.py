@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NoReturn
 
 from fewshot.data.cache import UNFINISHED, CachedFile, cache_dir, cached_files
+from fewshot.runs.tables import text_table
 
 SECONDS_BEFORE_ABANDONED = 3600.0
 """An unfinished file that nothing was written to for so long belongs to a process that was killed."""
@@ -25,14 +26,10 @@ to it for an hour. The folder is ~/.cache/fewshot, or what the environment varia
 """
 
 
-def table(files: Iterable[CachedFile]) -> Iterator[str]:
+def table(files: Iterable[CachedFile]) -> str:
     """One line a file: its name, what it is, of which data set and split, its size and age."""
-    rows = [("file", "what", "of", "size", "written")]
-    rows += [(f.path.name, f.kind, f.name, readable_size(f.size), f"{readable_age(f.age)} ago") for f in files]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for name, kind, of, size, age in rows:
-        cells = (name.ljust(widths[0]), kind.ljust(widths[1]), of.ljust(widths[2]), size.rjust(widths[3]), age)
-        yield "  ".join(cells)
+    rows = [[f.path.name, f.kind, f.name, readable_size(f.size), f"{readable_age(f.age)} ago"] for f in files]
+    return text_table(["file", "what", "of", "size", "written"], [rows])
 
 
 def readable_size(size: int) -> str:
@@ -89,7 +86,7 @@ def run(arguments: list[str]) -> None:
     if options.action == "show":
         if options.names or options.all or options.older_than is not None:
             raise ValueError("cache show takes no further argument; cache clear does")
-        print("\n".join([*table(files), ""]) if files else "", end="")
+        print(table(files) if files else "", end="")
         print(f"{_count(files)} in {folder}")
         return
     if options.all and options.names:

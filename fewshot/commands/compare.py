@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from fewshot.backbones import BackboneConfig
 from fewshot.commands.parser import Parser, add_packages, check_configs
 from fewshot.commands.process import quietened
 from fewshot.data.episodic_datamodule import EpisodicDataModule
-from fewshot.files import versions
-from fewshot.runs.comparison import Comparison, Contestant, Setting, rows, table, write
+from fewshot.drawings.comparison import COLOURS, Row, plot_of_methods, plot_of_sizes
+from fewshot.files import versions, write_json
+from fewshot.runs.comparison import Comparison, Contestant, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
+from fewshot.runs.tables import csv_table, markdown_table, text_table
 
 
 def parser() -> Parser:
@@ -131,4 +134,51 @@ def compare(config: Any, text: str) -> None:
         write(folder, found, about, data["n_way"])
     finally:
         remove_unless_begun(folder, begun=begun)
-    print(f"\n{table(found)}\ndifferences: paired by episode, to {reference}; written to {folder}")
+    headings, lines = cells(found)
+    print(f"\n{text_table(headings, [lines])}\ndifferences: paired by episode, to {reference}; written to {folder}")
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows in per cent: accuracies, paired differences, seconds for 1,000 episodes."""
+    sizes = list(dict.fromkeys((row["n_shot"], row["n_query"]) for row in rows))
+    headings = ["method", *(["shot", "queries a class"] if len(sizes) > 1 else [])]
+    kinds = [prefix for prefix in COLOURS if any(f"{prefix}accuracy" in row for row in rows)]
+    for prefix in kinds:
+        kind = "Dirichlet " if prefix else ""
+        headings += [f"{kind}accuracy %", f"{kind}difference"]
+    lines = []
+    for row in rows:
+        line = [str(row["method"]), *([str(row["n_shot"]), str(row["n_query"])] if len(sizes) > 1 else [])]
+        for prefix in kinds:
+            line += [
+                f"{100 * row[f'{prefix}accuracy']:.2f} ± {100 * row[f'{prefix}ci95']:.2f}",
+                f"{100 * row[f'{prefix}difference']:+.2f} ± {100 * row[f'{prefix}difference_ci95']:.2f}",
+            ]
+        lines.append([*line, f"{row[f'{kinds[0]}seconds_per_1000']:.3g}"])
+    return [*headings, "s per 1,000"], lines
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """CSV; accuracies are fractions of one."""
+    keys = list(dict.fromkeys(key for row in rows for key in row if not key.endswith("chosen")))
+    return csv_table(keys, [[row.get(key, "") for key in keys] for row in rows])
+
+
+def write(folder: Path, rows: Sequence[Row], about: Mapping[str, Any], n_way: int) -> list[Path]:
+    """Write comparison.md, .csv, .json, .png and .svg into the folder, and .png and .svg against shots or queries.
+
+    Args:
+        folder: exists.
+        rows: of `fewshot.runs.comparison.rows`.
+        about: what else the JSON file is to say.
+        n_way: N, which chance follows from.
+    """
+    (folder / "comparison.md").write_text(markdown_table(*cells(rows)), encoding="utf-8")
+    (folder / "comparison.csv").write_text(as_csv(rows), encoding="utf-8")
+    write_json(folder / "comparison.json", {**about, "rows": [dict(row) for row in rows]})
+    written = [folder / f"comparison.{ending}" for ending in ("md", "csv", "json")]
+    written += plot_of_methods(folder, rows, n_way)
+    for key, label in (("n_shot", "shots"), ("n_query", "queries a class")):
+        if len({row[key] for row in rows}) > 1:
+            written += plot_of_sizes(folder, rows, key, label)
+    return written

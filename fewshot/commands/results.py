@@ -13,8 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from fewshot.runs.ledger import COLUMNS, STATUS, Column, Run, check_column, found_runs, matches, sorted_groups, value_at
-from fewshot.runs.tables import WRITERS
+from fewshot.runs.ledger import (
+    COLUMNS,
+    STATUS,
+    WRITERS,
+    Column,
+    Run,
+    check_column,
+    found_runs,
+    matches,
+    sorted_groups,
+    value_at,
+)
 
 EPILOG = """columns: {columns};
 also any key of results.json, with dots into what is nested (versions.torch, method.init_args.step_size,

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
+
+from fewshot.files import WholeFile
 
 fcntl: ModuleType | None
 
@@ -49,10 +51,9 @@ def cached_file(name: str, digest: str, *, features: bool = False) -> Path:
     return cache_dir() / (f"features-{plain}-{digest[:32]}.npy" if features else f"{plain}-{digest[:20]}.npy")
 
 
-def open_aside(path: Path) -> BinaryIO:
-    """A new file beside `path`, in a folder made where there is none, to become `path` by renaming once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return open(path.parent / f".{path.stem}-{secrets.token_hex(4)}.npy", "xb")
+def whole_array(path: Path) -> WholeFile:
+    """The file of an array to write, by a name aside that `cached_files` tells."""
+    return WholeFile(path, "wb", aside=path.parent / f".{path.stem}-{secrets.token_hex(4)}.npy")
 
 
 @contextlib.contextmanager

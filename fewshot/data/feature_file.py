@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.data.cache import open_aside
-from fewshot.data.progress import Progress
+from fewshot.data.cache import whole_array
+from fewshot.data.pictures import progress_bar
 from fewshot.data.ranks import gathered, rank_and_world_size
 
 SECONDS_UNTIL_SEEN = 60
@@ -75,7 +74,7 @@ def write_features(
         partners: the ranks that want this file.
     """
     rank, _ = rank_and_world_size()
-    first_rank, progress = rank == 0, Progress(f"encoding {name} once", size[0] * size[1])
+    first_rank, progress = rank == 0, progress_bar(f"encoding {name} once", size[0] * size[1])
     aside = _Aside(path)
     try:
         asides = gathered(aside.open)
@@ -87,7 +86,7 @@ def write_features(
         for parts in batches:
             gathered(partial(aside.append, parts, size) if rank == writer else _nothing)
             if first_rank:
-                progress.advance(sum(map(len, parts)))
+                progress.update(sum(map(len, parts)))
         gathered(aside.rename if rank == writer else _nothing)
         gathered(partial(_wait_for, path))
     finally:
@@ -99,15 +98,15 @@ class _Aside:
     """A file of features that is being written. Its errors are ValueErrors that say what to do."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: BinaryIO | None = None
+        self.path, self._whole = path, whole_array(path)
+        self._file: IO[bytes] | None = None
         self._needed = 0
 
     def open(self) -> str:
         """Make the file; returns its name."""
         with self._told():
-            self._file = open_aside(self.path)
-        return Path(self._file.name).name
+            self._file = self._whole.open()
+        return self._whole.aside.name
 
     def append(self, parts: Sequence[np.ndarray], size: tuple[int, int]) -> None:
         """Write parts [B, D] of `size` (views, pictures); the first ones bring D, and with it the header."""
@@ -126,22 +125,12 @@ class _Aside:
 
     def rename(self) -> None:
         """Give the file its name."""
-        assert self._file is not None
         with self._told():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self._file.name, self.path)
-        self._file = None
+            self._whole.finish()
 
     def remove(self) -> None:
         """Leave nothing behind, unless the file has got its name."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # closing writes what is left, and the disk may be full
-                self._file.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._file.name)
-            self._file = None
+        self._whole.discard()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

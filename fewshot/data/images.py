@@ -17,9 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.profiler import record_function
 
-from fewshot.data.cache import alone, cached_file, open_aside
-from fewshot.data.pictures import open_picture, square_picture
-from fewshot.data.progress import Progress
+from fewshot.data.cache import alone, cached_file, whole_array
+from fewshot.data.pictures import open_picture, progress_bar, square_picture
 from fewshot.data.transforms import Preprocessing
 
 MAX_CACHED_BYTES = 2 * 1024**3
@@ -100,6 +99,19 @@ class Images:
     def __len__(self) -> int:
         """How many pictures."""
         return len(self.labels)
+
+    def names_of_episode(self, support_index: Iterable[int], support_labels: Iterable[int], n_way: int) -> list[str]:
+        """Names of an episode's N classes, in the order of their labels.
+
+        Args:
+            support_index: [S] pictures of the support.
+            support_labels: [S], in 0..N-1.
+            n_way: N.
+        """
+        names = [""] * n_way
+        for picture, label in zip(support_index, support_labels, strict=True):
+            names[int(label)] = self.class_names[int(self.labels[int(picture)])]
+        return names
 
     def read(self, index: np.ndarray) -> Tensor:
         """Pictures of the given numbers, uint8 [B, C, S, S], for index int [B]. The result is a copy."""
@@ -231,25 +243,19 @@ def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
     The file is written aside and then renamed, so that another process sees all of it or nothing.
     """
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    aside = None
     try:
         # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
-        with open_aside(path) as file:
-            aside = file.name
+        with whole_array(path) as file:
             np.lib.format.write_array_header_1_0(file, header)
             rows = 0
             for part in parts:
                 file.write(np.ascontiguousarray(part, dtype=np.uint8).data)
                 rows += len(part)
-        assert rows == shape[0]
-        os.replace(aside, path)
+            assert rows == shape[0]
     except OSError as error:
         raise ValueError(
             f"cannot write decoded pictures to {path.parent} ({error}); set FEWSHOT_CACHE to another folder"
         ) from error
-    finally:
-        if aside is not None and os.path.exists(aside):
-            os.unlink(aside)
     loaded = load_cached(path, shape)
     assert loaded is not None
     return loaded
@@ -263,7 +269,7 @@ def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> 
         numbers = range(start, min(start + PICTURES_AT_A_TIME, total))
         return np.stack([square_picture(pictures.open(number), preprocessing) for number in numbers])
 
-    progress = Progress(f"decoding {what} once", total)
+    progress = progress_bar(f"decoding {what} once", total)
     threads = DECODING_THREADS
     with ThreadPoolExecutor(threads) as pool:
         starts = range(0, total, PICTURES_AT_A_TIME)
@@ -271,5 +277,5 @@ def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> 
         for first in range(0, len(starts), 4 * threads):
             for array in pool.map(part, starts[first : first + 4 * threads]):
                 yield array
-                progress.advance(len(array))
+                progress.update(len(array))
     progress.close()

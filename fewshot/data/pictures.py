@@ -1,14 +1,18 @@
-"""One picture file, opened, made square and plain."""
+"""One picture file, opened, made square and plain; and how far many of them have come."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from fewshot.data.transforms import Preprocessing
 
+SECONDS_BEFORE_PROGRESS = 3.0
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -68,3 +72,13 @@ def _plain(picture: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(paper, picture)
     return picture
+
+
+def progress_bar(what: str, total: int) -> tqdm[NoReturn]:
+    """A bar on the error stream for so many pictures, once the work has taken longer than a few seconds.
+
+    Call `update` with how many more are done, and `close`. A terminal's line is written over; a log file gets a line
+    now and then.
+    """
+    seconds = 1.0 if sys.stderr.isatty() else 30.0
+    return tqdm(total=total, desc=what, unit=" pictures", delay=SECONDS_BEFORE_PROGRESS, mininterval=seconds)

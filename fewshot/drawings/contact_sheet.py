@@ -104,10 +104,7 @@ def batch_sheet(
 def class_names(episode: Episode, images: Images) -> list[str]:
     """Name of each of the N classes of one episode, by its support pictures."""
     assert episode.support_index is not None
-    names = [""] * episode.n_way
-    for picture, label in zip(episode.support_index[0].tolist(), episode.support_labels[0].tolist(), strict=True):
-        names[label] = images.class_names[int(images.labels[picture])]
-    return names
+    return images.names_of_episode(episode.support_index[0].tolist(), episode.support_labels[0].tolist(), episode.n_way)
 
 
 def shown_pictures(inputs: Tensor, preprocessing: Preprocessing) -> list[Image.Image]:

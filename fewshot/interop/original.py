@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from fewshot.backbones.checkpoint_file import read_checkpoint, state_dict_of
 from fewshot.backbones.weights import load_strictly, state_faults
 from fewshot.backbones.wrn28_10 import SMALL_IMAGES, checkpoint_filter_fn, original_names
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import WholeFile
 from fewshot.methods import Method, NearestClassMean
 from fewshot.methods.sib import SIB, MLPGradient, ScaledClassMeans
 from fewshot.training.few_shot_module import FewShotModule
@@ -234,7 +234,7 @@ def module_from_original(
 
 
 def write_checkpoint(module: FewShotModule, file: Path) -> None:
-    """Write a checkpoint as Lightning does, without a state of training; aside, then renamed."""
+    """Write a checkpoint as Lightning does, without a state of training."""
     checkpoint: dict[str, Any] = {
         "epoch": 0,
         "global_step": 0,
@@ -244,10 +244,5 @@ def write_checkpoint(module: FewShotModule, file: Path) -> None:
         "hyper_parameters": dict(module.hparams),
     }
     module.on_save_checkpoint(checkpoint)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
-    try:
-        torch.save(checkpoint, aside)
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+    with WholeFile(file, "wb") as opened:
+        torch.save(checkpoint, opened)

@@ -6,8 +6,6 @@ figure here is the figure there; what is added is the difference to a reference 
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +22,7 @@ from torch import Tensor
 from fewshot.backbones import BackboneConfig
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.data.episodic_datamodule import EpisodicDataModule
-from fewshot.drawings.comparison import COLOURS, Row, plot_of_methods, plot_of_sizes
-from fewshot.files import resolve_weights, write_json
+from fewshot.files import resolve_weights
 from fewshot.methods.base import Method
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.from_file import module_from_checkpoint
@@ -279,67 +276,3 @@ def rows(measured: Sequence[Measured], reference: str, n_way: int) -> list[dict[
         key = "accuracy" if "accuracy" in of_size[0] else "dirichlet_accuracy"
         found += sorted(of_size, key=lambda row: -row[key])
     return found
-
-
-def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """The rows in per cent: accuracies, paired differences, seconds for 1,000 episodes."""
-    sizes = list(dict.fromkeys((row["n_shot"], row["n_query"]) for row in rows))
-    headings = ["method"]
-    if len(sizes) > 1:
-        headings += ["shot", "queries a class"]
-    kinds = [prefix for prefix in COLOURS if any(f"{prefix}accuracy" in row for row in rows)]
-    for prefix in kinds:
-        kind = "Dirichlet " if prefix else ""
-        headings += [f"{kind}accuracy %", f"{kind}difference"]
-    headings.append("s per 1,000")
-    cells = []
-    for row in rows:
-        line = [str(row["method"])]
-        if len(sizes) > 1:
-            line += [str(row["n_shot"]), str(row["n_query"])]
-        for prefix in kinds:
-            line += [
-                f"{100 * row[f'{prefix}accuracy']:.2f} ± {100 * row[f'{prefix}ci95']:.2f}",
-                f"{100 * row[f'{prefix}difference']:+.2f} ± {100 * row[f'{prefix}difference_ci95']:.2f}",
-            ]
-        line.append(f"{row[f'{kinds[0]}seconds_per_1000']:.3g}")
-        cells.append(line)
-    if markdown:
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in [headings, ["---"] * len(headings), *cells]]
-        return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in [headings, ["-" * width for width in widths], *cells]
-    ]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def comma_separated(rows: Sequence[Row]) -> str:
-    """CSV; accuracies are fractions of one."""
-    keys = list(dict.fromkeys(key for row in rows for key in row if not key.endswith("chosen")))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, keys, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def write(folder: Path, rows: Sequence[Row], about: Mapping[str, Any], n_way: int) -> list[Path]:
-    """Write comparison.md, .csv, .json, .png and .svg into the folder, and .png and .svg against shots or queries.
-
-    Args:
-        folder: exists.
-        rows: of `fewshot.runs.comparison.rows`.
-        about: what else the JSON file is to say.
-        n_way: N, which chance follows from.
-    """
-    (folder / "comparison.md").write_text(table(rows, markdown=True), encoding="utf-8")
-    (folder / "comparison.csv").write_text(comma_separated(rows), encoding="utf-8")
-    write_json(folder / "comparison.json", {**about, "rows": [dict(row) for row in rows]})
-    written = [folder / f"comparison.{ending}" for ending in ("md", "csv", "json")]
-    written += plot_of_methods(folder, rows, n_way)
-    for key, label in (("n_shot", "shots"), ("n_query", "queries a class")):
-        if len({row[key] for row in rows}) > 1:
-            written += plot_of_sizes(folder, rows, key, label)
-    return written

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 
 from fewshot.data.ranks import gathered
-from fewshot.files import UNFINISHED, checkpoints_of, run_versions
+from fewshot.files import UNFINISHED, WholeFile, checkpoints_of, run_versions
 from fewshot.runs.launch import is_launched_first
 
 try:
@@ -120,7 +120,5 @@ def hand_round(checkpoint: str, trainer: Trainer) -> None:
         return
     content: bytes = trainer.strategy.broadcast(path.read_bytes() if trainer.is_global_zero else b"")
     if missing[trainer.global_rank]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial{trainer.global_rank}")
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        with WholeFile(path, "wb") as file:
+            file.write(content)

@@ -1,4 +1,4 @@
-"""The runs of the ledger: found below some folders, read, chosen and put in order. Standard library only."""
+"""The runs of the ledger: found below some folders, read, chosen, put in order and written. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from fewshot.runs.tables import csv_table, markdown_table, text_table
 
 RUN_FILES = ("results.json", "run.json", "config.yaml")
 """What makes a folder a run; the first says that it was tested."""
@@ -206,3 +208,66 @@ def order_of(value: Any) -> tuple[bool, bool, float, str]:
 def is_number(value: Any) -> bool:
     """Whether a value counts as a number; JSON's NaN does not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def shown(run: Run, column: Column) -> str:
+    """A value as a table shows it."""
+    value = value_at(run, column.place)
+    if value is None:
+        return "-"
+    if column.key == "date":
+        return str(value)[:16].replace("T", " ")
+    if column.interval and is_number(value):
+        interval = value_at(run, column.interval)
+        return f"{100 * value:.2f}" + (f" +- {100 * interval:.2f}" if is_number(interval) else "")
+    return " ".join(value.split()) if isinstance(value, str) else json.dumps(value)
+
+
+def headings_and_cells(
+    columns: Sequence[Column], groups: Sequence[Sequence[Run]]
+) -> tuple[list[str], list[list[list[str]]]]:
+    """What a table shows: its headings, and the cells of every row of every group."""
+    headings = [column.heading + (" %" if column.interval else "") for column in columns]
+    return headings, [[[shown(run, column) for column in columns] for run in group] for group in groups]
+
+
+def keys_and_places(columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
+    """Key and place of every column, and of the interval that belongs to it."""
+    for column in columns:
+        yield column.key, column.place
+        if column.interval:
+            yield ("ci95" if column.key == "accuracy" else f"{column.key}_ci95"), column.interval
+
+
+def as_text(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
+    """Aligned text, an empty line between groups."""
+    return text_table(*headings_and_cells(columns, groups))
+
+
+def as_markdown(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
+    """A table in Markdown."""
+    headings, cells = headings_and_cells(columns, groups)
+    return markdown_table(headings, [row for group in cells for row in group])
+
+
+def as_csv(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
+    """CSV with the keys as its first row."""
+    pairs = list(keys_and_places(columns))
+    values = [[value_at(run, place) for _, place in pairs] for group in groups for run in group]
+    plain = [[json.dumps(value) if isinstance(value, (dict, list)) else value for value in row] for row in values]
+    return csv_table([key for key, _ in pairs], plain)
+
+
+def as_json(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
+    """JSON: a list with one object for every run."""
+    pairs = list(keys_and_places(columns))
+    rows = [{key: value_at(run, place) for key, place in pairs} for group in groups for run in group]
+    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+
+
+WRITERS: dict[str, Callable[[Sequence[Column], Sequence[Sequence[Run]]], str]] = {
+    "text": as_text,
+    "markdown": as_markdown,
+    "csv": as_csv,
+    "json": as_json,
+}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from fewshot.data.interface import data_of
 from fewshot.data.ranks import gathered
 from fewshot.episode import PADDING
+from fewshot.files import WholeFile
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -27,17 +28,24 @@ class PredictionWriter(BasePredictionWriter):
 
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
-        self._file: TextIO | None = None
+        self._whole: WholeFile | None = None
+        self._file: IO[str] | None = None
         self._kept: dict[int, str] = {}
         self.path: Path | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the file."""
+        """Open the file.
+
+        Raises:
+            ValueError: the pictures of the data module have no names.
+        """
+        if data_of(trainer) is None:
+            raise ValueError("predictions.csv names pictures; set data to EpisodicDataModule or ClassDataModule")
         self.path = Path(trainer.log_dir or trainer.default_root_dir) / "predictions.csv"  # log_dir asks all ranks
         self._kept, self._header_written = {}, False
         if trainer.is_global_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.with_name(self.path.name + ".partial").open("w", newline="", encoding="utf-8")
+            self._whole = WholeFile(self.path)
+            self._file = self._whole.open()
 
     def write_on_batch_end(
         self,
@@ -50,7 +58,9 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """One row for every query of every episode of the batch."""
-        images = trainer.datamodule.images("test")  # type: ignore[attr-defined]
+        data = data_of(trainer)
+        assert data is not None, "on_predict_start refuses others"
+        images = data.images("test")
         n_way = prediction["after"].shape[-1]
         if self._file is not None and not self._header_written:
             columns = [f"{column}_{c}" for c in range(n_way) for column in ("class", "before", "after")]
@@ -63,7 +73,7 @@ class PredictionWriter(BasePredictionWriter):
             }
             if int(task_values["numbers"]) == PADDING:
                 continue
-            classes = _class_names(task_values, images, n_way)
+            classes = images.names_of_episode(task_values["support_index"], task_values["support_labels"], n_way)
             rows = io.StringIO(newline="")
             for q, picture in enumerate(task_values["query_index"]):
                 labels = task_values["query_labels"]
@@ -81,17 +91,13 @@ class PredictionWriter(BasePredictionWriter):
         """Write what the ranks have kept, close the file and give it its name."""
         parts = gathered(lambda: self._kept)
         self._kept = {}
-        if self._file is not None and self.path is not None:
+        if self._file is not None and self._whole is not None:
             episodes = {number: text for part in parts for number, text in part.items()}
             self._file.writelines(episodes[number] for number in sorted(episodes))
-            self._file.close()
-            os.replace(self._file.name, self.path)
+            self._whole.finish()
             self._file = None
 
-
-def _class_names(values: dict[str, Any], images: Any, n_way: int) -> list[str]:
-    """Name of each of the N classes of one episode, by its support pictures."""
-    names = [""] * n_way
-    for picture, label in zip(values["support_index"], values["support_labels"], strict=True):
-        names[int(label)] = images.class_names[int(images.labels[int(picture)])]
-    return names
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no half-written file."""
+        if self._whole is not None:
+            self._whole.discard()

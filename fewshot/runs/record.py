@@ -21,6 +21,10 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from fewshot.data.class_datamodule import ClassDataModule
+from fewshot.data.datasets.base import Split
+from fewshot.data.interface import PictureData, data_of
+from fewshot.data.picture_datamodule import PictureDataModule
 from fewshot.files import relative, versions, write_json
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -127,33 +131,33 @@ class RunRecord(Callback):
         if self.folder is not None:
             write_json(self.folder / "run.json", {key: self.content[key] for key in KEYS if key in self.content})
 
-    def _begin(self, trainer: Trainer, split: str) -> None:
+    def _begin(self, trainer: Trainer, split: Split) -> None:
         """Note that the episodes of this split are used; their loader is made by now."""
         self.begun = True
         if self.folder is None or split in self.content["episodes"]:
             return
         if trainer.ckpt_path and not self.content["episodes"]:  # what is tested after fit is named in results.json
             self.content["checkpoint"] = relative(str(trainer.ckpt_path))
-        self.content["episodes"][split] = episodes_of(getattr(trainer, "datamodule", None), split)
+        self.content["episodes"][split] = episodes_of(data_of(trainer), split)
         self.write()
 
 
-def episodes_of(datamodule: Any, split: str) -> dict[str, Any] | None:
+def episodes_of(data: PictureData | None, split: Split) -> dict[str, Any] | None:
     """Sizes, number, seed and hash of a split's episodes; None for a data module that cannot tell.
 
     Args:
-        datamodule: a data module, as the trainer has it.
+        data: a data module, as the trainer has it.
         split: train, val or test.
     """
-    if split == "train" and hasattr(datamodule, "batch_size"):  # single pictures
-        images = datamodule.images("train")
-        names = hashlib.sha256("\0".join(images.names).encode()).hexdigest()
-        return {"n_pictures": len(images), "seed": datamodule.seed, "names_sha256": names}
-    if not hasattr(datamodule, "describe"):
+    if data is None:
         return None
-    described = datamodule.describe(split)
+    if split == "train" and isinstance(data, ClassDataModule):  # single pictures
+        images = data.images("train")
+        names = hashlib.sha256("\0".join(images.names).encode()).hexdigest()
+        return {"n_pictures": len(images), "seed": data.seed, "names_sha256": names}
+    described = data.describe(split)
     kept = {key: described[key] for key in ("n_episodes", "n_way", "n_shot", "n_query")}
-    seed = getattr(datamodule, "train_seed", datamodule.seed) if split == "train" else datamodule.seed
+    seed = data.seed_of(split) if isinstance(data, PictureDataModule) else described["seed"]
     return {**kept, "seed": seed, "episodes_sha256": described["episodes_sha256"]}
 
 

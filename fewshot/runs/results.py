@@ -8,7 +8,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from fewshot.files import relative, versions, write_json
+from fewshot.data.interface import data_of
+from fewshot.files import WholeFile, relative, versions, write_json
 from fewshot.training.metrics import AccuracyInterval
 
 KEYS = {
@@ -64,12 +65,12 @@ class ResultsWriter(Callback):
         if not trainer.is_global_zero:
             return
         measured = getattr(pl_module, "results", {}).get("test")
-        describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
-        if measured is None or describe is None:
+        data = data_of(trainer)
+        if measured is None or data is None:
             return
         results = {
             **measured,
-            **describe("test"),
+            **data.describe("test"),
             "n_episodes": measured["n_episodes"],
             "backbone": pl_module.hparams.get("backbone"),
             "method": pl_module.hparams.get("method", "nearest class mean"),
@@ -88,9 +89,8 @@ class ResultsWriter(Callback):
 def write_episodes(path: Path, episodes: dict[str, Any]) -> None:
     """One line an episode: its number, and its correct queries under each predictor."""
     lines = [",".join(episodes["columns"]), *(",".join(map(str, row)) for row in episodes["rows"])]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with WholeFile(path) as file:
+        file.write("\n".join(lines) + "\n")
 
 
 def results_table(results: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
 import signal
 import threading
@@ -19,6 +18,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fewshot.data.ranks import rank_and_world_size
+from fewshot.files import WholeFile
 
 BATCHES_BETWEEN_AGREEMENTS = 16
 
@@ -193,16 +193,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.partial")
         try:
-            with open(aside, "wb") as file:
+            with WholeFile(target, "wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise ValueError(f"cannot write the checkpoint {target} ({error}); the one before it is whole") from error
 
 

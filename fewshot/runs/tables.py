@@ -1,38 +1,22 @@
-"""The ledger's runs written as text, Markdown, CSV and JSON. Standard library only."""
+"""Tables as aligned text, Markdown and CSV, for every command that shows one. Standard library only."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from fewshot.runs.ledger import Column, Run, is_number, value_at
-
-
-def shown(run: Run, column: Column) -> str:
-    """A value as a table shows it."""
-    value = value_at(run, column.place)
-    if value is None:
-        return "-"
-    if column.key == "date":
-        return str(value)[:16].replace("T", " ")
-    if column.interval and is_number(value):
-        interval = value_at(run, column.interval)
-        return f"{100 * value:.2f}" + (f" +- {100 * interval:.2f}" if is_number(interval) else "")
-    return " ".join(value.split()) if isinstance(value, str) else json.dumps(value)
+NUMBER = re.compile(r"-|[-+\d., ±]*\d( (B|kB|MB|GB|TB))?")
+"""What a column consists of that is aligned to the right."""
 
 
-def table(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
-    """Aligned text, an empty line between groups."""
-    cells = [[[shown(run, column) for column in columns] for run in group] for group in groups]
-    headings = [column.heading + (" %" if column.interval else "") for column in columns]
-    widths = [max(map(len, one)) for one in zip(headings, *(row for group in cells for row in group), strict=True)]
-    right = [
-        all(re.fullmatch(r"-|[-\d.+ ]*\d", row[place]) for group in cells for row in group)
-        for place in range(len(columns))
-    ]
+def text_table(headings: Sequence[str], groups: Iterable[Sequence[Sequence[str]]]) -> str:
+    """Aligned text with a rule below the headings and an empty line between groups of rows."""
+    groups = [list(group) for group in groups]
+    rows = [row for group in groups for row in group]
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    right = [all(NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(headings))]
 
     def line(row: Sequence[str]) -> str:
         padded = [
@@ -42,47 +26,20 @@ def table(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
         return "  ".join(padded).rstrip()
 
     rule = "  ".join("-" * width for width in widths)
-    blocks = ["\n".join(map(line, group)) for group in cells]
+    blocks = ["\n".join(map(line, group)) for group in groups]
     return "\n".join([line(headings), rule, "\n\n".join(blocks)]) + "\n"
 
 
-def markdown(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
-    headings = [column.heading + (" %" if column.interval else "") for column in columns]
-    rows = [[shown(run, column).replace("|", "\\|") for column in columns] for group in groups for run in group]
-    lines = [headings, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def keys_and_places(columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
-    """Key and place of every column, and of the interval that belongs to it."""
-    for column in columns:
-        yield column.key, column.place
-        if column.interval:
-            yield ("ci95" if column.key == "accuracy" else f"{column.key}_ci95"), column.interval
-
-
-def comma_separated(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
+def csv_table(keys: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """CSV with the keys as its first row; nothing where there is no value."""
-    pairs, text = list(keys_and_places(columns)), io.StringIO()
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([key for key, _ in pairs])
-    for run in (run for group in groups for run in group):
-        values = [value_at(run, place) for _, place in pairs]
-        writer.writerow([json.dumps(value) if isinstance(value, (dict, list)) else value for value in values])
+    writer.writerow(keys)
+    writer.writerows(rows)
     return text.getvalue()
-
-
-def objects(columns: Sequence[Column], groups: Sequence[Sequence[Run]]) -> str:
-    """JSON: a list with one object for every run."""
-    pairs = list(keys_and_places(columns))
-    rows = [{key: value_at(run, place) for key, place in pairs} for group in groups for run in group]
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
-
-
-WRITERS: dict[str, Callable[[Sequence[Column], Sequence[Sequence[Run]]], str]] = {
-    "text": table,
-    "markdown": markdown,
-    "csv": comma_separated,
-    "json": objects,
-}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.episodic_datamodule import EpisodicDataModule
+from fewshot.data.interface import data_of
 from fewshot.drawings.plots import accuracy_per_step_figure, png
 from fewshot.drawings.training import batch_picture, episode_picture, feature_map
 from fewshot.episode import Episode
@@ -127,13 +128,13 @@ class WandbReport(Callback):
 
     def _add_rows(self, trainer: Trainer, prediction: dict[str, Tensor | None]) -> None:
         """The rows of the next episodes, as far as any are still wanted."""
-        images = getattr(getattr(trainer, "datamodule", None), "images", None)
-        if images is None or prediction["numbers"] is None or prediction["query_index"] is None:
+        data = data_of(trainer)
+        if data is None or prediction["numbers"] is None or prediction["query_index"] is None:
             return  # a data module of a person's own, whose pictures we cannot read
         wanted = min(self.n_episodes - self._shown, len(prediction["numbers"]))
         for task in range(wanted):
             values = {name: None if value is None else value[task].cpu() for name, value in prediction.items()}
-            self._rows += episode_rows(values, images("test"))
+            self._rows += episode_rows(values, data.images("test"))
         self._shown += wanted
 
     def _log_table(self, trainer: Trainer, name: str) -> None:
@@ -154,9 +155,7 @@ def episode_rows(values: dict[str, Any], images: Any) -> list[list[Any]]:
         images: the pictures of the split, fewshot.data.images.Images.
     """
     support, query = values["support_index"].numpy(), values["query_index"].numpy()
-    names = {
-        int(c): images.class_names[images.labels[i]] for i, c in zip(support, values["support_labels"], strict=True)
-    }
+    names = images.names_of_episode(support, values["support_labels"], values["after"].shape[-1])
     number, pictures = int(values["numbers"]), [picture_of(array) for array in images.read([*support, *query])]
     rows: list[list[Any]] = []
     for i, picture in zip(support, pictures, strict=False):
@@ -205,7 +204,7 @@ class WandbPictures(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the first step of training will look at; all ranks have by now found the pictures readable."""
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         if trainer.ckpt_path or not wandb_runs(trainer):
             return
         if isinstance(data, ClassDataModule):
@@ -227,7 +226,7 @@ class WandbPictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the map of the first episode, with the backbone as it is tested."""
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         if batch_idx or not isinstance(data, (EpisodicDataModule, ClassDataModule)) or not isinstance(batch, Episode):
             return
         if isinstance(pl_module, (FewShotModule, PretrainModule)) and wandb_runs(trainer):

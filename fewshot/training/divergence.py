@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from fewshot.data.interface import data_of
 from fewshot.data.ranks import rank_and_world_size
 from fewshot.episode import Episode
 
@@ -41,12 +41,12 @@ def divergence(module: LightningModule, loss: Tensor, episode: Episode, logits: 
 
 def class_names(module: LightningModule, episode: Episode, task: int) -> list[str]:
     """Names of a training episode's classes, in the order of their labels; none where the data module tells none."""
-    datamodule: Any = getattr(module.trainer, "datamodule", None)
-    if episode.support_index is None or not hasattr(datamodule, "images"):
+    data = data_of(module.trainer)
+    if episode.support_index is None or data is None:
         return []
-    images = datamodule.images("train")
-    index, labels = episode.support_index[task].cpu(), episode.support_labels[task].cpu()
-    return [images.class_names[images.labels[int(index[labels == c][0])]] for c in range(episode.n_way)]
+    return data.images("train").names_of_episode(
+        episode.support_index[task].tolist(), episode.support_labels[task].tolist(), episode.n_way
+    )
 
 
 def write_episodes(module: LightningModule, episode: Episode, logits: Tensor, tasks: Tensor) -> Path:

@@ -188,9 +188,9 @@ def test_a_long_decoding_says_how_far_it_is(
 ) -> None:
     load(files)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("fewshot.data.progress.SECONDS_BEFORE_PROGRESS", 0.0)
+    monkeypatch.setattr("fewshot.data.pictures.SECONDS_BEFORE_PROGRESS", 0.0)
     load(files, GREY)
-    assert "decoding set-train once: 6 of 6 pictures" in capsys.readouterr().err
+    assert "6/6" in capsys.readouterr().err
 
 
 class TestDecoding:

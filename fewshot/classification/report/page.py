@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,6 +26,7 @@ from fewshot.classification.report.markup import (
 )
 from fewshot.classification.report.selection import shown_queries, shown_support
 from fewshot.classification.report.thumbnails import SIDE, thumbnails
+from fewshot.files import WholeFile
 
 MAX_SUPPORT_PICTURES = 400
 CLASSES_WITH_BARS = 10
@@ -63,13 +63,8 @@ def write_report(
     if not classified.query:
         raise ValueError("there are no query pictures to report on; name a folder that holds some")
     content = page(classified, title=title, max_pictures=max_pictures, table=table)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    try:
-        partial.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with WholeFile(file) as opened:
+        opened.write(content)
 
 
 def page(classified: Classified, *, title: str, max_pictures: int, table: str) -> str:

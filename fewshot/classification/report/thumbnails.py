@@ -11,8 +11,7 @@ from pathlib import Path
 from PIL import Image, features
 
 from fewshot.data.images import DECODING_THREADS
-from fewshot.data.pictures import open_picture, square_picture
-from fewshot.data.progress import Progress
+from fewshot.data.pictures import open_picture, progress_bar, square_picture
 from fewshot.data.transforms import Preprocessing
 
 SIDE = 96
@@ -22,12 +21,12 @@ QUALITY = 72
 
 def thumbnails(paths: Sequence[Path]) -> list[str | None]:
     """A data URI for each file, in order; None for one that is gone or cannot be read."""
-    progress = Progress("small pictures for the report", len(paths))
+    progress = progress_bar("small pictures for the report", len(paths))
     found = []
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
         for uri in pool.map(thumbnail, paths):
             found.append(uri)
-            progress.advance(1)
+            progress.update(1)
     progress.close()
     return found
 
