@@ -21,7 +21,7 @@ SETS = ("cifar_fs", "omniglot", "tiny_imagenet_fs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Point whatever caches or reports at a temporary folder, which goes when the session ends."""
+    """Point what caches or reports at a temporary folder, one for each process, which goes when the session ends."""
     folder = Path(tempfile.mkdtemp(prefix="fewshot-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ.update(
@@ -34,16 +34,34 @@ def pytest_configure(config: pytest.Config) -> None:
         WANDB_DATA_DIR=str(folder / "wandb-data"),
         HF_HUB_OFFLINE="1",
     )
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each of several processes has one thread, and so has what it starts
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """With -n auto a process for each core, hyper-threads counted, up to eight: each takes more than a gigabyte."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Unless --dist says otherwise, each process takes tests that lie together, whose fixtures are then made once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Two threads, where nobody says how many, for what takes minutes; one for the rest.
+    """Where nobody says how many threads: two for what takes minutes, one for the rest.
 
     The rest works on small tensors, and on a machine that is not idle threads wait for each other: seven times as long.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(2 if item.get_closest_marker("slow") else 1)
+        long = item.get_closest_marker("slow") or item.get_closest_marker("weekly")
+        torch.set_num_threads(2 if long else 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

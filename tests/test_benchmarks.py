@@ -39,7 +39,7 @@ def test_the_reference_reproduces_the_original(path):
     assert compared >= (13 if sizes[1] else 2)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_every_benchmark_prints_its_tables(capsys):
     main(["--quick"])
     sections = re.split(r"^## ", capsys.readouterr().out, flags=re.MULTILINE)[1:]

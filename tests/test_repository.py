@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,7 +19,9 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"fewshot", "configs", "sweeps", "tests", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"}
-PYTHON = sorted([*(ROOT / "fewshot").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+PACKAGE = sorted((ROOT / "fewshot").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+PYTHON = [*PACKAGE, *TESTS]
 
 # Declared in pyproject.toml, imported by nothing of ours, and needed all the same.
 NOT_IMPORTED = {
@@ -27,6 +30,7 @@ NOT_IMPORTED = {
 }
 IMPORTED_AS = {
     "pillow": "PIL",
+    "pytest-xdist": "xdist",
     "pytorch-lightning": "pytorch_lightning",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
@@ -37,6 +41,7 @@ OPTIONAL = {
     "onnxruntime": ("export", "interop/graphs.py"),
     "sklearn": ("test", "classification/conventions.py"),
 }
+UNSAFE = re.compile(r"weights_only|allow_pickle|\btorch\b.*\bload\b|\byaml\b.*\bload\b")
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -67,31 +72,59 @@ def test_no_file_is_larger_than_one_megabyte(tracked: list[Path]) -> None:
     assert not {name: size for name, size in sizes.items() if size > 2**20}
 
 
-def calls(file: Path) -> Iterator[tuple[ast.Call, str]]:
-    """Every call in a file and the dotted name of what is called, as written there."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            yield node, ast.unparse(node.func)
+@functools.cache
+def tree(file: Path) -> list[ast.AST]:
+    """The nodes of a file's syntax tree."""
+    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
-@pytest.mark.parametrize("file", PYTHON, ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_data_file_can_run_code(file: Path) -> None:
-    """A test may write a file that would run code, to show that it is refused; nothing may load one."""
-    for call, function in calls(file):
-        where = f"{file.relative_to(ROOT)}:{call.lineno}: {function}"
-        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-        constants = {name: value.value for name, value in keywords.items() if isinstance(value, ast.Constant)}
-        assert constants.get("weights_only", True) is True, f"{where}(weights_only={constants['weights_only']})"
-        if not (function == "np.save" and file.is_relative_to(ROOT / "tests")):
-            assert constants.get("allow_pickle", False) is False, f"{where}(allow_pickle={constants['allow_pickle']})"
-        if function == "torch.load":
-            assert constants.get("weights_only") is True, f"{where} without weights_only=True"
-        assert function not in ("eval", "exec", "yaml.load", "yaml.unsafe_load"), where
+def unsafe(call: ast.Call, *, writes: bool) -> str | None:
+    """What in a call lets a data file run code; with `writes`, np.save may make such a file."""
+    function = ast.unparse(call.func)
+    constants = {one.arg: one.value.value for one in call.keywords if isinstance(one.value, ast.Constant)}
+    if constants.get("weights_only", True) is not True:
+        return f"{function}(weights_only={constants['weights_only']})"
+    if constants.get("allow_pickle", False) is not False and not (writes and function == "np.save"):
+        return f"{function}(allow_pickle={constants['allow_pickle']})"
+    if function == "torch.load" and "weights_only" not in constants:
+        return "torch.load without weights_only=True"
+    return "yaml.load" if function == "yaml.load" else None
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "fewshot").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
-def test_the_package_does_not_pickle(file: Path) -> None:
-    assert not top_level_imports([file]) & PICKLES
+def test_no_data_file_can_run_code() -> None:
+    """A test may write a file that would run code, to show that it is refused; nothing may load one.
+
+    What calls pickle, eval and exec is found by ruff.
+    """
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {reason}"
+        for file in PYTHON
+        if UNSAFE.search(file.read_text(encoding="utf-8"))
+        for node in tree(file)
+        if isinstance(node, ast.Call) and (reason := unsafe(node, writes=ROOT / "tests" in file.parents))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            "torch.load(path)",
+            "torch.load(path, weights_only=False)",
+            "Module.load_from_checkpoint(x, weights_only=None)",
+        ),
+        *("np.load(path, allow_pickle=True)", "np.save(path, x, allow_pickle=True)", "yaml.load(text, Loader)"),
+    ],
+)
+def test_what_runs_code_is_found(call: str) -> None:
+    node = ast.parse(call, mode="eval").body
+    assert isinstance(node, ast.Call) and unsafe(node, writes=False)
+
+
+def test_the_package_does_not_pickle() -> None:
+    pickling = [str(file) for file in PACKAGE if top_level_imports([file]) & PICKLES]
+    assert not pickling
 
 
 def test_configs_load_weights_only() -> None:
@@ -105,7 +138,7 @@ def top_level_imports(files: list[Path]) -> set[str]:
     """The outermost names of all modules that these files import, wherever in the file; not relative ones."""
     found = set()
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in tree(file):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -122,7 +155,7 @@ def declared(requirements: list[str]) -> dict[str, str]:
 def test_imports_and_declared_dependencies_are_the_same_set() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     runtime = declared(project["dependencies"])
-    third_party = top_level_imports(sorted((ROOT / "fewshot").rglob("*.py"))) - sys.stdlib_module_names - {"fewshot"}
+    third_party = top_level_imports(PACKAGE) - sys.stdlib_module_names - {"fewshot"}
     undeclared = third_party - set(runtime.values()) - set(OPTIONAL)
     assert not undeclared, f"imported by fewshot/ but no dependency in pyproject.toml: {sorted(undeclared)}"
     unused = {name for name, module in runtime.items() if module not in third_party} - set(NOT_IMPORTED)
@@ -131,12 +164,12 @@ def test_imports_and_declared_dependencies_are_the_same_set() -> None:
     optional = project["optional-dependencies"]
     for module, (group, where) in OPTIONAL.items():
         assert module in declared(optional[group]).values(), f"{module} is in no extra {group}"
-        importing = [file for file in (ROOT / "fewshot").rglob("*.py") if module in top_level_imports([file])]
+        importing = [file for file in PACKAGE if module in top_level_imports([file])]
         assert importing == [ROOT / "fewshot" / where], f"{module} is imported by {importing}"
     groups = [group for group in optional if group != "dev"]  # of bench, benchmarks do without
     extra = declared([requirement for group in groups for requirement in optional[group]])
-    here = {"tests", "tomli", "tomllib", "fewshot"} | {file.stem for file in PYTHON if ROOT / "tests" in file.parents}
-    undeclared = top_level_imports([file for file in PYTHON if ROOT / "tests" in file.parents])
+    here = {"tests", "tomli", "tomllib", "fewshot"} | {file.stem for file in TESTS}
+    undeclared = top_level_imports(TESTS)
     undeclared -= sys.stdlib_module_names | set(runtime.values()) | set(extra.values()) | here
     assert not undeclared, f"imported by tests/ but not in the extras test and bench: {sorted(undeclared)}"
 
@@ -146,3 +179,12 @@ def test_changelog_names_the_version() -> None:
     headings = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings, "CHANGELOG.md has no '## [version]' heading"
     assert headings[0] == "Unreleased" or headings[0] == version, f"{headings[0]} is newer than pyproject's {version}"
+
+
+def test_malicious_releases_of_lightning_are_excluded() -> None:
+    """2.6.2 and 2.6.3 stole credentials when imported: advisory GHSA-w37p-236h-pfx3 of pytorch-lightning."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (lightning,) = (one for one in map(Requirement, project["dependencies"]) if one.name == "pytorch-lightning")
+    assert [version for version in ("2.6.1", "2.6.2", "2.6.3", "2.6.4") if version not in lightning.specifier] == [
+        *("2.6.2", "2.6.3")
+    ]

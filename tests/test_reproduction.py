@@ -19,7 +19,7 @@ from fewshot.commands import main
 from fewshot.training.metrics import paired_difference
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.weekly,
     pytest.mark.filterwarnings("default"),  # a warning of a library is no reason to lose half an hour
 ]
 

@@ -20,10 +20,9 @@ import pytest
 import timm
 import yaml
 from omegaconf import OmegaConf
-from test_configs import small
-from test_wandb_callbacks import forget_wandb
+from small_copies import small
 from wandb import wandb_agent
-from wandb_files import OfflineRun
+from wandb_files import OfflineRun, forget_wandb
 
 from fewshot.commands import main
 

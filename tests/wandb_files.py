@@ -1,4 +1,4 @@
-"""What an offline W&B run holds, read from the file that it would be uploaded from.
+"""What an offline W&B run holds, read from the file that it would be uploaded from; and W&B without settings or key.
 
 The file is a header of seven bytes, then blocks of 32 KiB of records: checksum, length, whether the record is whole or
 which part it is of one, and the bytes of a protocol buffer. wandb 0.18 and before had a reader of its own in Python.
@@ -7,16 +7,27 @@ which part it is of one, and the bytes of a protocol buffer. wandb 0.18 and befo
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from wandb.proto import wandb_internal_pb2
 
 BLOCK, HEADER = 32768, 7
 WHOLE, LAST = 1, 4
+
+
+def forget_wandb(patch: pytest.MonkeyPatch, path: Path) -> None:
+    """No environment variable of W&B's, and nowhere to find an API key."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        patch.delenv(name)
+    patch.setenv("HOME", str(path / "home"))
+    patch.setenv("NETRC", str(path / "netrc"))
+    patch.setenv("CI", "true")
 
 
 class OfflineRun:

@@ -347,6 +347,7 @@ def test_killed_in_the_middle_it_leaves_no_output(work, model):
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_dark_ink_is_read_as_the_model_was_trained_to(data_root, tmp_path, monkeypatch):
     """Features of drawings through the classifier are those of the data set: Omniglot's are read with bright ink."""
     from fewshot import FewShotClassifier

@@ -12,7 +12,7 @@ from fewshot.commands.process import VARIABLES
 FAULTS = """
 import resource
 import sys
-from fewshot.allocator import keep_freed_memory
+from fewshot.commands.process import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

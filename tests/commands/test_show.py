@@ -169,7 +169,7 @@ def test_nothing_is_encoded_but_what_is_shown():
         return {file.path for file in cached_files(cache_dir()) if file.kind == FEATURES}
 
     before = stored()
-    show("--model.backbone.name", "conv4_128")
+    show("--model.backbone.name", "conv4_128", "--episodes", 1)
     assert stored() == before
 
 

@@ -51,11 +51,11 @@ def test_before_and_after_differ_where_refinement_mended_a_query():
 
 
 def test_numbers_keep_apart_where_there_are_many():
-    figure = feature_map_figure(mapped(40)[0]._replace(before=[0] * 120), title="")
+    figure = feature_map_figure(mapped(25)[0]._replace(before=[0] * 75), title="")
     before = figure.axes[0]
     png(figure)
     places = [before.transData.transform(text.xy) / figure.dpi for text in before.texts]
-    assert 40 < len(places) < 40 + 117  # not one number for each wrong query
+    assert 25 < len(places) < 25 + 72  # not one number for each wrong query
     assert sum(text.get_text() == "0" for text in before.texts) == 1  # right ones have none
 
 

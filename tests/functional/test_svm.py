@@ -61,7 +61,7 @@ def test_further_iterations_change_nothing() -> None:
 
 
 def test_gradients_are_those_of_the_solution() -> None:
-    features, labels = problem(2, 3, 2)
+    features, labels = problem(1, 3, 2)
     assert torch.autograd.gradcheck(lambda x: solved(x, labels, 0.1, 30), features.requires_grad_(), atol=1e-5)
     dual = solved(features, labels, 0.1)
     assert (dual.detach() < 0.1 - 1e-6).any() and (dual.detach() > 0.1 - 1e-6).any()  # bound and free ones

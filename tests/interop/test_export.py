@@ -193,16 +193,13 @@ def test_a_single_query_is_not_refined_by_the_published_network(exported: Path) 
     np.testing.assert_array_equal(after, before)
 
 
-def test_the_head_of_another_method(tmp_path: Path) -> None:
-    check_head_of(SimpleShot(), tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
         NearestClassMean(),
         ProtoNet(),
+        SimpleShot(),
         ImprintedWeights(),
         SIB(gradient=fewshot.methods.EquivariantGradient()),
         TransportSIB(),

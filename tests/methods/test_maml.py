@@ -153,8 +153,14 @@ def test_predictions_depend_on_the_other_queries_where_they_are_normalised_toget
     assert torch.allclose(together[:, :, :1], alone) == (statistics != "queries")
 
 
-@STATISTICS
-@pytest.mark.parametrize("name", ["conv4_32", "test_efficientnet", "test_vit"])
+@pytest.mark.parametrize(
+    ("name", "statistics"),
+    [
+        *(("conv4_32", statistics) for statistics in ("queries", "support", "stored")),
+        *(("test_efficientnet", statistics) for statistics in ("queries", "support", "stored")),
+        ("test_vit", "queries"),  # it has no batch normalisation
+    ],
+)
 def test_timms_backbones_are_trained_and_evaluated(name: str, statistics: Any) -> None:
     size = 160 if name == "test_vit" else 32
     backbone, episode = create_backbone(name, image_size=size), drawn(size, torch.float32)

@@ -179,6 +179,12 @@ def whole(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def ended(folder: Path) -> Path:
+    """A run of one epoch that was not interrupted."""
+    return uninterrupted("ended", "--trainer.max_epochs", "1")
+
+
+@pytest.fixture(scope="module")
 def killed(folder: Path) -> dict[str, str]:
     """The folder of runs of each moment at which one was killed; all of them train at the same time."""
     processes = {moment: start(kill, moment.replace(" ", "_")) for moment, kill in MOMENTS.items()}
@@ -242,8 +248,8 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(moment: str, whole: Path, k
     assert list(run.rglob("*.partial")) == []
 
 
-def test_nothing_to_continue_is_an_error_and_no_fresh_start(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for runs, reason in (("whole", "version_0 is finished or no training"), ("nowhere", "no versions at all")):
+def test_nothing_to_continue_is_an_error_and_no_fresh_start(ended: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for runs, reason in (("ended", "version_0 is finished or no training"), ("nowhere", "no versions at all")):
         with pytest.raises(SystemExit) as stop:
             main(["fit", "--config", "tiny.yaml", "--runs", runs, "--ckpt_path", "auto"])
         assert stop.value.code == 2
@@ -252,9 +258,9 @@ def test_nothing_to_continue_is_an_error_and_no_fresh_start(whole: Path, capsys:
     assert not Path("nowhere").exists()
 
 
-def test_auto_is_for_fit(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_is_for_fit(ended: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["test", "--config", "tiny.yaml", "--runs", "whole", "--ckpt_path", "auto"])
+        main(["test", "--config", "tiny.yaml", "--runs", "ended", "--ckpt_path", "auto"])
     assert "for test give a checkpoint file" in capsys.readouterr().err
 
 
@@ -262,14 +268,13 @@ def test_auto_is_for_fit(whole: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("config", "moment", "arguments"),
     [
-        ("tiny.yaml", "SIGKILL 3", ["--trainer.accumulate_grad_batches", "3"]),
-        ("tiny.yaml", "SIGKILL 7", ["--model.freeze_backbone", "true"]),
+        ("tiny.yaml", "SIGKILL 3", ["--trainer.accumulate_grad_batches", "3", "--model.freeze_backbone", "true"]),
         ("tiny.yaml", "SIGKILL 7", ["--data.num_workers", "2", "--trainer.val_check_interval", "4"]),
         ("tiny.yaml", "SIGKILL 7", TWO_PROCESSES),
         ("tiny.yaml", "SIGTERM 6", TWO_PROCESSES),
         ("pretraining.yaml", "SIGKILL 7", []),
     ],
-    ids=["accumulated", "frozen backbone", "workers", "two processes", "two processes and SIGTERM", "pre-training"],
+    ids=["accumulated, frozen backbone", "workers", "two processes", "two processes and SIGTERM", "pre-training"],
 )
 def test_so_do_other_kinds_of_runs(
     config: str,

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ import pytest
 import wandb
 import yaml
 from PIL import Image
-from test_configs import write_pictures
-from test_fit import CONFIG, newest, refused
-from wandb_files import OfflineRun
+from tiny_experiment import CONFIG, newest, refused
+from wandb_files import OfflineRun, forget_wandb
 
 from fewshot.commands import main
 from fewshot.runs.wandb_session import check_key, placed, wandb_session
@@ -29,25 +28,16 @@ N_WAY, N_QUERY, N_EPISODES = 7, 2, 5
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def work(tmp_path_factory: pytest.TempPathFactory, write_pictures: Callable[..., None]) -> Iterator[Path]:
     """A working directory with pictures and a config; no settings of W&B's, and a home that nobody writes to."""
     path = tmp_path_factory.mktemp("wandb")
-    write_pictures(path / "pictures", 28, lambda split: [f"{split}{number}" for number in range(8)])
+    write_pictures(path / "pictures", classes=8, size=28)
     (path / "tiny.yaml").write_text(CONFIG + LOGGER)
     (path / "home").write_text("no folder: what is written below it fails, for root too")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         forget_wandb(patch, path)
         yield path
-
-
-def forget_wandb(patch: pytest.MonkeyPatch, path: Path) -> None:
-    """No environment variable of W&B's, and nowhere to find an API key."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        patch.delenv(name)
-    patch.setenv("HOME", str(path / "home"))
-    patch.setenv("NETRC", str(path / "netrc"))
-    patch.setenv("CI", "true")
 
 
 @pytest.fixture(scope="module")

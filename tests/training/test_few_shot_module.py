@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from blobs import CONV4, Blobs, trainer
+from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import CSVLogger
 
 from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
 from fewshot.backbones import BackboneConfig
 from fewshot.data.datasets import CIFARFS, FewShotDataset, Glyphs
-from fewshot.data.images import Images
 from fewshot.data.transforms import Preprocessing, evaluation_transform
 from fewshot.methods import SIB, EquivariantGradient, Method, MLPGradient, NearestClassMean, ProtoNet
 
@@ -27,33 +27,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
 ]
 
-CONV4 = BackboneConfig(name="conv4", image_size=28)
-
 
 @pytest.fixture(autouse=True)
 def own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stored features of one test are not found by another."""
-    if "many_pictures" not in request.fixturenames:  # decoded once for all tests
+    if "real" not in request.fixturenames:  # decoded once for all tests
         monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
-
-
-class Blobs(FewShotDataset):
-    """Pictures in memory: a colour for every class, and noise; 8 classes of 6 pictures in every split."""
-
-    name = "blobs"
-
-    def __init__(self, n_classes: int = 8, n_pictures: int = 6) -> None:
-        self.preprocessing = Preprocessing(28, 28, (0.5,) * 3, (0.5,) * 3, crop_padding=2, flip=True)
-        self.n_classes, self.n_pictures = n_classes, n_pictures
-
-    def images(self, split: Any, preprocessing: Preprocessing | None = None) -> Images:
-        rng = np.random.default_rng(["train", "val", "test"].index(split))
-        labels = np.repeat(np.arange(self.n_classes), self.n_pictures)
-        colours = rng.integers(60, 196, (self.n_classes, 3, 1, 1))
-        noise = rng.integers(-60, 60, (len(labels), 3, 28, 28))
-        names = [f"{split}-{c}" for c in range(self.n_classes)]
-        pictures = (colours[labels] + noise).astype(np.uint8)
-        return Images(pictures, labels, names, [f"{names[label]}/{i}" for i, label in enumerate(labels)])
 
 
 def data(**options: Any) -> EpisodicDataModule:
@@ -63,13 +42,6 @@ def data(**options: Any) -> EpisodicDataModule:
 
 def sib(**options: Any) -> SIB:
     return SIB(gradient=MLPGradient(n_way=3), **{"n_steps": 2, **options})
-
-
-def trainer(**options: Any) -> Trainer:
-    """One epoch on the CPU that writes and shows nothing."""
-    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    defaults: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, **dict.fromkeys(silent, False)}
-    return Trainer(**{**defaults, **options})
 
 
 def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -119,25 +91,20 @@ def test_stored_features_give_exactly_the_accuracy_of_encoding_every_episode():
     assert accuracies[0] == accuracies[1]
 
 
-@pytest.fixture(scope="module")
-def many_pictures(request: pytest.FixtureRequest) -> FewShotDataset:
-    """CIFAR-FS where there are real images, else the embedded glyphs."""
-    try:
-        return CIFARFS(root=str(request.getfixturevalue("data_root") / "cifar_fs"))
-    except pytest.skip.Exception:
-        return Glyphs()
-
-
 @pytest.mark.parametrize(
-    ("n_episodes", "store_features"),
+    ("n_episodes", "store_features", "real"),
     [
-        (40, True),
-        (12, False),
-        pytest.param(1000, True, marks=pytest.mark.slow),
-        pytest.param(250, False, marks=pytest.mark.slow),
+        (12, False, False),
+        pytest.param(1000, True, True, marks=pytest.mark.slow),
+        pytest.param(250, False, True, marks=pytest.mark.slow),
     ],
 )
-def test_accuracy_is_the_same_to_the_last_digit_with_any_workers_and_batches(many_pictures, n_episodes, store_features):
+def test_accuracy_is_the_same_to_the_last_digit_with_any_workers_and_batches(n_episodes, store_features, real, request):
+    """On a few characters of fonts, or on CIFAR-FS."""
+    if real:
+        many_pictures: FewShotDataset = CIFARFS(root=str(request.getfixturevalue("data_root") / "cifar_fs"))
+    else:
+        many_pictures = Glyphs(pictures_per_class=16)
     found = []
     for workers, tasks in ((0, 1), (0, 16), (2, 16)):
         seed_everything(0, verbose=False)
@@ -217,7 +184,7 @@ def test_training_lowers_the_loss():
         CONV4,
         optimizer=functools.partial(torch.optim.AdamW, lr=1e-2),
     )
-    fitting, feed = trainer(max_epochs=4), data(train_episodes=100, val_episodes=50, tasks_per_batch=4)
+    fitting, feed = trainer(max_epochs=2), data(train_episodes=80, val_episodes=30, tasks_per_batch=4)
     before = fitting.validate(module, feed, verbose=False)[0]["val/loss"]
     fitting.fit(module, feed)
     assert fitting.callback_metrics["val/loss"] < before

@@ -7,8 +7,8 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from test_pretrain_module import CONV4, data, trainer
-from test_rotation import loss_of
+from blobs import CONV4
+from pretraining import data, loss_of, trainer
 from torch import Tensor, nn
 
 from fewshot import PretrainModule

@@ -73,9 +73,11 @@ def measured(
     return {**module.results["test"], "module": module}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "trained"])
-@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "many",
+    [pytest.param(False, marks=pytest.mark.slow, id="few"), pytest.param(True, marks=pytest.mark.weekly, id="many")],
+)
 def test_mixed_precision_trains_to_the_same_accuracy_on_the_cpu(glyphs: Glyphs, frozen: bool, many: bool) -> None:
     check_same_accuracy(glyphs, ["bf16-mixed"], frozen=frozen, many=many, where="cpu")
 

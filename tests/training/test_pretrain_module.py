@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from blobs import CONV4, Blobs
+from pretraining import data, trainer
+from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
-from test_few_shot_module import Blobs
 
-from fewshot import ClassDataModule, EpisodicDataModule, FewShotModule, PretrainModule
+from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
 from fewshot.backbones import BackboneConfig
 from fewshot.methods import NearestClassMean, ProtoNet
 from fewshot.training.pretrain_module import CosineClassifier
@@ -21,19 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
 ]
-
-CONV4 = BackboneConfig(name="conv4", image_size=28)
-
-
-def data(**options: Any) -> ClassDataModule:
-    sizes: dict[str, Any] = {"batch_size": 16, "n_query": 2, "val_episodes": 30, "test_episodes": 20}
-    return ClassDataModule(Blobs(n_pictures=12), **{**sizes, **options})
-
-
-def trainer(**options: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "log_every_n_steps": 1}
-    return Trainer(**{**defaults, "enable_model_summary": False, **quiet, **options})
 
 
 def test_cosine_logits():

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_few_shot_module import Blobs
-from test_pretrain_module import CONV4, data, trainer
+from blobs import CONV4, Blobs
+from pretraining import data, loss_of, trainer
 from torch import Tensor
 
 from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
@@ -29,14 +29,6 @@ SGD = functools.partial(torch.optim.SGD, lr=0.05)
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
     return torch.rand(6, 3, 28, 28), torch.randint(8, (6,))
-
-
-def loss_of(module: PretrainModule, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """The training loss of one batch, outside of a Trainer."""
-    module._trainer = trainer()
-    module._trainer.log_every_n_steps = 10**6
-    module._trainer.fit_loop.max_batches = 10**6  # no step is logged
-    return module.training_step(batch, 0)
 
 
 @pytest.mark.parametrize("upright", [True, False])

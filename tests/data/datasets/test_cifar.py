@@ -134,6 +134,7 @@ def test_a_folder_with_neither_layout_says_what_is_missing(tmp_path: Path) -> No
         FC100(str(tmp_path)).images("val")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CIFARFS, FC100])
 def test_real_pictures(kind: Any, data_root: Path) -> None:
     data = kind(str(data_root / "cifar_fs"))

@@ -138,6 +138,7 @@ def test_an_unreadable_picture_is_named(tree: Path) -> None:
         ImageFolderSplits(str(tree), 4).images("val")
 
 
+@pytest.mark.slow
 def test_real_pictures_grey_ones_among_them(data_root: Path) -> None:
     data = ImageFolderSplits(str(data_root / "tiny_imagenet_fs"), image_size=84)
     images = data.images("val")
