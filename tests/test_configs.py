@@ -8,6 +8,7 @@ pictures have their shipped size, and SIB finds the checkpoint that the pre-trai
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -26,9 +27,18 @@ from fewshot.commands import main
 from fewshot.data.datasets.base import SPLITS, read_lists
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPARISONS = sorted((ROOT / "configs").glob("compare_*.yaml"))
-CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {*COMPARISONS})
-each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+COMPARISONS = sorted((ROOT / "configs" / "compare").glob("*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*COMPARISONS})
+
+
+def experiment_of(config: Path) -> str:
+    """What a config is called: its folder's name, which is the data set's, before its own."""
+    folder = config.parent.name
+    return config.stem if folder == "configs" else f"{folder}_{config.stem}"
+
+
+BY_EXPERIMENT = {experiment_of(config): config for config in CONFIGS}
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=experiment_of)
 
 N_QUERY = 3
 PICTURES_PER_CLASS = 5 + N_QUERY
@@ -71,7 +81,7 @@ def backbone_of(config: Path) -> dict[str, Any]:
 def pretraining_of(config: Path) -> Path | None:
     """The config that has to be run before this one, by the run folder that its backbone's weights come from."""
     weights = backbone_of(config).get("weights")
-    return config.with_name(f"{Path(weights).name}.yaml") if weights else None
+    return BY_EXPERIMENT[Path(weights).name] if weights else None
 
 
 def trains(config: Path) -> bool:
@@ -82,6 +92,13 @@ def trains(config: Path) -> bool:
 def pretrains(config: Path) -> bool:
     """Whether a config trains a backbone by classes, from nothing."""
     return str(load(config).model.class_path).endswith("PretrainModule")
+
+
+def assert_named_files_exist(config: Path) -> None:
+    """A header names files as they are seen from the config's folder; in a command, from the repository's."""
+    for name in re.findall(r"[\w*/.]+\.yaml", header(config)):
+        folder = ROOT if name.startswith("configs/") else config.parent
+        assert glob.glob(str(folder / name)), f"the header of {config.name} names {name}, which is not there"
 
 
 def test_there_are_configs() -> None:
@@ -96,10 +113,9 @@ def test_no_two_configs_write_into_the_same_folder() -> None:
 @each_config
 def test_a_config_is_named_and_headed_by_what_it_is(config: Path) -> None:
     loaded, comment = load(config), header(config)
-    assert loaded.experiment == config.stem
+    assert loaded.experiment == experiment_of(config)
     assert comment, "a config begins with a comment that says what it is"
-    for name in re.findall(r"[\w*]+\.yaml", comment):
-        assert list(config.parent.glob(name)), f"the header names {name}, which is not in {config.parent.name}/"
+    assert_named_files_exist(config)
     sizes = re.search(r"_(\d+)way(\d+)shot$", config.stem)
     if sizes:
         data = loaded.data.init_args
@@ -126,7 +142,6 @@ def test_weights_come_from_a_pretraining_config_of_the_same_backbone_and_picture
     if pretraining is None:
         assert load(config).model.init_args.get("freeze_backbone", True) is False or pretrains(config)
         return
-    assert pretraining in CONFIGS, f"weights of {config.name} are to come from {pretraining.name}, which is not there"
     assert pretraining.name in header(config), "the header says which config has to be run before"
     ours, theirs = load(config), load(pretraining)
     assert backbone_of(config)["weights"] == f"runs/{theirs.experiment}"
@@ -230,7 +245,7 @@ def fitted(workplace: Path) -> Callable[[Path], Path]:
             if pretraining is not None:
                 fit(pretraining)
             main(["fit", "--config", str(config), *small(config, workplace), "--trainer.limit_train_batches=2"])
-            folders[config] = workplace / "runs" / config.stem / "version_0"
+            folders[config] = workplace / "runs" / experiment_of(config) / "version_0"
         return folders[config]
 
     return fit
@@ -284,7 +299,8 @@ BY_DEFAULT = {
 
 def in_turn(config: Path) -> Any:
     """Slow unless it is one of those that are run by default."""
-    return pytest.param(config, marks=[] if config.stem in BY_DEFAULT else [pytest.mark.slow], id=config.stem)
+    marks = [] if experiment_of(config) in BY_DEFAULT else [pytest.mark.slow]
+    return pytest.param(config, marks=marks, id=experiment_of(config))
 
 
 @pytest.mark.parametrize("config", [in_turn(config) for config in CONFIGS if not trains(config)])
@@ -301,7 +317,7 @@ def test_a_config_without_training_is_tested_and_predicts(
     if pretraining is not None:
         fitted(pretraining)
     main(["test", "--config", str(config), *small(config, workplace)])
-    run = workplace / "runs" / config.stem / "version_0"
+    run = workplace / "runs" / experiment_of(config) / "version_0"
     tested, data = json.loads((run / "results.json").read_text(encoding="utf-8")), load(config).data.init_args
     assert [tested[key] for key in ("n_way", "n_shot", "n_query", "n_episodes", "seed")] == [
         *(data.n_way, data.n_shot, N_QUERY, N_EPISODES, data.seed)
@@ -347,20 +363,23 @@ def test_a_config_is_fitted_tested_and_predicts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", COMPARISONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", COMPARISONS, ids=experiment_of)
 def test_a_comparison_measures_all_its_methods(
     config: Path, workplace: Path, fitted: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.delenv("FEWSHOT_DATA", raising=False)
     loaded = load(config)
-    assert loaded.experiment == config.stem
+    assert loaded.experiment == experiment_of(config)
+    assert_named_files_exist(config)
     for contestant in loaded.methods.values():
         if contestant.get("ckpt_path"):
-            fitted(config.with_name(f"{Path(contestant.ckpt_path).name}.yaml"))
+            fitted(BY_EXPERIMENT[Path(contestant.ckpt_path).name])
     few = [f"--data.n_query={N_QUERY}", f"--data.val_episodes={N_EPISODES}", f"--data.test_episodes={N_EPISODES}"]
     few += ["--accelerator=cpu", *([] if loaded.data.dataset.class_path == "ImageFolderSplits" else [INCOMPLETE])]
     main(["compare", "--config", str(config), *few])
-    written = json.loads((workplace / "runs" / config.stem / "version_0" / "comparison.json").read_text("utf-8"))
+    written = json.loads(
+        (workplace / "runs" / experiment_of(config) / "version_0" / "comparison.json").read_text("utf-8")
+    )
     assert {row["method"] for row in written["rows"]} == set(loaded.methods)
     assert all(0 <= row[key] <= 1 for row in written["rows"] for key in ("accuracy", "dirichlet_accuracy"))

@@ -187,7 +187,7 @@ def test_two_trials_of_an_agent(sweep: Path, place: Path, started: Any, monkeypa
     tiny = [option for option in small(config_of(sweep), place) if "max_epochs" not in option]
     tiny += ["--trainer.max_epochs=2", *TINY[sweep.stem]]
     if sweep.stem == "sib_gradient":
-        pretraining = ROOT / "configs" / "cifar_fs_conv4_pretrain.yaml"
+        pretraining = ROOT / "configs" / "cifar_fs" / "conv4_pretrain.yaml"
         options = [*small(pretraining, place), "--trainer.limit_train_batches=1", "--test_after_fit=false"]
         main(["fit", "--config", str(pretraining), *options, "--trainer.logger=false"])
     for number in range(2):

@@ -25,7 +25,7 @@ from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import SPLITS
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.plots import accuracy_per_step_figure, class_counts_figure, save
-from fewshot.drawings.training import batch_picture, episode_picture, episodes_of, feature_map, taken_of_a_class
+from fewshot.drawings.training import batch_picture, episode_picture, feature_map, taken_of_a_class
 from fewshot.files import check_place, run_versions
 from fewshot.training.checkpoints import check_checkpoint
 from fewshot.training.few_shot_module import FewShotModule
@@ -159,7 +159,7 @@ def drawn(cli: ShowCLI, folder: Path) -> Iterator[str]:
         save(accuracy_per_step_figure(cli.results), folder / "accuracy_per_step", "png", "svg")
     if "test" in splits:
         model, plugin = cli.model, cli.trainer.precision_plugin
-        episode = cli.trainer.strategy.batch_to_device(episodes_of(data).picture_episode("test", 0))
+        episode = cli.trainer.strategy.batch_to_device(data.picture_episode("test", 0))
         save(feature_map(model, plugin, plugin.convert_input(episode), data), folder / "features", "png")
     else:
         yield "no features.png: it shows an episode of the test split, which is not among splits"

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from fewshot.data.batches import EpisodeDataset, batch_loader
 from fewshot.data.datasets.base import FewShotDataset, Split
-from fewshot.data.features import Encoder, Features, PassingFeatures, stored_features
-from fewshot.data.images import Images
-from fewshot.data.ranks import gathered, rank_and_world_size
-from fewshot.data.sampler import MIXED_BLOCK, EpisodeKeys, EpisodeSampler, MixedEpisodeSampler, check_sizes
-from fewshot.data.transforms import Preprocessing, adapted_preprocessing
+from fewshot.data.features import Encoder, stored_features
+from fewshot.data.picture_datamodule import PictureDataModule, check_least
 from fewshot.episode import Episode
 
 
-class EpisodicDataModule(LightningDataModule):
+class EpisodicDataModule(PictureDataModule):
     """Few-shot episodes for training, validation, testing and prediction (the test split's episodes).
 
     Episode i of a split is a function of (seed, split, epoch, i): neither the method nor batch size, workers or devices
@@ -89,19 +81,25 @@ class EpisodicDataModule(LightningDataModule):
         augmented_views: int = 0,
         train_seed: int | None = None,
     ) -> None:
-        super().__init__()
-        self.dataset = dataset
-        self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
+        super().__init__(
+            dataset,
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
+            tasks_per_batch=tasks_per_batch,
+            num_workers=num_workers,
+            val_episodes=val_episodes,
+            test_episodes=test_episodes,
+            seed=seed,
+            dirichlet=dirichlet,
+            image_size=image_size,
+        )
         self.train_n_way = _choices("train_n_way", n_way if train_n_way is None else train_n_way)
         self.train_n_shot = _choices("train_n_shot", n_shot if train_n_shot is None else train_n_shot)
         self.train_n_query = _choices("train_n_query", n_query if train_n_query is None else train_n_query)
         self.train_dirichlet = _choices("train_dirichlet", dirichlet if train_dirichlet is None else train_dirichlet)
-        self.tasks_per_batch, self.num_workers = tasks_per_batch, num_workers
-        self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
-        self.seed, self.dirichlet = seed, dirichlet
-        self.train_seed = seed if train_seed is None else train_seed
-        self.image_size, self.store_features, self.augmented_views = image_size, store_features, augmented_views
-        check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet)
+        self.train_episodes, self.train_seed = train_episodes, seed if train_seed is None else train_seed
+        self.store_features, self.augmented_views = store_features, augmented_views
         check_least("train_seed", self.train_seed, 0)
         for name in ("train_n_way", "train_n_shot", "train_n_query"):
             check_least(name, min(getattr(self, name)), 1)
@@ -110,50 +108,9 @@ class EpisodicDataModule(LightningDataModule):
                 raise ValueError(
                     f"train_dirichlet={concentration} but a concentration is above 0; null gives balanced queries"
                 )
-        for name in ("tasks_per_batch", "train_episodes", "val_episodes", "test_episodes"):
-            check_least(name, getattr(self, name), 1)
-        for name in ("num_workers", "augmented_views"):
-            check_least(name, getattr(self, name), 0)
-        if image_size is not None:
-            check_least("image_size", image_size, 1)
+        check_least("train_episodes", train_episodes, 1)
+        check_least("augmented_views", augmented_views, 0)
         self._train_differs = (train_n_way, train_n_shot, train_n_query) != (None, None, None)
-        self._wanted: dict[str, Any] = {}
-        self._encoder: tuple[Encoder, str | Callable[[], str]] | None = None
-        self._images: dict[Split, Images] = {}
-        self._samplers: dict[Split, EpisodeSampler | MixedEpisodeSampler] = {}
-        self._features: dict[Split, tuple[object, Features]] = {}
-        self._passing: dict[Split, PassingFeatures] = {}
-        self._expected: tuple[Split, ...] = ()
-        self._hashes: dict[Split, str] = {}
-
-    # What the module hands over, before it asks for a loader.
-
-    def adapt(
-        self,
-        channels: int | None = None,
-        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
-        image_size: int | None = None,
-    ) -> None:
-        """Deliver pictures as the backbone wants them, from the next loader on.
-
-        Args:
-            channels: 1 or 3.
-            preprocessing: the backbone's own, or mean, std, interpolation, input_size and crop_pct as
-                `timm.data.resolve_model_data_config` returns them; the training transforms remain the data set's. None
-                takes the data set's own.
-            image_size: side in pixels.
-
-        Raises ValueError where data.image_size is set and another.
-        """
-        if None not in (image_size, self.image_size) and image_size != self.image_size:
-            raise ValueError(
-                f"data.image_size={self.image_size} but the backbone is built for image_size={image_size}; "
-                "set one of the two"
-            )
-        before = self.preprocessing
-        self._wanted = {"channels": channels, "wanted": preprocessing, "image_size": image_size}
-        if self.preprocessing != before:
-            self._images.clear()
 
     def use_features(self, encoder: Encoder, key: str | Callable[[], str]) -> bool:
         """Let episodes carry features of a frozen backbone in place of pictures; returns whether they will.
@@ -175,127 +132,6 @@ class EpisodicDataModule(LightningDataModule):
         """Let episodes carry pictures again, whatever was handed over before."""
         self._encoder, self._expected = None, ()
 
-    def expect_features(self, *splits: Split) -> None:
-        """Let episodes of these splits carry what `compute_features` computed last, wherever that saves work.
-
-        It does where the split has fewer pictures than its episodes have in all.
-        """
-        self._encoder, self._expected = None, splits
-
-    def compute_features(self, split: Split, encoder: Encoder) -> None:
-        """Encode the split's pictures, each once, by a backbone that is still being trained.
-
-        To be called before every validation and test, with the backbone as it is then; nothing happens for splits
-        whose episodes carry pictures or stored features. With several ranks each encodes a share of the pictures.
-        """
-        features = self.features(split)
-        if isinstance(features, PassingFeatures):
-            features.compute(encoder, self.images(split), self.preprocessing)
-
-    # What is there to read.
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How pictures become tensors: the data set's way, adapted to the backbone and to image_size."""
-        wanted = {**self._wanted, "image_size": self.image_size or self._wanted.get("image_size")}
-        return adapted_preprocessing(self.dataset.preprocessing, **wanted)
-
-    def images(self, split: Split) -> Images:
-        """The pictures of one split."""
-        if split not in self._images:
-            images = self.dataset.images(split, self.preprocessing)
-            for other, its_images in self._images.items():
-                shared = sorted(set(images.class_names) & set(its_images.class_names))
-                if shared:
-                    raise ValueError(
-                        f"splits {other!r} and {split!r} of {self.dataset.name} share {len(shared)} classes, such as "
-                        f"{shared[0]!r}; no class may stand in two splits"
-                    )
-            self._images[split] = images
-        return self._images[split]
-
-    def sampler(self, split: Split) -> EpisodeSampler | MixedEpisodeSampler:
-        """What draws the episodes of one split."""
-        if split not in self._samplers:
-            sizes = list(itertools.product(*self._sizes(split).values()))
-            samplers = [self._sampler(split, *size) for size in sizes]
-            self._samplers[split] = samplers[0] if len(samplers) == 1 else MixedEpisodeSampler(samplers)
-        return self._samplers[split]
-
-    def _sizes(self, split: Split) -> dict[str, tuple[Any, ...]]:
-        """What the episodes of the split may have of each, in the order of `_sampler`."""
-        if split == "train":
-            sizes = (self.train_n_way, self.train_n_shot, self.train_n_query, self.train_dirichlet)
-        else:
-            sizes = ((self.n_way,), (self.n_shot,), (self.n_query,), (self.dirichlet,))
-        return dict(zip(("n_way", "n_shot", "n_query", "dirichlet"), sizes, strict=True))
-
-    def _sampler(self, split: Split, n_way: int, n_shot: int, n_query: int, dirichlet: float | None) -> EpisodeSampler:
-        images, training = self.images(split), split == "train"
-        return EpisodeSampler(
-            images.labels,
-            n_way=n_way,
-            n_shot=n_shot,
-            n_query=n_query,
-            seed=self.train_seed if training else self.seed,
-            split=split,
-            dirichlet=dirichlet,
-            class_names=images.class_names,
-            source=self.dataset.name,
-            option_prefix="train_" if training and self._train_differs else "",
-        )
-
-    def n_episodes(self, split: Split) -> int:
-        """Episodes of the split (of an epoch, in training)."""
-        return {"train": self.train_episodes, "val": self.val_episodes, "test": self.test_episodes}[split]
-
-    def episodes_sha256(self, split: Split) -> str:
-        """Hash of the pictures, by name, and labels of all episodes of the split (of epoch 0, in training)."""
-        if split not in self._hashes:
-            digest = hashlib.sha256(self.sampler(split).sha256(self.n_episodes(split)).encode())
-            digest.update("\0".join(self.images(split).names).encode())
-            self._hashes[split] = digest.hexdigest()
-        return self._hashes[split]
-
-    def describe(self, split: Split) -> dict[str, Any]:
-        """What a result has to state about the episodes it was measured on; plain values for a JSON file."""
-        preprocessing = self.preprocessing
-        sizes = {name: list(values) for name, values in self._sizes(split).items()}
-        distributions = ["balanced" if one is None else f"dirichlet({one})" for one in sizes.pop("dirichlet")]
-        sizes["query_distribution"] = distributions
-        return {
-            "data": self.dataset.name,
-            "split": split,
-            "n_classes": len(self.images(split).class_names),
-            "image_size": preprocessing.image_size,
-            **{name: values[0] if len(values) == 1 else values for name, values in sizes.items()},
-            "seed": self.seed,
-            "n_episodes": self.n_episodes(split),
-            "episodes_sha256": self.episodes_sha256(split),
-            "preprocessing": asdict(preprocessing),
-        }
-
-    def features(self, split: Split) -> Features | PassingFeatures | None:
-        """The features of the split, computed now if they are to be stored; None where episodes carry pictures."""
-        if split in self._expected:
-            index = self.sampler(split).draw(0, [0])
-            if len(self.images(split)) <= self.n_episodes(split) * (index.support.size + index.query.size):
-                return self._passing.setdefault(split, PassingFeatures())
-        if self._encoder is None:
-            return None
-        encoder, key = self._encoder
-        key = key if isinstance(key, str) else key()
-        preprocessing, views = self.preprocessing, self.augmented_views if split == "train" else 0
-        asked = (key, preprocessing, views)
-        if split not in self._features or self._features[split][0] != asked:
-            gathered(lambda: len(self.images(split)))  # a picture that one rank cannot read ends all of them
-            name = f"{self.dataset.name}-{split}"
-            features = stored_features(
-                encoder, self.images(split), preprocessing, key=key, name=name, views=views, seed=self.seed
-            )
-            self._features[split] = (asked, features)
-        return self._features[split][1]
-
     def plain_features(self, split: Split, encoder: Encoder, key: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Features [n, D] of all pictures of the split as they are, without augmentation, and their classes [n].
 
@@ -311,73 +147,28 @@ class EpisodicDataModule(LightningDataModule):
         features = stored_features(encoder, images, self.preprocessing, key=key, name=name)
         return features.read(np.arange(len(images))), torch.as_tensor(images.labels)
 
-    def picture_episode(self, split: Split, number: int) -> Episode:
-        """The episode of that number, of epoch 0 in training, with pictures, whatever the loader's episodes carry.
+    def sizes(self, split: Split) -> dict[str, tuple[Any, ...]]:
+        """What the episodes of the split may have of each: n_way, n_shot, n_query and dirichlet."""
+        if split != "train":
+            return super().sizes(split)
+        sizes = (self.train_n_way, self.train_n_shot, self.train_n_query, self.train_dirichlet)
+        return dict(zip(("n_way", "n_shot", "n_query", "dirichlet"), sizes, strict=True))
 
-        They are as the backbone receives them: augmented in training, unless it is given them once, to store the
-        features of the pictures as they are.
-        """
-        return self._episodes(split, training=self.augments(split), features=None)[number]
+    def seed_of(self, split: Split) -> int:
+        """What the episodes of the split are drawn from."""
+        return self.train_seed if split == "train" else self.seed
 
-    def augments(self, split: Split) -> bool:
-        """Whether what the backbone receives of this split is augmented."""
-        stored_plain = self._encoder is not None and not self.augmented_views
-        return split == "train" and not stored_plain and self.preprocessing.augments
+    def option_prefix(self, split: Split) -> str:
+        """What errors put before the names of options that the split's episodes come from."""
+        return "train_" if split == "train" and self._train_differs else ""
 
-    # What Lightning asks for.
+    def n_episodes(self, split: Split) -> int:
+        """Episodes of the split (of an epoch, in training)."""
+        return self.train_episodes if split == "train" else super().n_episodes(split)
 
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes of this epoch."""
         return self._loader("train")
-
-    def val_dataloader(self) -> DataLoader[Episode]:
-        """The validation episodes."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Episode]:
-        """The test episodes."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Episode]:
-        """The test episodes."""
-        return self._loader("test")
-
-    def _loader(self, split: Split) -> DataLoader[Episode]:
-        check_trainer(self.trainer)
-        devices = rank_and_world_size()[1]
-        mixed = any(len(values) > 1 for values in self._sizes(split).values())  # without reading a picture
-        if mixed and MIXED_BLOCK % (self.tasks_per_batch * devices):
-            raise ValueError(
-                f"tasks_per_batch={self.tasks_per_batch} on {devices} device(s), but training episodes of mixed sizes "
-                f"come in blocks of {MIXED_BLOCK}, which the product of the two has to divide; change one of them"
-            )
-        training, features = split == "train", self.features(split)  # which may encode for minutes
-        episodes = self._episodes(split, training=training, features=features)
-        keys = EpisodeKeys(self.n_episodes(split), training=training)
-        workers = 0 if features is not None else self.num_workers
-        return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
-
-    def _episodes(self, split: Split, *, training: bool, features: Features | PassingFeatures | None) -> EpisodeDataset:
-        return EpisodeDataset(
-            self.images(split),
-            self.sampler(split),
-            self.preprocessing,
-            training=training,
-            n_episodes=self.n_episodes(split),
-            features=features,
-        )
-
-
-def check_trainer(trainer: Trainer | None) -> None:
-    """Raise ValueError where Lightning would split the episodes once more over the devices."""
-    if trainer is None or trainer.world_size == 1:
-        return
-    connector = getattr(trainer, "_accelerator_connector", None)  # the option has no public name
-    if getattr(connector, "use_distributed_sampler", False):
-        raise ValueError(
-            f"use_distributed_sampler=True with {trainer.world_size} processes, but the data module itself gives every "
-            "process its share; set trainer.use_distributed_sampler=false"
-        )
 
 
 def _choices(name: str, given: Any) -> tuple[Any, ...]:
@@ -386,9 +177,3 @@ def _choices(name: str, given: Any) -> tuple[Any, ...]:
     if not values:
         raise ValueError(f"{name}=[] but training needs a value; give one, or null for that of the other splits")
     return values
-
-
-def check_least(name: str, value: int, least: int) -> None:
-    """Raise ValueError for an option of a data module that is too small."""
-    if value < least:
-        raise ValueError(f"{name}={value} but it is at least {least}; raise data.{name}")

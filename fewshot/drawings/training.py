@@ -9,28 +9,21 @@ from PIL import Image
 
 from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import Split
-from fewshot.data.episodic_datamodule import EpisodicDataModule
+from fewshot.data.picture_datamodule import PictureDataModule
 from fewshot.drawings.contact_sheet import N_IN_A_BATCH, batch_sheet, episode_sheet
 from fewshot.drawings.feature_map import feature_map_figure, mapped_episode
 from fewshot.episode import Episode
 from fewshot.methods.base import encoded
 
 
-def episodes_of(data: EpisodicDataModule | ClassDataModule) -> EpisodicDataModule:
-    """What makes the episodes of a data module."""
-    return data.episodes if isinstance(data, ClassDataModule) else data
-
-
-def episode_picture(data: EpisodicDataModule | ClassDataModule, split: Split, number: int) -> Image.Image:
+def episode_picture(data: PictureDataModule, split: Split, number: int) -> Image.Image:
     """The contact sheet of one episode, of epoch 0 in training."""
-    episodes = episodes_of(data)
-    seed = episodes.train_seed if split == "train" else episodes.seed
     return episode_sheet(
-        episodes.picture_episode(split, number),
-        episodes.images(split),
-        episodes.preprocessing,
-        title=f"{episodes.dataset.name} · {split} · episode {number}",
-        note=f"{'augmented' if episodes.augments(split) else 'not augmented'}, seed {seed}",
+        data.picture_episode(split, number),
+        data.images(split),
+        data.preprocessing,
+        title=f"{data.dataset.name} · {split} · episode {number}",
+        note=f"{'augmented' if data.augments(split) else 'not augmented'}, seed {data.seed_of(split)}",
     )
 
 
@@ -47,20 +40,16 @@ def batch_picture(data: ClassDataModule) -> Image.Image:
     )
 
 
-def taken_of_a_class(data: EpisodicDataModule | ClassDataModule, split: Split) -> int | None:
+def taken_of_a_class(data: PictureDataModule, split: Split) -> int | None:
     """The most pictures of one class that episodes of the split take; None where batches or unbalanced queries do."""
     if split == "train" and isinstance(data, ClassDataModule):
         return None
-    episodes = episodes_of(data)
-    if split == "train":
-        balanced, most = set(episodes.train_dirichlet) == {None}, (episodes.train_n_shot, episodes.train_n_query)
-    else:
-        balanced, most = episodes.dirichlet is None, ((episodes.n_shot,), (episodes.n_query,))
-    return sum(map(max, most)) if balanced else None
+    sizes = data.sizes(split)
+    return max(sizes["n_shot"]) + max(sizes["n_query"]) if set(sizes["dirichlet"]) == {None} else None
 
 
 @torch.no_grad()
-def feature_map(model: Any, precision: Any, episode: Episode, data: EpisodicDataModule | ClassDataModule) -> Any:
+def feature_map(model: Any, precision: Any, episode: Episode, data: PictureDataModule) -> Any:
     """The map of one test episode, a figure: features by the backbone as it is, classes as `predict` gives them.
 
     Args:
@@ -79,7 +68,7 @@ def feature_map(model: Any, precision: Any, episode: Episode, data: EpisodicData
         query,
         before=prediction["before"],
         after=prediction["after"],
-        images=episodes_of(data).images("test"),
+        images=data.images("test"),
     )
     title = f"{data.dataset.name} · test · episode {int(episode.numbers[0])} · features scaled to length one"
     return feature_map_figure(mapped, title=title)

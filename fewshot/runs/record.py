@@ -23,8 +23,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import Split
-from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.data.interface import PictureData, data_of
+from fewshot.data.picture_datamodule import PictureDataModule
 from fewshot.files import relative, versions, write_json
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -157,7 +157,7 @@ def episodes_of(data: PictureData | None, split: Split) -> dict[str, Any] | None
         return {"n_pictures": len(images), "seed": data.seed, "names_sha256": names}
     described = data.describe(split)
     kept = {key: described[key] for key in ("n_episodes", "n_way", "n_shot", "n_query")}
-    seed = data.train_seed if split == "train" and isinstance(data, EpisodicDataModule) else described["seed"]
+    seed = data.seed_of(split) if isinstance(data, PictureDataModule) else described["seed"]
     return {**kept, "seed": seed, "episodes_sha256": described["episodes_sha256"]}
 
 

@@ -20,16 +20,10 @@ from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.training.base import BackboneModule, prediction
 from fewshot.training.base_classes import base_classes
 from fewshot.training.divergence import divergence
-from fewshot.training.metrics import (
-    AccuracyInterval,
-    CalibrationError,
-    CalibrationTemperature,
-    EpisodeAccuracy,
-    EpisodeCounts,
-    EpisodeLoss,
-    correct_queries,
-    paired_difference,
-)
+from fewshot.training.evaluation import Evaluation
+
+SPLITS = ("val", "test")
+"""Those that are evaluated."""
 
 
 class FewShotModule(BackboneModule):
@@ -62,9 +56,7 @@ class FewShotModule(BackboneModule):
         "weight_decay": 5e-4,
     }
 
-    accuracies: Any
-    losses: Any
-    calibration_errors: Any
+    evaluations: Any
 
     def __init__(
         self,
@@ -91,20 +83,10 @@ class FewShotModule(BackboneModule):
         self.initial_loss_weight = initial_loss_weight
         self.save_bad_episodes = save_bad_episodes
         self.yardstick = NearestClassMean()
-        self.accuracies = nn.ModuleDict(
-            {
-                f"{split}_{name}": EpisodeAccuracy()
-                for split in ("val", "test")
-                for name in (
-                    *(str(step) for step in range(self.method.evaluation_steps + 1)),
-                    *(["nearest_mean"] if self.method.on_features else []),
-                )
-            }
+        steps, on_features = method.evaluation_steps, method.on_features
+        self.evaluations = nn.ModuleDict(
+            {split: Evaluation(steps, nearest_mean=on_features, fits_temperature=split == "val") for split in SPLITS}
         )
-        self.losses = nn.ModuleDict({split: EpisodeLoss() for split in ("val", "test")})
-        self.calibration = CalibrationTemperature()
-        self.calibration_errors = nn.ModuleDict({name: CalibrationError() for name in ("ece", "ece_uncalibrated")})
-        self.test_counts = EpisodeCounts()
         self.temperature: float | None = None  # of calibrated probabilities, once validation has found it
 
     def forward(self, episode: Episode) -> Refinement:
@@ -186,12 +168,12 @@ class FewShotModule(BackboneModule):
         self.prepare_method()
 
     def on_validation_epoch_start(self) -> None:
-        self._reset("val")
+        self.evaluations["val"].reset()
         self.prepare_method()
         self.compute_features("val")
 
     def on_test_epoch_start(self) -> None:
-        self._reset("test")
+        self.evaluations["test"].reset()
         self.prepare_method()
         self.compute_features("test")
 
@@ -206,10 +188,10 @@ class FewShotModule(BackboneModule):
         self._evaluate(episode, "test")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_accuracies("val")
+        self._log_results("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_accuracies("test")
+        self._log_results("test")
 
     def predict_step(self, episode: Episode, batch_idx: int) -> dict[str, Tensor | None]:
         """Probabilities [T, Q, N] of the queries before and after refinement, beside the episode's own numbers."""
@@ -249,92 +231,36 @@ class FewShotModule(BackboneModule):
             self.method.base_classes.to(self.device)
 
     def _evaluate(self, episode: Episode, split: str) -> None:
-        labels = episode.known_query_labels()
-        counts = {}
+        nearest = None
         if self.method.on_features:
             support, query = encoded(self.backbone, episode)
             episode = episode._replace(support=support, query=query)
             nearest = self.yardstick.classify(support, episode.support_labels, query, episode.n_way)
-            counts["nearest_mean"] = correct_queries(nearest, labels)
-        refinement = self(episode)
-        if len(refinement.logits) != self.method.evaluation_steps + 1:
+        logits = self(episode).logits
+        if len(logits) != self.method.evaluation_steps + 1:
             raise ValueError(
-                f"{type(self.method).__name__}.refine gives logits of {len(refinement.logits)} steps, before the first "
-                f"one and after each, but its evaluation_steps is {self.method.evaluation_steps}; set n_steps to K"
+                f"{type(self.method).__name__}.refine gives logits of {len(logits)} steps, before the first one and "
+                f"after each, but its evaluation_steps is {self.method.evaluation_steps}; set n_steps to K"
             )
-        counts |= {str(step): correct for step, correct in enumerate(correct_queries(refinement.logits, labels))}
-        loss = F.cross_entropy(refinement.logits[-1].flatten(0, 1), labels.flatten())
-        if self.trainer.world_size > 1 and episode.is_padding:
-            episode, labels = episode._replace(numbers=labels.new_zeros(0)), labels[:0]
-            counts = {name: correct[:0] for name, correct in counts.items()}
-        for name, correct in counts.items():
-            self.accuracies[f"{split}_{name}"].update(correct, labels)
-        self._calibrate(refinement.logits[-1][: len(labels)], labels, split)
-        if split == "test" and episode.numbers is not None:
-            self.test_counts.update(episode.numbers, list(counts.values()), labels)
-        self.losses[split].update(loss, len(labels))
+        self.evaluations[split].update(
+            logits,
+            episode.known_query_labels(),
+            nearest=nearest,
+            numbers=episode.numbers,
+            temperature=self.temperature,
+            counted=0 if self.trainer.world_size > 1 and episode.is_padding else episode.n_tasks,
+        )
 
-    def _calibrate(self, logits: Tensor, labels: Tensor, split: str) -> None:
+    def _log_results(self, split: str) -> None:
+        results = self.results[split] = self.evaluations[split].results(self.temperature)
         if split == "val":
-            self.calibration.update(logits, labels)
-            return
-        for name, temperature in (("ece", self.temperature or 1.0), ("ece_uncalibrated", 1.0)):
-            self.calibration_errors[name].update((logits / temperature).softmax(-1), labels)
-
-    def _reset(self, split: str) -> None:
-        self.losses[split].reset()
-        for metric in (self.calibration, *self.calibration_errors.values()):
-            metric.reset()
-        for name, metric in self.accuracies.items():
-            if name.startswith(f"{split}_"):
-                metric.reset()
-        if split == "test":
-            self.test_counts.reset()
-
-    def _log_accuracies(self, split: str) -> None:
-        steps = [self._accuracy(f"{split}_{step}") for step in range(self.method.evaluation_steps + 1)]
-        results = {
-            "accuracy": steps[-1].accuracy,
-            "ci95": steps[-1].ci95,
-            "n_episodes": steps[-1].n_episodes,
-            "accuracy_per_step": [step.accuracy for step in steps],
-            "ci95_per_step": [step.ci95 for step in steps],
-        }
-        logged = {f"{split}/accuracy": steps[-1].accuracy, f"{split}/accuracy_ci95": steps[-1].ci95}
-        logged[f"{split}/loss"] = self.losses[split].compute()
-        logged |= {f"{split}/accuracy_step_{k}": step.accuracy for k, step in enumerate(steps)}
-        if self.method.on_features:
-            nearest = self._accuracy(f"{split}_nearest_mean")
-            logged[f"{split}/accuracy_nearest_mean"] = nearest.accuracy
-            results |= {"accuracy_nearest_mean": nearest.accuracy, "ci95_nearest_mean": nearest.ci95}
-        if split == "val":
-            results["temperature"] = self.temperature = self.calibration.compute()
-        if split == "test":
-            errors = {name: metric.compute() for name, metric in self.calibration_errors.items()}
-            results |= {"temperature": self.temperature, **errors}
-            logged["test/ece"] = errors["ece"]
-            results |= self._paired(n_query=int(self.accuracies["test_0"].n_query))
-        self.results[split] = results
-        self.log(f"{split}/accuracy", logged.pop(f"{split}/accuracy"), prog_bar=True)
-        self.log_dict(logged)  # every rank has computed the same values over all ranks
-
-    def _accuracy(self, name: str) -> AccuracyInterval:
-        return self.accuracies[name].compute()
-
-    def _paired(self, n_query: int) -> dict[str, Any]:
-        """Correct queries of every test episode, and what the last step gains over what it is compared with."""
-        rows = self.test_counts.compute()  # [n, 1 + M]
-        if not len(rows):
-            return {}
-        names = [f"step_{step}" for step in range(self.method.evaluation_steps + 1)]
-        if rows.shape[1] == len(names) + 2:
-            names = ["nearest_mean", *names]
-        gains = {}
-        for column, name in enumerate(names[:-1], start=1):
-            if name in ("nearest_mean", "step_0"):
-                gain = paired_difference(rows[:, -1], rows[:, column], n_query)
-                gains[name] = {"difference": gain.accuracy, "ci95": gain.ci95}
-        return {"gain_over": gains, "episodes": {"columns": ["episode", *names], "rows": rows.tolist()}}
+            self.temperature = results["temperature"]
+        logged = {"accuracy_ci95": results["ci95"], "loss": self.evaluations[split].loss.compute()}
+        logged |= {f"accuracy_step_{k}": accuracy for k, accuracy in enumerate(results["accuracy_per_step"])}
+        logged |= {key: results[key] for key in ("accuracy_nearest_mean", "ece") if key in results}
+        self.log(f"{split}/accuracy", results["accuracy"], prog_bar=True)
+        # every rank has computed the same values over all ranks
+        self.log_dict({f"{split}/{key}": value for key, value in logged.items()})
 
     def _log_training(self, loss: Tensor, terms: dict[str, Tensor], refinement: Refinement, labels: Tensor) -> None:
         accuracy = (refinement.logits[-1].detach().argmax(-1) == labels).float().mean()

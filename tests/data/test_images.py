@@ -190,7 +190,7 @@ def test_a_long_decoding_says_how_far_it_is(
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("fewshot.data.pictures.SECONDS_BEFORE_PROGRESS", 0.0)
     load(files, GREY)
-    assert "decoding set-train once: 6 of 6 pictures" in capsys.readouterr().err
+    assert "6/6" in capsys.readouterr().err
 
 
 class TestDecoding:

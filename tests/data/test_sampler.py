@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 from fewshot.data import sampler as sampler_module
-from fewshot.data.sampler import (
-    EpisodeIndex,
-    EpisodeKeys,
-    EpisodeSampler,
-    PictureKeys,
-    dirichlet_counts,
-    distinct_integers,
-    exchanged,
-    largest_remainders,
-)
+from fewshot.data.draws import dirichlet_counts, distinct_integers, exchanged, largest_remainders
+from fewshot.data.sampler import EpisodeIndex, EpisodeKeys, EpisodeSampler, PictureKeys
 
 
 def make(n_classes: int = 12, n_pictures: int = 30, **options: object) -> EpisodeSampler:

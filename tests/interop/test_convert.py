@@ -130,7 +130,7 @@ def test_test_and_export_take_it(
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "pictures", size=32)
     convert(original, "--output", "model.ckpt", *CIFAR)
-    config = Path(__file__).parents[2] / "configs" / "cifar_fs_wrn28_10_sib_5way1shot.yaml"
+    config = Path(__file__).parents[2] / "configs" / "cifar_fs" / "wrn28_10_sib_5way1shot.yaml"
     options = ["--ckpt_path", "model.ckpt", "--model.backbone.name", SMALL]
     options += [
         "--data.dataset",

@@ -172,7 +172,7 @@ def test_the_lines_of_the_readme_classify_pictures(
         picture.save(file)
     (tmp_path / "OUT").symlink_to(exported)
     monkeypatch.chdir(tmp_path)
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "fewshot" / "interop" / "README.md").read_text(encoding="utf-8")
     lines = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in text)
     assert "torch" not in lines and "fewshot" not in lines
     (tmp_path / "export_of_the_readme.py").write_text(lines)

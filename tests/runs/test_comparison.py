@@ -104,7 +104,7 @@ def test_every_method_is_measured_as_test_measures_it(work, capsys):
 
 
 def test_a_method_of_ones_own_joins_the_others(work, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "fewshot" / "methods" / "README.md").read_text()
     (work / "method_of_the_readme.py").write_text(readme.split("# my_method.py\n")[1].split("```")[0])
     monkeypatch.syspath_prepend(work)
     _, comparison = compared("--methods.mine.method", "method_of_the_readme.NearestMedian", "--dirichlet", "null")

@@ -1,0 +1,116 @@
+"""What FewShotModule counts over the episodes of a validation or a test, and what it makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshot.training.metrics import (
+    CalibrationError,
+    CalibrationTemperature,
+    EpisodeAccuracy,
+    EpisodeCounts,
+    EpisodeLoss,
+    correct_queries,
+    paired_difference,
+)
+
+
+class Evaluation(nn.Module):
+    """Accuracies of every step and of nearest class mean, the loss, and how far probabilities can be believed.
+
+    Args:
+        n_steps: K of the method in evaluation mode.
+        nearest_mean: whether nearest class mean is counted beside it, on the same features.
+        fits_temperature: whether a temperature is fitted (validation), or the error measured that one leaves (test).
+    """
+
+    accuracies: Any
+
+    def __init__(self, n_steps: int, *, nearest_mean: bool, fits_temperature: bool) -> None:
+        super().__init__()
+        self.n_steps, self.fits_temperature = n_steps, fits_temperature
+        names = [*(["nearest_mean"] if nearest_mean else []), *(f"step_{step}" for step in range(n_steps + 1))]
+        self.accuracies = nn.ModuleDict({name: EpisodeAccuracy() for name in names})
+        self.loss, self.counts = EpisodeLoss(), EpisodeCounts()
+        self.temperature = CalibrationTemperature()
+        self.ece, self.ece_uncalibrated = CalibrationError(), CalibrationError()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        metrics = (self.loss, self.counts, self.temperature, self.ece, self.ece_uncalibrated)
+        for metric in (*metrics, *self.accuracies.values()):
+            metric.reset()
+
+    def update(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        nearest: Tensor | None,
+        numbers: Tensor | None,
+        temperature: float | None,
+        counted: int,
+    ) -> None:
+        """Count a batch of T episodes.
+
+        Args:
+            logits: [K+1, T, Q, N].
+            labels: [T, Q] int64.
+            nearest: [T, Q, N] of nearest class mean, where it is counted.
+            numbers: [T] of the episodes.
+            temperature: of calibrated probabilities; None is 1.
+            counted: how many of the episodes count; 0 for padding, which every rank computes alike.
+        """
+        correct = {} if nearest is None else {"nearest_mean": correct_queries(nearest, labels)}
+        correct |= {f"step_{step}": each for step, each in enumerate(correct_queries(logits, labels))}
+        loss = F.cross_entropy(logits[-1].flatten(0, 1), labels.flatten())
+        last, labels = logits[-1][:counted], labels[:counted]
+        correct = {name: each[:counted] for name, each in correct.items()}
+        for name, each in correct.items():
+            self.accuracies[name].update(each, labels)
+        if self.fits_temperature:
+            self.temperature.update(last, labels)
+        else:
+            self.ece.update((last / (temperature or 1.0)).softmax(-1), labels)
+            self.ece_uncalibrated.update(last.softmax(-1), labels)
+            if numbers is not None:
+                self.counts.update(numbers[:counted], list(correct.values()), labels)
+        self.loss.update(loss, len(labels))
+
+    def results(self, temperature: float | None) -> dict[str, Any]:
+        """What results.json says, by its keys.
+
+        Args:
+            temperature: what the calibration error was measured with, where none was fitted.
+        """
+        steps = [self.accuracies[f"step_{step}"].compute() for step in range(self.n_steps + 1)]
+        found = {
+            "accuracy": steps[-1].accuracy,
+            "ci95": steps[-1].ci95,
+            "n_episodes": steps[-1].n_episodes,
+            "accuracy_per_step": [step.accuracy for step in steps],
+            "ci95_per_step": [step.ci95 for step in steps],
+        }
+        if "nearest_mean" in self.accuracies:
+            nearest = self.accuracies["nearest_mean"].compute()
+            found |= {"accuracy_nearest_mean": nearest.accuracy, "ci95_nearest_mean": nearest.ci95}
+        if self.fits_temperature:
+            return {**found, "temperature": self.temperature.compute()}
+        errors = {"ece": self.ece.compute(), "ece_uncalibrated": self.ece_uncalibrated.compute()}
+        return {**found, "temperature": temperature, **errors, **self._paired()}
+
+    def _paired(self) -> dict[str, Any]:
+        """Correct queries of every episode, and what the last step gains over what it is compared with."""
+        rows = self.counts.compute()  # [n, 1 + M]
+        if not len(rows):
+            return {}
+        names, n_query = list(self.accuracies), int(self.accuracies["step_0"].n_query)
+        gains = {}
+        for column, name in enumerate(names[:-1], start=1):
+            if name in ("nearest_mean", "step_0"):
+                gain = paired_difference(rows[:, -1], rows[:, column], n_query)
+                gains[name] = {"difference": gain.accuracy, "ci95": gain.ci95}
+        return {"gain_over": gains, "episodes": {"columns": ["episode", *names], "rows": rows.tolist()}}
