@@ -204,7 +204,8 @@ class FewShotClassifier:
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each picture or feature row, [n]."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        places = self.predict_proba(X).argmax(1)
+        return self.classes_[places]
 
     def score(self, X: Any, y: Any) -> float:
         """Share of pictures or feature rows that get their label."""

@@ -23,7 +23,7 @@ from fewshot.classification.classified import Classified
 from fewshot.classification.report import write_report
 from fewshot.classification.report.drawing import label_positions, marker
 from fewshot.classification.report.feature_map import feature_map
-from fewshot.classification.report.page import asset
+from fewshot.classification.report.markup import asset
 from fewshot.classification.report.selection import shown_queries, shown_support
 from fewshot.classification.report.thumbnails import thumbnail
 from fewshot.data.pictures import open_picture
