@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -90,20 +89,3 @@ class Episode(NamedTuple):
                 f"episode {task} of the batch has no support picture of class {label} (n_way={self.n_way})"
             )
         return self
-
-
-def stack_episodes(episodes: Sequence[Episode]) -> Episode:
-    """One batch out of several: the episodes of every element, joined along T.
-
-    Raises ValueError where they differ in the number of ways.
-    """
-    ways = {episode.n_way for episode in episodes}
-    if len(ways) != 1:
-        raise ValueError(f"episodes of {sorted(ways)} ways cannot share a batch; sample them with one n_way")
-
-    def join(name: str) -> Tensor | None:
-        parts = [getattr(episode, name) for episode in episodes]
-        return None if any(part is None for part in parts) else torch.cat(parts)
-
-    tensors = {name: join(name) for name in Episode._fields if name != "n_way"}
-    return Episode(n_way=ways.pop(), **tensors)  # type: ignore[arg-type]

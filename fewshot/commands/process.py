@@ -13,13 +13,6 @@ from contextlib import contextmanager
 
 from pytorch_lightning.utilities import rank_zero_only
 
-import fewshot.data.class_datamodule
-import fewshot.data.datasets
-import fewshot.data.episodic_datamodule
-import fewshot.methods
-import fewshot.training.few_shot_module
-import fewshot.training.pretrain_module  # noqa: F401  (imported so that configs may name their classes without the path)
-
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 VARIABLES = (
     "MALLOC_MMAP_MAX_",

@@ -336,7 +336,7 @@ def test_bare_names_and_dotted_paths(in_folder, capsys):
         (["extra"], ["extra"]),
         (["--config", "nowhere.yaml"], ["config: no file nowhere.yaml"]),
         (["--data.n_way", "0"], ["n_way=0"]),
-        (["--model.method.n_steps", "-1"], ["n_steps=-1 is negative"]),
+        (["--model.method.n_steps", "-1"], ["n_steps=-1 but it is at least 0"]),
         (["--model.backbone.name", "conv5"], ["backbone 'conv5' is not known", "conv4"]),
         (["--model.backbone.weights", "nowhere.ckpt"], ["'nowhere.ckpt' not found"]),
         (["--ckpt_path", "nowhere.ckpt"], ["ckpt_path: ", "'nowhere.ckpt' not found"]),

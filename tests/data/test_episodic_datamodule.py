@@ -21,7 +21,7 @@ from fewshot.data.datasets.folder import ImageFolderSplits
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.data.images import Images
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing, evaluation_transform
-from fewshot.episode import PADDING, Episode, stack_episodes
+from fewshot.episode import PADDING, Episode
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 
@@ -49,6 +49,23 @@ class Noise(FewShotDataset):
             names[0] = "owl"
         labels = np.repeat(np.arange(n_classes), 20)
         return Images(array, labels, names, [f"{names[label]}/{i}" for i, label in enumerate(labels)])
+
+
+def stack_episodes(episodes: Sequence[Episode]) -> Episode:
+    """One batch out of several: the episodes of every element, joined along T.
+
+    Raises ValueError where they differ in the number of ways.
+    """
+    ways = {episode.n_way for episode in episodes}
+    if len(ways) != 1:
+        raise ValueError(f"episodes of {sorted(ways)} ways cannot share a batch; sample them with one n_way")
+
+    def join(name: str) -> Tensor | None:
+        parts = [getattr(episode, name) for episode in episodes]
+        return None if any(part is None for part in parts) else torch.cat(parts)
+
+    tensors = {name: join(name) for name in Episode._fields if name != "n_way"}
+    return Episode(n_way=ways.pop(), **tensors)  # type: ignore[arg-type]
 
 
 def make(dataset: FewShotDataset | None = None, **options: Any) -> EpisodicDataModule:

@@ -226,7 +226,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "an option out of range": (
         lambda c: c["model"]["init_args"]["method"]["init_args"].update(n_steps=-1),
-        "n_steps=-1 is negative",
+        "n_steps=-1 but it is at least 0",
     ),
     "preprocessing": (lambda c: c["preprocessing"].update(std=[1.0, 0.0, 1.0]), "every value must be above 0"),
     "preprocessing, type": (lambda c: c["preprocessing"].update(image_size=16.5), "image_size=16.5 is not of the type"),
