@@ -21,11 +21,15 @@ SETS = ("cifar_fs", "omniglot", "tiny_imagenet_fs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Point what caches or reports at a temporary folder, one for each process, which goes when the session ends."""
+    """Point what caches or reports at a temporary folder, one for each process, which goes when the session ends.
+
+    Decoded pictures are the same for all: processes that were started together share one cache, the first one's.
+    """
     folder = Path(tempfile.mkdtemp(prefix="fewshot-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["FEWSHOT_CACHE"] = str(folder / "cache")
     os.environ.update(
-        FEWSHOT_CACHE=str(folder / "cache"),
         WANDB_MODE="offline",
         WANDB_SILENT="true",
         WANDB_DIR=str(folder),

@@ -209,7 +209,6 @@ def predicted_accuracy(run: Path) -> tuple[int, float]:
 
 BY_DEFAULT = {
     *("quickstart", "cifar_fs_conv4_pretrain", "cifar_fs_conv4_sib_5way1shot"),
-    "cifar_fs_conv4_simpleshot_5way1shot",
 }
 """One config of each kind; the others are run by the slow tests."""
 

@@ -112,6 +112,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_command_gives_the_same_weights(kind, folder, tmp_path, monkeypatch):
     weights = []
@@ -123,6 +124,7 @@ def test_the_same_command_gives_the_same_weights(kind, folder, tmp_path, monkeyp
     assert not differing(*weights)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(folder):
     options = [*KINDS["trained_end_to_end"], "--trainer.max_epochs", "1", "--test_after_fit", "false"]
     one, other = (last(fitted(*options, "--seed_everything", seed)) for seed in ("1", "2"))

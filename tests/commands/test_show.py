@@ -124,6 +124,7 @@ def test_a_run_is_shown_with_the_predictions_of_predict(maps, monkeypatch):
     assert mapped.before == before
 
 
+@pytest.mark.slow
 def test_overrides_are_those_of_fit(maps):
     options = ["--data.n_way", 4, "--data.n_shot", 2, "--splits", "[test]", "--episodes", 1]
     assert show(*options) == sorted([*COUNTS, "episode_test_0.png", "features.png"])
@@ -131,6 +132,7 @@ def test_overrides_are_those_of_fit(maps):
     assert len(mapped.names) == 4 and len(mapped.support_labels) == 8
 
 
+@pytest.mark.slow
 def test_splits_and_number_of_episodes(capsys):
     assert show("--splits", "[val, train]", "--episodes", 0) == COUNTS
     assert "no features.png" in capsys.readouterr().out
@@ -162,6 +164,7 @@ def test_methods_on_pictures_and_methods_without_steps(method, panels_differ, ma
     assert maps[0].is_refined == panels_differ
 
 
+@pytest.mark.slow
 def test_nothing_is_encoded_but_what_is_shown():
     """A frozen backbone's features of a whole split are for training to compute."""
 
@@ -173,6 +176,7 @@ def test_nothing_is_encoded_but_what_is_shown():
     assert stored() == before
 
 
+@pytest.mark.slow
 def test_a_frozen_backbones_training_pictures_are_not_augmented():
     def sheet(*options):
         show("--splits", "[train]", "--episodes", 1, "--overwrite", *options)
@@ -205,6 +209,7 @@ def test_pre_training_shows_a_batch():
 # What is replaced, and what is not.
 
 
+@pytest.mark.slow
 def test_only_earlier_pictures_are_replaced():
     Path("out").mkdir()
     (Path("out") / "notes.txt").write_text("mine")
@@ -214,7 +219,7 @@ def test_only_earlier_pictures_are_replaced():
     assert (Path("out") / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("output", ["out", "out/in/three"])
+@pytest.mark.parametrize("output", [pytest.param("out", marks=pytest.mark.slow), "out/in/three"])
 def test_an_interrupted_show_leaves_nothing(output, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt

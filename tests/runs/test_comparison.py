@@ -58,6 +58,7 @@ def refused(capsys, *options):
     return message
 
 
+@pytest.mark.slow
 def test_every_method_is_measured_as_test_measures_it(work, capsys):
     folder, comparison = compared()
     printed = capsys.readouterr().out

@@ -174,6 +174,7 @@ def test_a_test_is_a_run_of_its_own(fitted: Path, logged: OfflineRun) -> None:
     assert len(list((fitted / "wandb").glob("offline-run-*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_validation_is_one_too(fitted: Path, logged: OfflineRun, capsys: pytest.CaptureFixture[str]) -> None:
     main(["validate", "--config", str(fitted / "config.yaml"), "--ckpt_path", str(fitted)])
     validated = OfflineRun(newest(fitted.parent))
@@ -203,6 +204,7 @@ def test_without_wandb(mode: str | None, options: list[str], work: Path, monkeyp
         assert (folder / "metrics.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_to_have_failed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "1.0e38"]
     assert "the loss is nan" in refused(capsys, "fit", "--config", "tiny.yaml", "--experiment", "failed", *options)
