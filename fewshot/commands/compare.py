@@ -18,7 +18,7 @@ from fewshot.commands.process import quietened
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.comparison import COLOURS, Row, plot_of_methods, plot_of_sizes
 from fewshot.files import versions, write_json
-from fewshot.runs.comparison import Comparison, Contestant, Setting, rows
+from fewshot.runs.comparison import Comparison, Contestant, Measured, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
 from fewshot.runs.tables import csv_table, markdown_table, text_table
 
@@ -110,10 +110,7 @@ def compare(config: Any, text: str) -> None:
         for setting in settings:
             for one in comparison.measure(setting):
                 measured.append(one)
-                kind = "balanced" if setting.is_balanced else f"Dirichlet({setting.dirichlet:g})"
-                chosen = f", {one.chosen}" if one.chosen else ""
-                size = f"{setting.n_shot}-shot, {setting.n_query} queries, {kind}"
-                print(f"{size}: {one.name} {100 * one.accuracy:.2f} ± {100 * one.ci95:.2f}{chosen}", flush=True)
+                print(line_of(one), flush=True)
         found, begun = rows(measured, reference, data["n_way"]), True
         about = {
             "reference": reference,
@@ -136,6 +133,14 @@ def compare(config: Any, text: str) -> None:
         remove_unless_begun(folder, begun=begun)
     headings, lines = cells(found)
     print(f"\n{text_table(headings, [lines])}\ndifferences: paired by episode, to {reference}; written to {folder}")
+
+
+def line_of(one: Measured) -> str:
+    """What one method reached at one setting."""
+    setting, chosen = one.setting, f", {one.chosen}" if one.chosen else ""
+    kind = "balanced" if setting.is_balanced else f"Dirichlet({setting.dirichlet:g})"
+    size = f"{setting.n_shot}-shot, {setting.n_query} queries, {kind}"
+    return f"{size}: {one.name} {100 * one.accuracy:.2f} ± {100 * one.ci95:.2f}{chosen}"
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

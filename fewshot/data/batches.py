@@ -13,16 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fewshot.data.features import Features, PassingFeatures
 from fewshot.data.images import Images
+from fewshot.data.keys import EpisodeKey, EpisodeKeys, PictureKey, PictureKeys
 from fewshot.data.ranks import rank_and_world_size
-from fewshot.data.sampler import (
-    EpisodeIndex,
-    EpisodeKey,
-    EpisodeKeys,
-    EpisodeSampler,
-    MixedEpisodeSampler,
-    PictureKey,
-    PictureKeys,
-)
+from fewshot.data.sampler import EpisodeIndex, EpisodeSampler, MixedEpisodeSampler
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 from fewshot.episode import PADDING, Episode
 

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from fewshot.data.batches import PictureDataset, batch_loader
 from fewshot.data.datasets.base import FewShotDataset
-from fewshot.data.picture_datamodule import PictureDataModule, check_least, check_trainer
-from fewshot.data.sampler import PictureKeys
+from fewshot.data.keys import PictureKeys, check_trainer
+from fewshot.data.picture_datamodule import PictureDataModule, check_least
 
 
 class ClassDataModule(PictureDataModule):

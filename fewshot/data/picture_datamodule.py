@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from fewshot.data.batches import EpisodeDataset, batch_loader
 from fewshot.data.datasets.base import FewShotDataset, Split
 from fewshot.data.features import Encoder, Features, PassingFeatures, stored_features
 from fewshot.data.images import Images
+from fewshot.data.keys import EpisodeKeys, check_trainer
 from fewshot.data.ranks import gathered, rank_and_world_size
-from fewshot.data.sampler import MIXED_BLOCK, EpisodeKeys, EpisodeSampler, MixedEpisodeSampler, check_sizes
+from fewshot.data.sampler import MIXED_BLOCK, EpisodeSampler, MixedEpisodeSampler, check_sizes
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
 
@@ -285,18 +286,6 @@ class PictureDataModule(LightningDataModule):
             training=training,
             n_episodes=self.n_episodes(split),
             features=features,
-        )
-
-
-def check_trainer(trainer: Trainer | None) -> None:
-    """Raise ValueError where Lightning would split the episodes once more over the devices."""
-    if trainer is None or trainer.world_size == 1:
-        return
-    connector = getattr(trainer, "_accelerator_connector", None)  # the option has no public name
-    if getattr(connector, "use_distributed_sampler", False):
-        raise ValueError(
-            f"use_distributed_sampler=True with {trainer.world_size} processes, but the data module itself gives every "
-            "process its share; set trainer.use_distributed_sampler=false"
         )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from fewshot.data.batches import batch_loader
-from fewshot.data.sampler import EpisodeKeys
+from fewshot.data.keys import EpisodeKeys
 
 
 class Echo(Dataset[list[tuple[int, int]]]):

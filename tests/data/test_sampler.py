@@ -9,7 +9,8 @@ import pytest
 
 from fewshot.data import sampler as sampler_module
 from fewshot.data.draws import dirichlet_counts, distinct_integers, exchanged, largest_remainders
-from fewshot.data.sampler import EpisodeIndex, EpisodeKeys, EpisodeSampler, PictureKeys
+from fewshot.data.keys import EpisodeKeys, PictureKeys
+from fewshot.data.sampler import EpisodeIndex, EpisodeSampler
 
 
 def make(n_classes: int = 12, n_pictures: int = 30, **options: object) -> EpisodeSampler:
