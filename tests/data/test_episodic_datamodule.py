@@ -15,7 +15,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor
 
-from fewshot.data import sampler as sampler_module
 from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import FewShotDataset, Split
 from fewshot.data.datasets.folder import ImageFolderSplits
@@ -193,7 +192,7 @@ def test_prediction_reads_the_test_episodes():
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_an_episode_too_many_is_marked_as_padding(monkeypatch, split):
-    monkeypatch.setattr(sampler_module, "rank_and_world_size", lambda: (2, 3))
+    monkeypatch.setattr("fewshot.data.keys.rank_and_world_size", lambda: (2, 3))
     episode = next(iter(getattr(make(train_episodes=2, val_episodes=2), f"{split}_dataloader")()))
     assert episode.is_padding == (split == "val")
     assert episode.numbers.tolist() == [PADDING if split == "val" else 2]
@@ -205,7 +204,7 @@ def test_an_episode_too_many_is_marked_as_padding(monkeypatch, split):
 def test_ranks_divide_the_episodes(monkeypatch, world, split):
     parts = []
     for rank in range(world):
-        monkeypatch.setattr(sampler_module, "rank_and_world_size", lambda rank=rank: (rank, world))
+        monkeypatch.setattr("fewshot.data.keys.rank_and_world_size", lambda rank=rank: (rank, world))
         parts.append(gathered(getattr(make(), f"{split}_dataloader")()))
     monkeypatch.undo()
     together = stack_episodes(parts)

@@ -28,7 +28,7 @@ def labels_of(sampler: EpisodeSampler) -> np.ndarray:
 
 def set_ranks(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
     """Pretend to be one of several processes."""
-    monkeypatch.setattr(sampler_module, "rank_and_world_size", lambda: (rank, world))
+    monkeypatch.setattr("fewshot.data.keys.rank_and_world_size", lambda: (rank, world))
 
 
 @pytest.mark.parametrize("dirichlet", [None, 0.05, 2.0])
