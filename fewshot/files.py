@@ -242,7 +242,12 @@ def resolve_weights(path: str | os.PathLike[str]) -> Path:
             if candidate.is_file():
                 logger.info("weights %s: using %s", path, candidate)
                 return candidate
+    advice = (
+        f"{asked} holds no checkpoint, which only `fit` writes"
+        if asked.is_dir()
+        else "If a pre-training run is to write them, run its config first (python -m fewshot fit --config <the "
+        "pre-training config>)"
+    )
     raise FileNotFoundError(
-        f"weights '{os.fspath(path)}' not found; looked for {', '.join(map(str, looked))}. If a pre-training run is "
-        "to write them, run its config first (python -m fewshot fit --config <the pre-training config>)"
+        f"weights '{os.fspath(path)}' not found; looked for {', '.join(map(str, looked))}. {advice}"
     )

@@ -197,7 +197,7 @@ def check_name(path: Any, packages: Sequence[str], name: str) -> None:
     if not any(path.startswith(f"{package}.") for package in packages):
         raise ValueError(
             f"{name} asks for {path}, and only classes of {', '.join(packages)} are imported; if you trust it, allow "
-            f"'{path.split('.')[0]}' (packages)"
+            f"'{path.split('.')[0]}' by the option packages (--packages '[{path.split('.')[0]}]')"
         )
 
 

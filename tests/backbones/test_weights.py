@@ -174,7 +174,7 @@ def test_folders_stand_for_the_newest_best_checkpoint(tmp_path: Path, monkeypatc
 
 def test_nothing_there_says_where_it_looked(tmp_path: Path) -> None:
     (tmp_path / "empty" / "version_0").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"version_0.checkpoints.best\.ckpt.*run its config first"):
+    with pytest.raises(FileNotFoundError, match=r"version_0.checkpoints.best\.ckpt.*holds no checkpoint, which only"):
         resolve_weights(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match=r"looked for .*nowhere"):
         create_backbone("conv4", weights=tmp_path / "nowhere")

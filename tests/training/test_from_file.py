@@ -238,7 +238,7 @@ def test_a_class_of_ones_own_is_read_on_ones_own_word(folder: Path, capsys: pyte
     module = FewShotModule(my_own_method.Mine(), backbone)
     content |= {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save(content, folder / "x.ckpt")
-    assert "allow 'my_own_method' (packages)" in refusal("classify", folder / "x.ckpt", capsys)
+    assert "allow 'my_own_method' by the option packages" in refusal("classify", folder / "x.ckpt", capsys)
     packages = ["my_own_method"]
     for found in (
         load_trained(folder / "x.ckpt", packages).module,
