@@ -137,21 +137,22 @@ class WholeFile:
         path: where it goes; its folder is made.
         mode: "w" for text in UTF-8 or "wb" for bytes. What is no Unicode text, as of a file that was named in another
             encoding, is escaped.
-        aside: where it is written before, in the same folder; None takes a hidden name ending in .partial.
+        aside: where it is written before, in the same folder; None takes .<name>.partial, which the next writing
+            replaces where a kill has left one. Where several processes may write the same file, each needs its own.
     """
 
     def __init__(self, path: Path, mode: Literal["w", "wb"] = "w", *, aside: Path | None = None) -> None:
         self.path, self.mode = path, mode
-        self.aside = aside or path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        self.aside = aside or path.with_name(f".{path.name}.partial")
         self._file: IO[Any] | None = None
 
     def open(self) -> IO[Any]:
         """The file to write to."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.mode == "wb":
-            self._file = open(self.aside, "xb")
+            self._file = open(self.aside, "wb")
         else:
-            self._file = open(self.aside, "x", encoding="utf-8", errors="backslashreplace", newline="")
+            self._file = open(self.aside, "w", encoding="utf-8", errors="backslashreplace", newline="")
         return self._file
 
     def finish(self) -> None:

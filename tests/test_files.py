@@ -82,3 +82,13 @@ def test_a_full_disk_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pyte
         write_json(tmp_path / "x.json", {"a": 1})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [1]}
     assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_what_a_kill_left_goes_with_the_next_writing(tmp_path: Path) -> None:
+    killed = WholeFile(tmp_path / "x.txt")
+    killed.open().write("half")
+    killed._file.close()  # type: ignore[union-attr]
+    assert os.listdir(tmp_path) == [".x.txt.partial"]
+    with WholeFile(tmp_path / "x.txt") as file:
+        file.write("whole")
+    assert os.listdir(tmp_path) == ["x.txt"] and (tmp_path / "x.txt").read_text() == "whole"

@@ -120,5 +120,6 @@ def hand_round(checkpoint: str, trainer: Trainer) -> None:
         return
     content: bytes = trainer.strategy.broadcast(path.read_bytes() if trainer.is_global_zero else b"")
     if missing[trainer.global_rank]:
-        with WholeFile(path, "wb") as file:
+        own = path.with_name(f".{path.name}.{trainer.global_rank}.partial")
+        with WholeFile(path, "wb", aside=own) as file:
             file.write(content)
