@@ -219,10 +219,17 @@ SCRIPTS = [b for b in blocks("python") if not IN_A_FILE.match(b.text) and "onnxr
 """Examples to be typed as they are; that of ONNX is run in tests/interop/test_export.py, where a model is exported."""
 
 
+def in_turn(block: Block) -> Any:
+    """Slow where it trains by itself."""
+    return pytest.param(block, marks=pytest.mark.slow) if "Trainer(" in block.text else block
+
+
 @pytest.mark.filterwarnings(
     "ignore::UserWarning:pytorch_lightning", "ignore:.*tensorboardX:UserWarning"
 )  # on its defaults
-@pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: f"{block.document.parent.name}: {block.text[:60]}")
+@pytest.mark.parametrize(
+    "block", [in_turn(block) for block in SCRIPTS], ids=lambda block: f"{block.document.parent.name}: {block.text[:60]}"
+)
 def test_an_example_runs(block: Block, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     text = re.sub(r'(max_epochs=|_episodes": )\d+', r"\g<1>4", block.text)

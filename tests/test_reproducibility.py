@@ -154,7 +154,12 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "frozen"), [("conv4", "true"), ("conv4", "false"), ("resnet12", "false"), ("wrn28_10", "false")]
+    ("name", "frozen"),
+    [
+        ("conv4", "false"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("conv4", "true"), ("resnet12", "false"))),
+        pytest.param("wrn28_10", "false", marks=pytest.mark.slow),
+    ],
 )
 def test_deterministic_mode(name, frozen, folder, deterministic, monkeypatch):
     """Fit and test run in it here, and none of their operations is one that it refuses on CUDA."""

@@ -185,6 +185,7 @@ def test_a_checkpoint_needs_no_weights_of_pretraining(fitted, in_folder):
     FewShotModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_profiler_tells_where_an_episodes_time_goes(in_folder):
     options = ["--trainer.max_epochs", "1", "--test_after_fit", "false", "--trainer.limit_train_batches", "2"]
     pictures = ["--data.store_features", "false", "--data.dataset.max_cached_bytes", "0"]

@@ -158,7 +158,7 @@ def test_predictions_depend_on_the_other_queries_where_they_are_normalised_toget
     [
         *(("conv4_32", statistics) for statistics in ("queries", "support", "stored")),
         *(("test_efficientnet", statistics) for statistics in ("queries", "support", "stored")),
-        ("test_vit", "queries"),  # it has no batch normalisation
+        pytest.param("test_vit", "queries", marks=pytest.mark.slow),  # it has no batch normalisation
     ],
 )
 def test_timms_backbones_are_trained_and_evaluated(name: str, statistics: Any) -> None:

@@ -160,6 +160,7 @@ def test_checkpoints_are_artifacts_when_asked(fitted: Path, logged: OfflineRun) 
         assert fitted in file.parents
 
 
+@pytest.mark.slow
 def test_a_test_is_a_run_of_its_own(fitted: Path, logged: OfflineRun) -> None:
     options = ["--trainer.logger.name", "mine", "--trainer.logger.group", "ours", "--trainer.logger.log_model", "false"]
     main(["test", "--config", str(fitted / "config.yaml"), "--ckpt_path", str(fitted), *options])

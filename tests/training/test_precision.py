@@ -139,7 +139,7 @@ def test_half_precision_weights_are_refused(glyphs: Glyphs, precision: str) -> N
             trainer(precision).fit(module, data)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", [pytest.param("32-true", marks=pytest.mark.slow), "bf16-mixed"])
 def test_stored_features_are_those_of_the_trainers_precision(glyphs: Glyphs, precision: str) -> None:
     found = []
     for stored in (True, False):

@@ -62,7 +62,10 @@ def test_the_lists_divide_1623_characters() -> None:
 
 @pytest.mark.parametrize(
     ("layout", "split_by", "sizes"),
-    [("splits", "background", (813, 151, 659)), ("archive", "vinyals", (1028, 172, 423))],
+    [
+        ("splits", "background", (813, 151, 659)),
+        pytest.param("archive", "vinyals", (1028, 172, 423), marks=pytest.mark.slow),
+    ],
 )
 def test_both_divisions_from_both_layouts(
     layout: str, split_by: Literal["vinyals", "background"], sizes: tuple[int, ...], layouts: dict[str, Path]
