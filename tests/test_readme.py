@@ -221,7 +221,8 @@ SCRIPTS = [b for b in blocks("python") if not IN_A_FILE.match(b.text) and "onnxr
 
 def in_turn(block: Block) -> Any:
     """Slow where it trains by itself."""
-    return pytest.param(block, marks=pytest.mark.slow) if "Trainer(" in block.text else block
+    marks = [pytest.mark.slow] if "Trainer(" in block.text else []
+    return pytest.param(block, marks=marks, id=f"{block.document.parent.name}: {block.text[:60]}")
 
 
 @pytest.mark.filterwarnings(
