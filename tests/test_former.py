@@ -65,6 +65,7 @@ def test_the_saved_classifier_says_what_it_said() -> None:
     np.testing.assert_allclose(classifier.predict_proba(pictures), EXPECTED["probabilities"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_from_its_own_config_and_ends_where_it_ended(runs: Path) -> None:
     config = str(runs / "sib" / "version_0" / "config.yaml")
     main(["fit", "--config", config, "--ckpt_path", "auto"])

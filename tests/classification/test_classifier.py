@@ -98,6 +98,7 @@ def test_sib_keeps_its_own_refined_weights():
     assert np.allclose(classifier.predict_proba(rows[unlabelled]), classifier.transduction_proba_, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_chunks_hold_the_mixture_of_the_whole_and_change_little():
     rows, labels, truth = blobs(2, 100)
     together = FewShotClassifier(temperature=1.0).fit(rows, labels)

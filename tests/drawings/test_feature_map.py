@@ -50,6 +50,7 @@ def test_before_and_after_differ_where_refinement_mended_a_query():
     png(figure)
 
 
+@pytest.mark.slow
 def test_numbers_keep_apart_where_there_are_many():
     figure = feature_map_figure(mapped(25)[0]._replace(before=[0] * 75), title="")
     before = figure.axes[0]

@@ -139,6 +139,7 @@ def test_wide_resnet_names_every_bad_entry() -> None:
         wide_resnet_from_original(bent, small_images=True)
 
 
+@pytest.mark.slow
 def test_create_backbone_reads_the_originals_wide_resnet(tmp_path: Path) -> None:
     weights = original_wide_resnet(28, 10)
     torch.save(weights, tmp_path / "netFeatBest.pth")

@@ -94,7 +94,7 @@ def test_stored_features_give_exactly_the_accuracy_of_encoding_every_episode():
 @pytest.mark.parametrize(
     ("n_episodes", "store_features", "real"),
     [
-        (12, False, False),
+        pytest.param(12, False, False, marks=pytest.mark.slow),
         pytest.param(1000, True, True, marks=pytest.mark.slow),
         pytest.param(250, False, True, marks=pytest.mark.slow),
     ],
