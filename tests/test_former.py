@@ -100,6 +100,9 @@ def test_a_former_option_that_did_something_is_refused_by_name(runs: Path, capsy
         "fewshot.data.datamodule.EpisodicDataModule": "fewshot.data.episodic_datamodule.EpisodicDataModule",
         "fewshot.methods.sib.SIB": "fewshot.methods.sib.SIB",
         "my.fewshot.module.Mine": "my.fewshot.module.Mine",
+        "/data/fewshot.module/x.ckpt": "/data/fewshot.module/x.ckpt",
+        "fewshot.mixup/runs": "fewshot.mixup/runs",
+        "--root=pictures/fewshot.data.sets": "--root=pictures/fewshot.data.sets",
     }.items(),
 )
 def test_former_paths(former: str, present: str) -> None:

@@ -21,7 +21,8 @@ FORMER = {
 }
 """Modules and classes of version 0.1.0 that a file may name, and where they are now; the first that fits holds."""
 
-_FORMER = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, FORMER))})(?![\w])")
+_FORMER = re.compile(rf"(?<![\w./\\-])({'|'.join(map(re.escape, FORMER))})(?![\w/\\-])")
+"""As a dotted path stands in a text: a folder or file that happens to be called so is not one."""
 
 
 def with_present_paths(text: str) -> str:
