@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, ClassVar, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
@@ -20,6 +18,7 @@ from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.training.base import BackboneModule, prediction
 from fewshot.training.base_classes import base_classes
 from fewshot.training.divergence import divergence
+from fewshot.training.encoding import backbone_key
 from fewshot.training.evaluation import Evaluation
 
 SPLITS = ("val", "test")
@@ -130,19 +129,11 @@ class FewShotModule(BackboneModule):
             data.expect_features("val", "test")
 
     def backbone_key(self) -> str:
-        """SHA-256 of what decides the features: the backbone's architecture, every one of its weights, the precision.
-
-        With it timm's version, whose networks may change under the same name and weights. The device is left out:
-        features of two kinds of device differ by rounding, and whose are there are used.
-        """
-        config, trainer = self.backbone_config, self.attached_trainer
-        precision = "32-true" if trainer is None else trainer.precision
-        described = f"{config.name} {config.image_size} {precision} {config.compile} timm {timm.__version__}"
-        digest = hashlib.sha256(described.encode())
-        for name, tensor in self.backbone.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """What stored features of the backbone are known by, see `fewshot.training.encoding.backbone_key`."""
+        trainer = self.attached_trainer
+        return backbone_key(
+            self.backbone, self.backbone_config, "32-true" if trainer is None else str(trainer.precision)
+        )
 
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
         """Loss of a batch of episodes."""
