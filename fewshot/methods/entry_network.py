@@ -71,6 +71,7 @@ class DeepEntryNetwork(nn.Module):
 
     def __init__(self, sizes: tuple[int, int, int, int], width: int, n_says: int) -> None:
         super().__init__()
+        self.width = width
         of_entry, of_query, of_class, of_task = sizes
         self.entry = nn.Linear(of_entry, width)
         self.query, self.one_class, self.task = (

@@ -27,6 +27,9 @@ class SupportAnswer(NamedTuple):
     """[T, Q, N], of each query by itself."""
     cosines: Tensor
     """[T, Q, N], with the class means about the support's centre."""
+    clearness: Tensor
+    """[T, Q, 4], how near each query is to any class: among the queries by cosines, by cosines of features as they are
+    and by logits, and beside the support's examples."""
     certainty: Tensor
     """[T], the share of the support that the other examples classify rightly; 0 at one shot."""
 
@@ -89,7 +92,12 @@ class SupportMixture(nn.Module):
         about_query = _about_query(first, logits)  # [T, Q, 5]
         told = torch.cat([about_task.unsqueeze(1).expand(-1, logits.shape[1], -1), about_query], dim=-1)
         weights = self.weigh(told).clamp(-6, 6).exp() * (logits.new_tensor(FIRST_WEIGHTS) / 3)  # [T, Q, 9]
-        return SupportAnswer((logits * weights.unsqueeze(2)).sum(-1), first, about_task[:, 4])
+        answer = (logits * weights.unsqueeze(2)).sum(-1)
+        best, best_plain = first.amax(-1), found[7].amax(-1)  # [T, Q]
+        within = (_mean_cosines(_View(as_it_is.support, as_it_is.support), members) * one_hot).sum((1, 2))
+        beside = best_plain - (within / one_hot.shape[1]).unsqueeze(-1)
+        clear = [*map(_among_queries, (best, best_plain, answer.logsumexp(-1))), beside / _spread(best_plain) / 3]
+        return SupportAnswer(answer, first, torch.stack(clear, dim=-1), about_task[:, 4])
 
     @staticmethod
     def _about_task(view: _View, members: Tensor, one_hot: Tensor, left_out: Tensor) -> Tensor:
@@ -164,3 +172,13 @@ def _about_query(cosines: Tensor, logits: Tensor) -> Tensor:
     ridge = logits[..., 4].amax(-1)
     spread = cosines.var(-1, unbiased=False).clamp_min(1e-12).sqrt()
     return torch.stack([spread, best[..., 0], best[..., 0] - best[..., -1], probability, ridge], dim=-1)
+
+
+def _among_queries(values: Tensor) -> Tensor:
+    """[T, Q] less their mean over the queries, in units of their standard deviation."""
+    return (values - values.mean(1, keepdim=True)) / _spread(values)
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Standard deviation over the queries, [T, 1] from [T, Q]; at least 0.001."""
+    return values.var(1, unbiased=False, keepdim=True).clamp_min(1e-6).sqrt()

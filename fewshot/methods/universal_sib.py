@@ -9,10 +9,12 @@ the network is trained on many feature spaces and on tasks of every kind, see
 from __future__ import annotations
 
 import math
+from importlib.resources import as_file, files
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from fewshot.episode import STRANGER, Episode
@@ -54,6 +56,8 @@ class Task(NamedTuple):
     """[T, Q, S+Q], how much a query heeds each example; rows sum to one."""
     nearness: Tensor
     """[T, Q], mean cosine with the three nearest examples, in units of all cosines' size."""
+    clearness: Tensor
+    """[T, Q, 5], how near each query is to any class, by itself and among the queries."""
     spread: Tensor
     """[T, 1, 1], how much cosines with the class means differ over the queries."""
     statistics: Tensor
@@ -75,16 +79,16 @@ class Seen(NamedTuple):
 class Look(NamedTuple):
     """What is made of the queries at one step."""
 
-    potentials: Tensor
-    """[T, 1, N], of the transport."""
-    plan: Tensor
-    """[T, Q, N], rows sum to one."""
-    correction: Tensor
-    """[T, Q, N]."""
+    planned: Tensor
+    """[T, Q, N], logits of the inferred assignment: those seen, the transport's potentials and the correction."""
     stranger: Tensor
     """[T, Q], logit that a query is of none of the classes."""
     trust: Tensor
     """[T, Q], logit of how far refinement is followed."""
+
+
+def _tenths(number: int, start: float) -> nn.Parameter:
+    return nn.Parameter(torch.full((number,), start / 10))
 
 
 class UniversalSIB(Method):
@@ -110,6 +114,8 @@ class UniversalSIB(Method):
         prior: what is known of the queries' proportions: None nothing, "uniform", or N proportions.
         deep_weight: weight of the losses before the last step.
         stranger_weight: weight of the loss of telling strangers.
+        trained: whether the weights that come with the package are taken, which have their own n_steps, width and
+            power; False starts anew, for training.
 
     Raises:
         ValueError: an option out of its range.
@@ -117,12 +123,13 @@ class UniversalSIB(Method):
 
     def __init__(
         self,
-        n_steps: int = 5,
+        n_steps: int = 6,
         width: int = 32,
         power: float = 0.5,
         prior: str | list[float] | None = None,
         deep_weight: float = 0.3,
         stranger_weight: float = 0.5,
+        trained: bool = True,
     ) -> None:
         super().__init__()
         check_at_least(1, n_steps=n_steps, width=width)
@@ -132,18 +139,36 @@ class UniversalSIB(Method):
         self.power, self.prior = power, prior
         self.deep_weight, self.stranger_weight = deep_weight, stranger_weight
         self.initializer = SupportMixture(width)
-        self.network = DeepEntryNetwork((11, 6, 4, N_STATISTICS + 1), width, n_says=2)
+        self.network = DeepEntryNetwork((11, 10, 4, N_STATISTICS + 1), width, n_says=2)
         self.scales = small_network(N_STATISTICS, 2 * n_steps + 4, width)
-        self.log_step = nn.Parameter(torch.full((n_steps,), math.log(0.5)))
-        self.pull = nn.Parameter(torch.full((n_steps,), -1.0))
-        self.log_pull_sharpness = nn.Parameter(torch.zeros(n_steps))
-        self.centring = nn.Parameter(torch.tensor([-1.0, 0.5, 0.0]))
-        self.recentring = nn.Parameter(torch.full((n_steps,), -1.0))
-        self.strictness = nn.Parameter(torch.tensor([[0.0, 3.0]]).repeat(n_steps + 1, 1))  # not told, told
-        self.strictness_slope = nn.Parameter(torch.zeros(n_steps + 1))
-        self.log_sharpness = nn.Parameter(torch.tensor(math.log(3.0)))
-        self.log_few = nn.Parameter(torch.tensor(1.0))
-        self.stranger_bias = nn.Parameter(torch.tensor(-3.0))
+        # in tenths, so that the network's learning rate serves them too
+        self.log_step = _tenths(n_steps, -0.7)
+        self.pull = _tenths(n_steps, -1.0)
+        self.log_pull_sharpness = _tenths(n_steps, 0.0)
+        self.recentring = _tenths(n_steps, -1.0)
+        self.not_told, self.where_told = _tenths(n_steps + 1, 0.5), _tenths(n_steps + 1, 3.0)
+        self.strictness_slope = _tenths(n_steps + 1, 0.0)
+        self.centring = nn.Parameter(torch.tensor([-0.1, 0.05, 0.0]))
+        self.log_sharpness, self.log_few, self.stranger_bias = (_tenths(1, start) for start in (1.0, 1.0, -2.0))
+        if trained:
+            self._load()
+
+    def _load(self) -> None:
+        """Take the weights that come with the package.
+
+        Raises:
+            ValueError: they are of another n_steps, width or power.
+        """
+        with as_file(files("fewshot.methods") / "universal_sib.safetensors") as path, safe_open(path, "pt") as file:
+            made = {name: float(value) for name, value in (file.metadata() or {}).items()}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        for name, found in {"n_steps": self.n_steps, "width": self.network.width, "power": self.power}.items():
+            if found != made[name]:
+                raise ValueError(
+                    f"{name}={found} but the weights that come with the package have {name}={made[name]:g}; leave it "
+                    "out, or set trained=false and train"
+                )
+        self.load_state_dict(state)
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         return self._refined(support, support_labels, query, n_way, self._told(query, n_way))
@@ -205,11 +230,11 @@ class UniversalSIB(Method):
         weights = torch.cat([one_hot / one_hot.sum(1, keepdim=True), one_hot.new_zeros(n_tasks, n_query, n_way)], dim=1)
         weights, cosines = of_length_one(weights, seen.weights_products(weights))
         task = self._task(seen, cosines[:, n_support:], answer, one_hot, told)
-        few = (n_query - 1) / (n_query - 1 + self.log_few.exp())
+        few = (n_query - 1) / (n_query - 1 + (10 * self.log_few).exp())
         scales = self.scales(task.statistics)  # [T, 2K+4]
         from_support, from_weights = scales[:, : self.n_steps + 1].sigmoid(), scales[:, self.n_steps + 1 : -2].exp()
         step_size, strictness = scales[:, -2].exp().view(-1, 1, 1), scales[:, -1:]
-        stranger = self.stranger_bias.expand(n_tasks, n_query)
+        stranger = (10 * self.stranger_bias).expand(n_tasks, n_query)
         for step in range(self.n_steps + 1):
             of_query = cosines[:, n_support:]  # [T, Q, N]
             logits = from_support[:, step].view(-1, 1, 1) * answer.logits
@@ -217,30 +242,29 @@ class UniversalSIB(Method):
             look = self._look(task, Seen(logits, of_query, stranger), strictness, step)
             stranger = look.stranger
             strangers.append(stranger)
-            planned = logits + look.potentials
+            if step:
+                trusted = look.trust.sigmoid().unsqueeze(-1) * (look.planned - answer.logits)
+                shown.append(answer.logits + few * trusted)
             if step == self.n_steps:
                 break
-            if step:
-                shown.append(answer.logits + few * (planned - answer.logits))
             known = (1 - stranger.sigmoid()).unsqueeze(-1)  # [T, Q, 1]
-            gradients.append((class_softmax(logits) - look.plan + look.correction) * known)
-            sharp = class_softmax(planned * self.log_pull_sharpness[step].exp())
-            assigned = torch.cat([one_hot, sharp * known], dim=1)  # [T, S+Q, N]
-            weights = self._moved(seen, weights, of_query, gradients[-1], assigned, step_size, step)
-            balanced = torch.cat([one_hot, look.plan * known], dim=1)
+            assigned = class_softmax(look.planned)
+            gradients.append((class_softmax(logits) - assigned) * known)
+            sharp = class_softmax(look.planned * (10 * self.log_pull_sharpness[step]).exp())
+            sharp = torch.cat([one_hot, sharp * known], dim=1)  # [T, S+Q, N]
+            weights = self._moved(seen, weights, of_query, gradients[-1], sharp, step_size, step)
+            balanced = torch.cat([one_hot, assigned * known], dim=1)
             balanced = (balanced / balanced.sum(1, keepdim=True)).mean(-1)  # [T, S+Q]
-            centre = centre + torch.sigmoid(self.recentring[step]) * (balanced - centre)
+            centre = centre + torch.sigmoid(10 * self.recentring[step]) * (balanced - centre)
             seen = CentredProducts(gram, centre)
             weights, cosines = of_length_one(weights, seen.weights_products(weights))
-        trust = torch.sigmoid(look.trust + 2).unsqueeze(-1)  # [T, Q, 1]
-        shown.append(answer.logits + few * (trust * (planned - answer.logits) + look.correction))
         return Refinement(torch.stack(shown), torch.stack(gradients), strangers=torch.stack(strangers))
 
     def _first_centre(self, one_hot: Tensor, n_query: int) -> Tensor:
         """Shares of the examples in the centre, [T, S+Q]: between the mean of class means and that of everything."""
         n_support, n_way = one_hot.shape[1:]
         of_support = F.pad((one_hot / one_hot.sum(1, keepdim=True)).mean(-1), (0, n_query))
-        constant, of_shots, of_queries = self.centring
+        constant, of_shots, of_queries = 10 * self.centring
         share = constant + of_shots * math.log(n_support / n_way) + of_queries * math.log(max(n_query, 1) / n_way)
         everything = torch.full_like(of_support, 1 / (n_support + n_query))
         return everything + torch.sigmoid(share) * (of_support - everything)
@@ -254,7 +278,7 @@ class UniversalSIB(Method):
         itself = F.pad(torch.eye(n_query, dtype=torch.bool, device=cosines.device), (n_support, 0))
         others = between.masked_fill(itself, 0)
         size = (others.square().sum((1, 2)) / (n_query * (total - 1))).clamp_min(1e-6).sqrt().view(-1, 1, 1)
-        neighbours = (self.log_sharpness.exp() / size * between).masked_fill(itself, -torch.inf).softmax(-1)
+        neighbours = ((10 * self.log_sharpness).exp() / size * between).masked_fill(itself, -torch.inf).softmax(-1)
         nearest = between.masked_fill(itself, -1).topk(min(3, total - 1), dim=-1).values.mean(-1) / size.squeeze(-1)
         spread = cosines.var(1, unbiased=False).mean(-1).clamp_min(1e-6).sqrt()  # [T]
         best = cosines.topk(min(2, n_way), dim=-1).values
@@ -262,9 +286,11 @@ class UniversalSIB(Method):
         overlap = others[:, :, n_support:].square().sum((1, 2)) / max(n_query * (n_query - 1), 1)
         rank = -(overlap + 1 / n_query).clamp_min(1e-6).log()
         sizes = [math.log(n_support / n_way), math.log(n_query / n_way) - 2, math.log(n_way) - 1.5]
-        statistics = [spread.log() + 2, rank - 3, margin - 1, *(torch.full_like(spread, size) for size in sizes)]
-        statistics += [told.known.squeeze(-1), class_softmax(answer.logits).amax(-1).mean(1), answer.certainty]
-        return Task(answer, one_hot, neighbours, nearest, spread.view(-1, 1, 1), torch.stack(statistics, dim=-1), told)
+        found = [spread.log() + 2, rank - 3, margin - 1, *(torch.full_like(spread, size) for size in sizes)]
+        found += [told.known.squeeze(-1), class_softmax(answer.logits).amax(-1).mean(1), answer.certainty]
+        clearness = torch.cat([cosines.amax(-1, keepdim=True) / spread.view(-1, 1, 1), answer.clearness], dim=-1)
+        statistics = torch.stack(found, dim=-1)
+        return Task(answer, one_hot, neighbours, nearest, clearness, spread.view(-1, 1, 1), statistics, told)
 
     def _look(self, task: Task, seen: Seen, strictness: Tensor, step: int) -> Look:
         """What the transport and the network make of the queries.
@@ -281,9 +307,8 @@ class UniversalSIB(Method):
         probabilities = log_probabilities.exp()
         held = (probabilities * known).sum(1) / known.sum(1).clamp_min(1e-3)  # [T, N]
         imbalance = (held * (held * n_way).clamp_min(1e-12).log()).sum(-1, keepdim=True)  # [T, 1]
-        not_told, where_told = self.strictness[step]
-        strict = not_told + task.told.known * (where_told - not_told)
-        strict = torch.sigmoid(strict - self.strictness_slope[step] * imbalance + strictness)
+        strict = self.not_told[step] + task.told.known * (self.where_told[step] - self.not_told[step])
+        strict = torch.sigmoid(10 * (strict - self.strictness_slope[step] * imbalance) + strictness)
         masses = task.told.proportions.clamp_min(1e-4)
         potentials = relaxed_sinkhorn_potentials(logits, masses, strict, SWEEPS)  # [T, N]
         plan = class_softmax(logits + potentials.unsqueeze(1))
@@ -316,8 +341,8 @@ class UniversalSIB(Method):
                     best,
                     task.nearness / 3,
                     seen.stranger.sigmoid(),
-                    task.answer.cosines.amax(-1) / task.spread.squeeze(-1) / 2,
                     around.sum(-1),
+                    *task.clearness.unbind(-1),
                 ],
                 dim=-1,
             ),
@@ -333,9 +358,8 @@ class UniversalSIB(Method):
             torch.cat([task.statistics, torch.full_like(strict, step / self.n_steps)], dim=-1),
         )
         said = self.network(evidence, plan)
-        return Look(
-            potentials.unsqueeze(1), plan, said.entries, said.queries[..., 0] + self.stranger_bias, said.queries[..., 1]
-        )
+        planned = logits + potentials.unsqueeze(1) + said.entries
+        return Look(planned, said.queries[..., 0] + 10 * self.stranger_bias, said.queries[..., 1] + 2)
 
     def _moved(
         self,
@@ -364,5 +388,5 @@ class UniversalSIB(Method):
         means, _ = of_length_one(means, products.weights_products(means))
         along = (gradient * cosines).sum(1, keepdim=True)  # [T, 1, N]; a step is at right angles to the weights
         direction = F.pad(gradient, (0, 0, n_support, 0)) - along * weights
-        towards = torch.sigmoid(self.pull[step]) * (means - weights)
-        return weights + towards - self.log_step[step].exp() * step_size * (n_way / n_query) * direction
+        towards = torch.sigmoid(10 * self.pull[step]) * (means - weights)
+        return weights + towards - (10 * self.log_step[step]).exp() * step_size * (n_way / n_query) * direction

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot.backbones import BackboneConfig
 from fewshot.data.episodic_datamodule import EpisodicDataModule
-from fewshot.episode import Episode
+from fewshot.episode import STRANGER, Episode
 from fewshot.functional.cosine import logit_gradient
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
@@ -146,7 +146,7 @@ class FewShotModule(BackboneModule):
                     f"initial_loss_weight={self.initial_loss_weight} but {type(self.method).__name__} classifies the "
                     "queries after its last step alone in training; set model.initial_loss_weight=0"
                 )
-            initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten())
+            initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten(), ignore_index=STRANGER)
             terms = {**terms, "initial": self.initial_loss_weight * initial}
         loss = torch.stack(list(terms.values())).sum()
         if not bool(loss.isfinite()):
@@ -254,13 +254,15 @@ class FewShotModule(BackboneModule):
         self.log_dict({f"{split}/{key}": value for key, value in logged.items()})
 
     def _log_training(self, loss: Tensor, terms: dict[str, Tensor], refinement: Refinement, labels: Tensor) -> None:
-        accuracy = (refinement.logits[-1].detach().argmax(-1) == labels).float().mean()
+        known = labels != STRANGER
+        accuracy = (refinement.logits[-1].detach().argmax(-1) == labels)[known].float().mean()
         values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
         if len(terms) > 1:
             values |= {f"train/{name}": value.detach() for name, value in terms.items()}
         if refinement.gradients is not None:
             synthetic = refinement.gradients.detach().flatten(2)  # [K, T, Q*N]
-            true = logit_gradient(refinement.logits[:-1].detach(), labels).flatten(2)
+            true = logit_gradient(refinement.logits[:-1].detach(), labels.clamp_min(0))
+            true = (true * known.unsqueeze(-1)).flatten(2)
             values["train/gradient_norm"] = synthetic.norm(dim=-1).mean()
             values["train/gradient_cosine"] = F.cosine_similarity(synthetic, true, dim=-1).mean()
         self.log("train/loss", values.pop("train/loss"), prog_bar=True, batch_size=labels.shape[0])
