@@ -39,6 +39,7 @@ IMPORTED_AS = {
 OPTIONAL = {
     "onnx": ("export", "interop/graphs.py"),
     "onnxruntime": ("export", "interop/graphs.py"),
+    "pillow_heif": ("heif", "data/pictures.py"),
     "sklearn": ("test", "classification/conventions.py"),
 }
 UNSAFE = re.compile(r"weights_only|allow_pickle|\btorch\b.*\bload\b|\byaml\b.*\bload\b")

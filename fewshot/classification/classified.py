@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+NAMED = 5
+"""Skipped files that the summary names."""
+
 
 @dataclass(frozen=True)
 class Classified:
@@ -30,7 +33,7 @@ class Classified:
         probabilities: [Q, N] probabilities after refinement, calibrated.
         novelty: [Q], how unlike every class a query is, larger is more so; None where that was not asked.
         novelty_threshold: queries above it are flagged as none of the classes; None where that was not asked.
-        skipped: pictures that could not be read, with the reason.
+        skipped: files that could not be read or are no pictures that are read, with the reason, which names them.
         settings: what was run, by name: backbone, method, checkpoint, temperature, chunk, versions; plain text.
     """
 
@@ -121,7 +124,9 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
     ]
     if classified.novelty is not None:
         lines.append(f"{int(classified.flagged.sum())} flagged as none of these")
-    lines += [f"skipped: {reason}" for _, reason in classified.skipped]
+    lines += [f"skipped: {reason}" for _, reason in classified.skipped[:NAMED]]
+    if len(classified.skipped) > NAMED:
+        lines.append(f"skipped: {len(classified.skipped)} files in all, which run.json names")
     if labels_in_folders:
         lines.append(accuracy_line(classified))
     return lines
