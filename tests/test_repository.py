@@ -30,6 +30,7 @@ NOT_IMPORTED = {
 }
 IMPORTED_AS = {
     "pillow": "PIL",
+    "pillow-heif": "pillow_heif",
     "pytest-xdist": "xdist",
     "pytorch-lightning": "pytorch_lightning",
     "pyyaml": "yaml",

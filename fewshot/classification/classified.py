@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fewshot.files import csv_line
 
 NAMED = 5
 """Skipped files that the summary names."""
@@ -92,15 +93,14 @@ def write_predictions(file: Path, classified: Classified) -> None:
     header += ["novelty", "none_of_these"] if asked else []
     header += [f"probability {name}" for name in names] + [f"before {name}" for name in names]
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
-        table = csv.writer(opened)
-        table.writerow(header)
+        opened.write(csv_line(header, "\r\n"))
         for row, path in enumerate(classified.query_names):
             cells: list[Any] = [path, names[classified.predicted[row]], f"{best[row]:.6f}"]
             cells += [f"{classified.margins[row]:.6f}", names[classified.predicted_before[row]]]
             if classified.novelty is not None:
                 cells += [f"{classified.novelty[row]:.6f}", str(bool(classified.flagged[row])).lower()]
             cells += [f"{value:.6f}" for value in (*classified.probabilities[row], *classified.before[row])]
-            table.writerow(cells)
+            opened.write(csv_line(cells, "\r\n"))
 
 
 def run_record(classified: Classified) -> dict[str, Any]:

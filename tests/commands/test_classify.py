@@ -20,6 +20,7 @@ from fewshot.classification.novelty import novelty, support_novelty, threshold
 from fewshot.commands import main
 from fewshot.data.pictures import picture_endings
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import read_csv
 from fewshot.methods import SIB, EquivariantGradient, MLPGradient
 from fewshot.training.saved_model import save_trained
 
@@ -156,6 +157,19 @@ def test_what_is_left_out_is_counted_and_named(work, model, capsys):
     assert reasons["pipe.jpg"].startswith("cannot read picture query/pipe.jpg (it is no regular file)")
     assert "query/dot.png (it has 1 x 1 pixels" in reasons["dot.png"] and reasons["no ending"].endswith("no ending")
     assert len(reasons) == 7 and "skipped: 7 files in all, which run.json names" in capsys.readouterr().out
+
+
+def test_no_name_is_a_formula_in_the_table(work, model):
+    Path("query/=HYPERLINK(1)").mkdir()
+    pixels((1, 2, 3), 0).save("query/=HYPERLINK(1)/x.png")
+    Path("support/蓝色").rename("support/@SUM(1)")
+    classified("--ckpt_path", str(model))
+    with open("out/predictions.csv", newline="", encoding="utf-8") as file:
+        text = file.read()
+    header, *rows = read_csv(text)
+    assert "probability @SUM(1)" in header and "=HYPERLINK(1)/x.png" in [row[0] for row in rows]
+    assert "'=HYPERLINK(1)/x.png" in text and all(row[0][0] != "=" for row in csv.reader(text.splitlines()))
+    assert {row[1] for row in rows} <= {"@SUM(1)", *COLOURS}
 
 
 def test_the_report_tells_nobody_where_things_lie(work, model):
