@@ -203,6 +203,31 @@ def test_weights_of_a_pretraining_take_no_code_from_its_options(folder: Path) ->
 
 STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no state": (lambda c: c.pop("state_dict"), "holds no options with weights"),
+    "options that are a list": (lambda c: c.update(hyper_parameters=["method"]), "no checkpoint of FewShotModule"),
+    "ten million steps": (
+        lambda c: changed(c, "method.init_args.n_steps", 10_000_000),
+        "n_steps=10000000 but a file may ask for 10000 at most",
+    ),
+    "a billion ways": (
+        lambda c: changed(
+            c,
+            "method.init_args.gradient",
+            {"class_path": "fewshot.methods.MLPGradient", "init_args": {"n_way": 10**9}},
+        ),
+        "n_way=1000000000 but a file may ask for 10000 at most",
+    ),
+    "more weights than the file": (
+        lambda c: changed(
+            c,
+            "method.init_args.gradient",
+            {"class_path": "fewshot.methods.MLPGradient", "init_args": {"n_way": 10_000}},
+        ),
+        "many more weights than the file",
+    ),
+    "large pictures": (
+        lambda c: changed(c, "backbone.image_size", 10_000),
+        "image_size=10000; a file may ask for",
+    ),
     "no options": (lambda c: c.update(hyper_parameters=None), "no checkpoint of FewShotModule"),
     "a missing weight": (lambda c: c["state_dict"].pop("method.scale"), r"missing 'method\.scale'"),
     "a misshapen weight": (lambda c: c["state_dict"].update({"method.scale": torch.ones(3)}), "misshapen"),
@@ -211,9 +236,26 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: c["state_dict"]["method.scale"].fill_(float("nan")),
         "values that are not finite",
     ),
+    "integers for weights": (
+        lambda c: c["state_dict"].update({"method.scale": torch.tensor(10)}),
+        r"'method\.scale' holds int64, not float32",
+    ),
+    "complex weights": (
+        lambda c: c["state_dict"].update({"method.scale": torch.tensor(1 + 1j)}),
+        "holds complex64, not float32",
+    ),
+    "a weight beyond float32": (
+        lambda c: c["state_dict"].update({"method.scale": torch.tensor(1e300, dtype=torch.float64)}),
+        "values that are not finite in float32",
+    ),
+    "one number for many": (
+        lambda c: c["state_dict"].update({"x": torch.zeros(1).expand(10**9)}),
+        r"tensor of shape \[1000000000\] holds fewer numbers than it says",
+    ),
     "a superfluous weight": (lambda c: c["state_dict"].update({"x": torch.ones(3)}), "superfluous 'x'"),
-    "a temperature below 0": (lambda c: c.update(temperature=-1.0), "not a number above 0"),
-    "a temperature that is no number": (lambda c: c.update(temperature=float("nan")), "not a number above 0"),
+    "a temperature below 0": (lambda c: c.update(temperature=-1.0), "not a number in"),
+    "a temperature near 0": (lambda c: c.update(temperature=1e-300), r"1e-300, not a number in 0\.0001\.\.10000"),
+    "a temperature that is no number": (lambda c: c.update(temperature=float("nan")), "not a number in"),
     "a normalisation that is none": (lambda c: c.update(preprocessing=[1]), "normalisation .* is a list"),
 }
 
@@ -227,6 +269,13 @@ def test_the_state_is_checked_before_it_is_taken_over(case: str, folder: Path) -
     for read in (load_trained, FewShotModule.load_from_checkpoint):
         with pytest.raises(ValueError, match=said):
             read(folder / "x.ckpt")
+
+
+def test_pictures_that_no_memory_holds_are_refused(folder: Path) -> None:
+    content = checkpoint() | {"pictures": {**PICTURES, "stored_size": 1_000_000}}
+    torch.save(content, folder / "x.ckpt")
+    with pytest.raises(ValueError, match="stored_size=1000000; need 1 <= image_size <= stored_size <= 2048"):
+        load_trained(folder / "x.ckpt")
 
 
 def test_a_class_of_ones_own_is_read_on_ones_own_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
