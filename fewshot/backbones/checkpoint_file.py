@@ -81,7 +81,10 @@ def state_dict_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def timm_config_beside(file: Path) -> dict[str, Any] | None:
     """The pretrained configuration of a config.json beside the weight file, as timm writes it; None without one."""
-    return _config_beside(file).get("pretrained_cfg")
+    found = _config_beside(file).get("pretrained_cfg")
+    if not isinstance(found, (Mapping, type(None))):
+        raise ValueError(f"the pretrained_cfg of {file.with_name('config.json')} is no mapping; remove it or that file")
+    return None if found is None else dict(found)
 
 
 def saved_model_beside(file: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 MAX_PICKLE_BYTES = 4 * 2**20
 """Of what describes the tensors of a file; a ResNet with the state of its optimiser has a tenth of it."""
-MAX_ENTRIES = 1_000_000
+MAX_ENTRIES = 300_000
 """Of all containers of a file, counted as often as they are reached."""
 MAX_DEPTH = 50
 ALLOWED = re.compile(

@@ -20,7 +20,7 @@ from fewshot.classification.adaptation import Adapted
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
 from fewshot.methods import Method
-from fewshot.methods.construction import constructed, construction
+from fewshot.methods.construction import MAX_INTEGER, constructed, construction
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.from_file import LIBRARY, check_facts, no_larger_than
@@ -107,7 +107,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
     classes, options = about["classes"], about["options"]
     right = {
         "classes": isinstance(classes, list) and all(isinstance(label, (str, int, float)) for label in classes),
-        "options": isinstance(options, dict) and set(options) == set(OPTIONS),
+        "options": isinstance(options, dict) and set(options) == set(OPTIONS) and _are_usable(**options),
         "temperature": about["temperature"] is not None,
         "power": about["power"] is None or (isinstance(about["power"], float) and about["power"] > 0),
     }
@@ -128,6 +128,12 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
     return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options)
+
+
+def _are_usable(chunk_size: Any, batch_size: Any, device: Any) -> bool:
+    """Whether these are options of a classifier; how far memory goes is not a file's to say."""
+    sizes = [size for size in (chunk_size, batch_size) if size is not None]
+    return isinstance(device, str) and all(type(size) is int and 0 < size <= MAX_INTEGER for size in sizes)
 
 
 def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted:
