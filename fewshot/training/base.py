@@ -20,6 +20,7 @@ from fewshot.data.ranks import rank_and_world_size
 from fewshot.episode import Episode
 from fewshot.methods.class_path import import_path
 from fewshot.methods.construction import construction
+from fewshot.training.encoding import wanted_pictures
 from fewshot.training.from_file import loaded_module
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -91,17 +92,9 @@ class BackboneModule(LightningModule):
         self.adapt_data()
 
     def adapt_data(self) -> None:
-        """Tell the data module how many channels, what size and which normalisation the backbone wants.
-
-        A size is asked for where the config names one, and where the network takes no other; else the pictures keep the
-        size that the data set or the published weights say.
-        """
-        data, backbone, size = self.data, self.backbone, self.backbone_config.image_size
-        if data is None:
-            return
-        if size is None and not backbone.takes_any_size:
-            size = backbone.image_size
-        data.adapt(channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=size)
+        """Tell the data module how many channels, what size and which normalisation the backbone wants."""
+        if self.data is not None:
+            self.data.adapt(**wanted_pictures(self.backbone, self.backbone_config))
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the parameters that are trained, and its scheduler if one was given.
