@@ -30,6 +30,7 @@ NOT_IMPORTED = {
 }
 IMPORTED_AS = {
     "pillow": "PIL",
+    "pillow-heif": "pillow_heif",
     "pytest-xdist": "xdist",
     "pytorch-lightning": "pytorch_lightning",
     "pyyaml": "yaml",
@@ -39,6 +40,7 @@ IMPORTED_AS = {
 OPTIONAL = {
     "onnx": ("export", "interop/graphs.py"),
     "onnxruntime": ("export", "interop/graphs.py"),
+    "pillow_heif": ("heif", "data/pictures.py"),
     "sklearn": ("test", "classification/conventions.py"),
 }
 UNSAFE = re.compile(r"weights_only|allow_pickle|\btorch\b.*\bload\b|\byaml\b.*\bload\b")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewshot.methods.base import Method
 from fewshot.methods.frozen_head import FrozenHead
+from fewshot.training.from_file import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from fewshot.training.metrics import CalibrationTemperature
 
 MAX_FOLDS = 5
@@ -77,8 +78,11 @@ def adapt(
     method.check_ways(n_way)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}; give 1 or more pictures, or None for all together")
-    if temperature is not None and not temperature > 0:
-        raise ValueError(f"temperature={temperature}; give a number above 0, or None to have it found")
+    if temperature is not None and not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+        raise ValueError(
+            f"temperature={temperature}; give a number in {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}, or None to have "
+            "it found"
+        )
     with torch.inference_mode():
         labelled, labels = support.unsqueeze(0), support_labels.unsqueeze(0)
         if temperature is None:

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.backbones.weights import load_strictly
+from fewshot.backbones.weights import load_strictly, value_fault
 from fewshot.classification.adaptation import Adapted
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
 from fewshot.methods import Method
-from fewshot.methods.construction import constructed, construction
+from fewshot.methods.construction import MAX_INTEGER, constructed, construction
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.from_file import LIBRARY
+from fewshot.training.from_file import LIBRARY, check_facts, no_larger_than
 from fewshot.training.saved_model import CONFIG, read_described, read_model, write_described, write_model
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
@@ -36,6 +36,7 @@ OPTIONS = ("chunk_size", "batch_size", "device")
 OF_TASK = ("support", "support_labels", "before", "probabilities")
 OF_HEAD = ("weights", "scale", "bias", "centre")
 """Tensors of Adapted and of FrozenHead."""
+LABELS = ("support_labels", "transduced")
 METHOD = "method."
 HEAD = "head."
 """What names of tensors of the method and of the head begin with."""
@@ -106,25 +107,33 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
     classes, options = about["classes"], about["options"]
     right = {
         "classes": isinstance(classes, list) and all(isinstance(label, (str, int, float)) for label in classes),
-        "options": isinstance(options, dict) and set(options) == set(OPTIONS),
-        "temperature": isinstance(about["temperature"], float) and about["temperature"] > 0,
+        "options": isinstance(options, dict) and set(options) == set(OPTIONS) and _are_usable(**options),
+        "temperature": about["temperature"] is not None,
         "power": about["power"] is None or (isinstance(about["power"], float) and about["power"] > 0),
     }
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise ValueError(f"{place / ABOUT} is damaged or altered: not as it was written: {', '.join(wrong)}")
     try:
+        check_facts(about["temperature"], None, source=f"{place / ABOUT}: ")
         adapted, transduced = _adapted(about, tensors), tensors["transduced"]
         module, preprocessing = read_model(place, packages) if (place / CONFIG).is_file() else (None, None)
         if module is not None:
             method = module.method
         else:
-            method = constructed(about["method"], Method, packages=(LIBRARY, *packages), name="method")
-            method.build(adapted.support.shape[-1])
+            with no_larger_than(tensors):
+                method = constructed(about["method"], Method, packages=(LIBRARY, *packages), name="method")
+                method.build(adapted.support.shape[-1])
             state = {key.removeprefix(METHOD): value for key, value in tensors.items() if key.startswith(METHOD)}
             load_strictly(method, state, source=str(place / TENSORS))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
     return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options)
+
+
+def _are_usable(chunk_size: Any, batch_size: Any, device: Any) -> bool:
+    """Whether these are options of a classifier; how far memory goes is not a file's to say."""
+    sizes = [size for size in (chunk_size, batch_size) if size is not None]
+    return isinstance(device, str) and all(type(size) is int and 0 < size <= MAX_INTEGER for size in sizes)
 
 
 def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted:
@@ -145,7 +154,7 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         or task.probabilities.shape[1:] != (n_way,)
         or task.before.shape != task.probabilities.shape
         or (head is not None and head.weights.shape != (1, n_way, width))
-        or not all(bool(value.isfinite().all()) for value in tensors.values())
+        or any(value_fault(value, torch.float32) for name, value in tensors.items() if name not in LABELS)
     ):
         raise ValueError(f"{TENSORS} does not fit {n_way} classes of {width} features, or holds values not finite")
     return task

@@ -25,6 +25,7 @@ from fewshot.classification.novelty import ALONE
 from fewshot.classification.report.page import write_report
 from fewshot.commands.parser import Parser, add_packages, add_switch, check_configs
 from fewshot.commands.process import quietened, say
+from fewshot.data.picture_files import left_out_below
 from fewshot.files import check_replaceable, full_path, relative, versions, write_json, written_aside
 from fewshot.methods import Method
 
@@ -145,22 +146,36 @@ def classify(options: Any) -> str:
         classifier, folders, Path(options.query), measure=options.none_of_these, share=options.none_share
     )
     asked = {
-        "support": f"{sum(map(len, support.values()))} pictures of {len(support)} classes in {options.support}",
-        "queries": f"{len(query)} pictures in {options.query}",
-        "checkpoint": "none" if options.ckpt_path is None else relative(options.ckpt_path),
+        "support": f"{sum(map(len, support.values()))} pictures of {len(support)} classes in {shown(options.support)}",
+        "queries": f"{len(query)} pictures in {shown(options.query)}",
+        "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
         "backbone": options.backbone or type(encoder.backbone).__name__,
-        "weights": options.weights or ("of the checkpoint" if options.ckpt_path else "published"),
+        "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
         "method": type(classifier.method_).__name__,
         "refined together": f"{min(options.chunk_size, len(classified.query))} queries at most",
         "picture size": f"{encoder.preprocessing.image_size} px",
     }
-    classified = replace(classified, settings={**asked, **classified.settings, **versions()})
+    left_out = [
+        *left_out_below(Path(options.support), classes=True),
+        *left_out_below(Path(options.query), classes=False),
+    ]
+    classified = replace(
+        classified,
+        skipped=(*classified.skipped, *left_out),
+        settings={**asked, **classified.settings, **versions()},
+    )
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_predictions(folder / "predictions.csv", classified)
         write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
         write_json(folder / "run.json", run_record(classified))
     lines = summary(classified, options.query_labels)
     return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+
+
+def shown(path: str) -> str:
+    """The path below the working directory, or its last part alone: a report tells nobody where things lie here."""
+    below = relative(path) if path else path
+    return Path(below).name if os.path.isabs(below) else below
 
 
 def check_options(options: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.data.interface import data_of
-from fewshot.files import WholeFile, relative, versions, write_json
+from fewshot.files import WholeFile, csv_line, relative, versions, write_json
 from fewshot.training.metrics import AccuracyInterval
 
 KEYS = {
@@ -88,9 +88,8 @@ class ResultsWriter(Callback):
 
 def write_episodes(path: Path, episodes: dict[str, Any]) -> None:
     """One line an episode: its number, and its correct queries under each predictor."""
-    lines = [",".join(episodes["columns"]), *(",".join(map(str, row)) for row in episodes["rows"])]
     with WholeFile(path) as file:
-        file.write("\n".join(lines) + "\n")
+        file.writelines(map(csv_line, (episodes["columns"], *episodes["rows"])))
 
 
 def results_table(results: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from fewshot.training.from_file import (
     DROPPED,
     LIBRARY,
     check_facts,
+    is_of_few_shot_module,
     load_state,
     module_from_checkpoint,
     module_from_description,
@@ -183,7 +184,7 @@ def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModul
     try:
         check_facts(config["temperature"], config["backbone_preprocessing"])
         preprocessing = constructed(config["preprocessing"], Preprocessing, packages=(), name="preprocessing")
-        module = module_from_description(config["model"], FewShotModule, packages=packages)
+        module = module_from_description(config["model"], FewShotModule, state, packages=packages)
         if (found := preprocessing.channels) != (taken := module.backbone.in_chans):
             raise ValueError(f"preprocessing.channels is {found} but the backbone takes {taken}")
     except (ValueError, TypeError, AttributeError) as error:  # the latter two from constructors given strange values
@@ -220,7 +221,7 @@ def load_trained(path: str | os.PathLike[str], packages: Sequence[str] = ()) -> 
     if file.name == WEIGHTS:
         return Trained(*read_model(file.parent, packages), file)
     content = read_checkpoint(file)
-    if "method" not in (content.get("hyper_parameters") or {}):
+    if not is_of_few_shot_module(content):
         raise ValueError(
             f"{file} is no checkpoint of FewShotModule; weights of a backbone go to backbone.weights, with a method "
             "that needs no training"

@@ -263,7 +263,9 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
         ({"classes": "abc"}, "damaged or altered"),
         ({"classes": ["a", "b"]}, "does not fit 2 classes"),
         ({"options": {**whole["options"], "verbose": 1}}, "not as it was written: options"),
-        ({"temperature": -1.0, "power": "2"}, "not as it was written: temperature, power"),
+        ({"temperature": None, "power": "2"}, "not as it was written: temperature, power"),
+        ({"temperature": -1.0}, r"classifier\.json: temperature is -1\.0, not a number in"),
+        ({"temperature": 1e-300}, r"temperature is 1e-300, not a number in 0\.0001\.\.10000"),
         ({"temperature": float("nan")}, "no JSON as it was saved"),
         ({"method": {"class_path": "os.system", "init_args": {}}}, "only classes of fewshot are imported"),
     ):
