@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from fewshot.classification.adaptation import Adapted, adapt, later, moved
 from fewshot.classification.conventions import (
+    Estimator,
     check_rows,
-    classifier_tags,
+    check_unlabelled,
     label_array,
     labels_of,
     numbered,
@@ -30,7 +30,7 @@ MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "pre
 """What says which model is loaded; the other options say how it is used."""
 
 
-class FewShotClassifier:
+class FewShotClassifier(Estimator):
     """Classifies pictures after a few labelled ones, with the unlabelled ones to help.
 
     Rows given to `fit` without a label (-1, or None) drive the refinement, as in scikit-learn's semi-supervised
@@ -164,23 +164,25 @@ class FewShotClassifier:
     def fit_features(self, features: Tensor, y: Any) -> FewShotClassifier:
         """`fit` on features [n, D] that the encoder gave; arguments and errors as there."""
         self.prepare()
-        classes, places = numbered(labels_of(y, len(features)))
-        features, labels = features.to(self._device), torch.from_numpy(places).to(self._device)
-        known = labels >= 0
+        labels = labels_of(y, len(features))
+        check_unlabelled(y, labels)
+        classes, places = numbered(labels)
+        features, transduced = features.to(self._device), torch.from_numpy(places).to(self._device)
+        known = transduced >= 0
         method = self._model.method
         method.build(features.shape[1])
         method.to(self._device)
         adapted = adapt(
             method,
             features[known],
-            labels[known],
+            transduced[known],
             features[~known],
             len(classes),
             chunk_size=self.chunk_size,
             temperature=self._model.temperature if self.temperature is None else self.temperature,
         )
-        labels[~known] = adapted.probabilities.argmax(1)
-        self._restore(label_array(classes), adapted, labels.cpu().numpy())
+        transduced[~known] = adapted.probabilities.argmax(1)
+        self._restore(label_array(classes), adapted, transduced.cpu().numpy())
         return self
 
     def _restore(self, classes: np.ndarray, adapted: Adapted, transduced: np.ndarray) -> None:
@@ -263,32 +265,6 @@ class FewShotClassifier:
         made.prepare()
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         return made
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name."""
-        return {name: getattr(self, name) for name in self._defaults()}
-
-    def set_params(self, **options: Any) -> FewShotClassifier:
-        """Change arguments of the constructor; ValueError for one that does not exist."""
-        if wrong := [name for name in options if name not in self._defaults()]:
-            raise ValueError(
-                f"invalid parameter {wrong[0]!r} of FewShotClassifier; it has {', '.join(self._defaults())}"
-            )
-        vars(self).update(options)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = self._defaults()
-        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]]
-        return f"FewShotClassifier({', '.join(changed)})"
-
-    @classmethod
-    def _defaults(cls) -> dict[str, Any]:
-        """The options of the constructor, with their defaults."""
-        return {name: option.default for name, option in list(inspect.signature(cls.__init__).parameters.items())[1:]}
-
-    def __sklearn_tags__(self) -> Any:
-        return classifier_tags()
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_adapted"):
