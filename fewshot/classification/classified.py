@@ -119,6 +119,8 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
         f"{len(classified.query)} pictures classified after {len(classified.support)} labelled ones of "
         f"{len(classified.class_names)} classes; {classified.changed.sum()} changed class through refinement"
     ]
+    if "temperature" in classified.settings:
+        lines.append(f"temperature of the probabilities: {classified.settings['temperature']}")
     if classified.novelty is not None:
         lines.append(f"{int(classified.flagged.sum())} flagged as none of these")
     lines += [f"skipped: {reason}" for _, reason in classified.skipped]

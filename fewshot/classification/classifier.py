@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.classification.adaptation import Adapted, adapt, later, moved
+from fewshot.classification.adaptation import Adapted, adapt, later, moved, origin
 from fewshot.classification.conventions import (
     Estimator,
     check_rows,
@@ -67,6 +67,7 @@ class FewShotClassifier(Estimator):
         transduction_proba_: [Q, N] probabilities of the unlabelled rows, in their order.
         initial_proba_: [Q, N] the same before refinement.
         temperature_: what logits were divided by.
+        temperature_from_: in words, what that was fitted on, or that it was not fitted.
         n_features_in_: D.
     """
 
@@ -191,6 +192,7 @@ class FewShotClassifier(Estimator):
         self.transduction_ = classes[transduced]
         self.n_features_in_ = int(adapted.support.shape[-1])
         self.temperature_ = adapted.temperature
+        self.temperature_from_ = origin(adapted, self._model.temperature)
         self.initial_proba_ = adapted.before.cpu().numpy()
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
         self._adapted = moved(adapted, self._device)
@@ -264,6 +266,7 @@ class FewShotClassifier(Estimator):
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
         made._restore(label_array(found.classes), found.adapted, found.transduced)
+        made.temperature_from_ = "as it was saved"
         return made
 
     def _check_fitted(self) -> None:

@@ -134,7 +134,11 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
     if about["power"] is not None:
         head = FrozenHead(**{name: tensors[HEAD + name] for name in OF_HEAD}, power=about["power"])
     task = Adapted(
-        n_way=n_way, head=head, temperature=about["temperature"], **{name: tensors[name] for name in OF_TASK}
+        n_way=n_way,
+        head=head,
+        temperature=about["temperature"],
+        held_out=None,
+        **{name: tensors[name] for name in OF_TASK},
     )
     labels = (task.support_labels, tensors["transduced"])
     if (

@@ -118,10 +118,27 @@ def test_temperature_comes_from_labelled_rows_held_out():
     rows, labels, _ = blobs(6)
     fitted = FewShotClassifier(method=NearestClassMean(scale=200.0)).fit(rows, labels)
     assert fitted.temperature_ != 1.0
+    assert fitted.temperature_from_ == "fitted on 15 predictions of labelled pictures held out"
     given = FewShotClassifier(method=NearestClassMean(scale=200.0), temperature=2.0).fit(rows, labels)
-    assert given.temperature_ == 2.0
+    assert given.temperature_ == 2.0 and given.temperature_from_ == "given"
     one_shot, labels, _ = blobs(1)
-    assert FewShotClassifier().fit(one_shot, labels).temperature_ == 1.0
+    unfitted = FewShotClassifier().fit(one_shot, labels)
+    assert unfitted.temperature_ == 1.0 and unfitted.temperature_from_.startswith("not fitted: too few")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_probabilities_do_not_depend_on_the_scale_of_a_methods_logits(scale):
+    rows, labels, _ = blobs(6)
+    found = FewShotClassifier(method=NearestClassMean(scale=scale)).fit(rows, labels).transduction_proba_
+    expected = FewShotClassifier(method=NearestClassMean(scale=10.0)).fit(rows, labels).transduction_proba_
+    assert np.abs(found - expected).max() < 0.02
+
+
+def test_a_temperature_that_no_query_supports_is_warned_of():
+    rows, labels = np.eye(4, dtype=np.float32)[[0, 1, 1, 0]], ["a", "a", "b", "b"]
+    with pytest.warns(UserWarning, match=r"temperature 1e\+04, the bound of what is tried"):
+        classifier = FewShotClassifier(method="NearestClassMean").fit(rows, labels)
+    assert "the bound of what is tried" in classifier.temperature_from_
 
 
 @pytest.mark.parametrize(
