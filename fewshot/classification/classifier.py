@@ -21,10 +21,11 @@ from fewshot.classification.conventions import (
     scikit_learns,
 )
 from fewshot.classification.encoder import PictureEncoder, as_pictures
-from fewshot.classification.model import LoadedModel, device_of, loaded_model, whole_module
+from fewshot.classification.model import LoadedModel, device_of, loaded_model, takes_task_mean, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
+from fewshot.methods.base_classes import of_own_pictures
 
 MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
 """What says which model is loaded; the other options say how it is used."""
@@ -48,7 +49,8 @@ class FewShotClassifier(Estimator):
     Args:
         backbone: a timm name, a network from [B, C, S, S] to [B, D], or None where rows are features already.
         method: a Method, or the name of a class of fewshot.methods that needs no training; None takes the checkpoint's,
-            else PTMAP with class proportions estimated from the queries.
+            else PTMAP with class proportions estimated from the queries. A method that centres by the training classes'
+            mean takes that of all rows given to `fit`, unless it was told the other.
         checkpoint: a checkpoint of FewShotModule or the folder of its run, in place of a backbone (and a method).
         packages: of your own whose classes the checkpoint may name; they are imported.
         weights: of a backbone by name: a file or a run folder; None fetches timm's published weights.
@@ -173,6 +175,8 @@ class FewShotClassifier(Estimator):
         method = self._model.method
         method.build(features.shape[1])
         method.to(self._device)
+        if takes_task_mean(method):
+            method.prepare(of_own_pictures(features))
         adapted = adapt(
             method,
             features[known],

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.backbones.weights import load_strictly
 from fewshot.classification.adaptation import Adapted
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
@@ -23,7 +22,7 @@ from fewshot.methods import Method
 from fewshot.methods.construction import constructed, construction
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.from_file import LIBRARY
+from fewshot.training.from_file import LIBRARY, load_state
 from fewshot.training.saved_model import CONFIG, read_described, read_model, write_described, write_model
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
@@ -121,7 +120,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
             method = constructed(about["method"], Method, packages=(LIBRARY, *packages), name="method")
             method.build(adapted.support.shape[-1])
             state = {key.removeprefix(METHOD): value for key, value in tensors.items() if key.startswith(METHOD)}
-            load_strictly(method, state, source=str(place / TENSORS))
+            load_state(method, state, source=str(place / TENSORS), n_features=adapted.support.shape[-1])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
     return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options)

@@ -20,7 +20,7 @@ from fewshot.classification.folders import (
     query_folder,
     support_folder,
 )
-from fewshot.classification.model import untrained_names
+from fewshot.classification.model import needs_training, untrained_names
 from fewshot.classification.novelty import ALONE
 from fewshot.classification.report.page import write_report
 from fewshot.commands.parser import Parser, add_packages, add_switch, check_configs
@@ -186,13 +186,14 @@ def check_method(classifier: FewShotClassifier, n_way: int) -> None:
     """ValueError, before anything is encoded, where the method is not trained or does not serve so many classes."""
     method = classifier.method_
     name = type(method).__name__
-    if classifier.method is not None and any(True for _ in method.parameters()):
+    if classifier.method is not None and needs_training(method):
         raise ValueError(
             f"--method {name} has to be trained first; give the checkpoint of its run as --ckpt_path without --method, "
             f"or one that needs no training: {', '.join(untrained_names())}"
         )
-    if not method.on_features or not method.is_prepared:
-        what = "adapts the backbone to every task" if not method.on_features else "asks for the training classes"
+    if not method.on_features or (method.needs_base == "classifier" and not method.is_prepared):
+        what = "asks for the classifier of the training classes"
+        what = what if method.on_features else "adapts the backbone to every task"
         raise ValueError(f"{name} {what}, which classify does not do; choose {', '.join(untrained_names())}")
     if method.n_way not in (None, n_way):
         raise ValueError(

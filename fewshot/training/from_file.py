@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 import fewshot.methods  # noqa: F401  (so that classes are there under their public names)
 from fewshot.backbones import BackboneConfig
@@ -177,9 +177,17 @@ def loaded_module(
     return module if map_location is None else module.to(map_location)
 
 
-def load_state(module: LightningModule, state: Mapping[str, Any], *, source: str) -> None:
-    """Put a state dict into the module; ValueError where an entry is missing, superfluous, misshapen or not finite."""
-    faults = state_faults(_expected(module, state), state)
+def load_state(module: nn.Module, state: Mapping[str, Any], *, source: str, n_features: int | None = None) -> None:
+    """Put a state dict into the module; ValueError where an entry is missing, superfluous, misshapen or not finite.
+
+    Args:
+        module: a LightningModule, or a method.
+        state: for it.
+        source: what errors call the file.
+        n_features: D; None takes that of the module's backbone.
+    """
+    backbone: Any = getattr(module, "backbone", None)
+    faults = state_faults(_expected(module, state, n_features or backbone.num_features), state)
     if faults:
         rest = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
         raise ValueError(f"{source} does not fit the model: {'; '.join(faults[:LISTED])}{rest}")
@@ -195,11 +203,9 @@ def check_facts(temperature: Any, preprocessing: Any) -> None:
         raise ValueError(f"the normalisation of the backbone's first weights is a {type(preprocessing).__name__}")
 
 
-def _expected(module: LightningModule, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _expected(module: nn.Module, state: Mapping[str, Any], width: int) -> dict[str, Tensor]:
     """The state dict that a file is to have: what is known of the training classes is as large as the file says."""
     expected = module.state_dict()
-    backbone: Any = module.backbone
-    width = backbone.num_features
     for prefix, part in module.named_modules():
         for name in BaseClasses._fields if isinstance(part, StoredBaseClasses) else ():
             found = state.get(f"{prefix}.{name}")

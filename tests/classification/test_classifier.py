@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
+import fewshot.methods
 from fewshot import FewShotClassifier, FewShotModule
 from fewshot.backbones import BackboneConfig
 from fewshot.classification.adaptation import chunks
@@ -139,6 +140,24 @@ def test_a_temperature_that_no_query_supports_is_warned_of():
     with pytest.warns(UserWarning, match=r"temperature 1e\+04, the bound of what is tried"):
         classifier = FewShotClassifier(method="NearestClassMean").fit(rows, labels)
     assert "the bound of what is tried" in classifier.temperature_from_
+
+
+@pytest.mark.parametrize("name", ["SimpleShot", "BDCSPN", "LaplacianShot", "ImprintedWeights"])
+def test_methods_that_need_no_training_take_the_mean_of_the_tasks_own_rows(name, tmp_path):
+    rows, labels, truth = blobs(2, 10)
+    rows += 20.0  # far from 0, so that cosines say nothing until the mean is taken away
+    given = getattr(fewshot.methods, name)()
+    classifier = FewShotClassifier(method=given).fit(rows - 90.0, labels)
+    found = classifier.fit(rows, labels).transduction_proba_
+    assert given.is_prepared == (given.needs_base is None)  # a person's own method is left as it is
+    fresh = FewShotClassifier(method=name).fit(rows, labels)
+    assert np.array_equal(found, fresh.transduction_proba_)
+    assert name == "ImprintedWeights" or fresh.score(rows, truth) > 0.9
+    fresh.save(tmp_path / "saved")
+    loaded = FewShotClassifier.load(tmp_path / "saved")
+    assert np.array_equal(loaded.predict_proba(rows), fresh.predict_proba(rows))
+    again = loaded.fit(rows - 90.0, labels).transduction_proba_
+    assert name == "ImprintedWeights" or np.allclose(again, found, atol=1e-3)  # wherever the rows lie
 
 
 @pytest.mark.parametrize(
