@@ -32,6 +32,7 @@ class Classified:
         novelty_threshold: queries above it are flagged as none of the classes; None where that was not asked.
         skipped: pictures that could not be read, with the reason.
         settings: what was run, by name: backbone, method, checkpoint, temperature, chunk, versions; plain text.
+        notes: what speaks against believing the answer.
     """
 
     class_names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Classified:
     novelty_threshold: float | None = None
     skipped: tuple[tuple[Path, str], ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -109,6 +111,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "n_query": len(classified.query),
         "n_changed": int(classified.changed.sum()),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
+        "notes": list(classified.notes),
         "skipped": [{"picture": str(path), "reason": reason} for path, reason in classified.skipped],
     }
 
@@ -123,6 +126,7 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
         lines.append(f"temperature of the probabilities: {classified.settings['temperature']}")
     if classified.novelty is not None:
         lines.append(f"{int(classified.flagged.sum())} flagged as none of these")
+    lines += [f"note: {note}" for note in classified.notes]
     lines += [f"skipped: {reason}" for _, reason in classified.skipped]
     if labels_in_folders:
         lines.append(accuracy_line(classified))

@@ -26,6 +26,7 @@ from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, r
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
 from fewshot.methods.base_classes import of_own_pictures
+from fewshot.training.few_shot_module import FewShotModule
 
 MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
 """What says which model is loaded; the other options say how it is used."""
@@ -143,6 +144,12 @@ class FewShotClassifier(Estimator):
         """What turns pictures into features; None where rows are features already."""
         self.prepare()
         return self._model.encoder
+
+    @property
+    def module(self) -> FewShotModule | None:
+        """The checkpoint's; None without one."""
+        self.prepare()
+        return self._model.module
 
     @property
     def method_(self) -> Method:

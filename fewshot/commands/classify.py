@@ -21,6 +21,7 @@ from fewshot.classification.folders import (
     support_folder,
 )
 from fewshot.classification.model import needs_training, untrained_names
+from fewshot.classification.notes import of_answer, of_pictures, trained_on
 from fewshot.classification.novelty import ALONE
 from fewshot.classification.report.page import write_report
 from fewshot.commands.parser import Parser, add_packages, add_switch, check_configs
@@ -138,7 +139,7 @@ def classify(options: Any) -> str:
         device=options.device,
     ).prepare()
     check_method(classifier, len(support))
-    encoder = classifier.encoder
+    encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     folders = encoded_folders(encoder, support, query, skip_broken=options.broken == "skip")
     classified = classified_folders(
@@ -154,7 +155,17 @@ def classify(options: Any) -> str:
         "refined together": f"{min(options.chunk_size, len(classified.query))} queries at most",
         "picture size": f"{encoder.preprocessing.image_size} px",
     }
-    classified = replace(classified, settings={**asked, **classified.settings, **versions()})
+    asked |= {} if module is None else {"trained on": trained_on(module.trained_on, encoder.preprocessing)}
+    notes = (
+        []
+        if module is None
+        else of_pictures([*folders.support, *folders.query], module.trained_on, encoder.preprocessing)
+    )
+    classified = replace(
+        classified,
+        settings={**asked, **classified.settings, **versions()},
+        notes=(*notes, *of_answer(classified, options.none_share)),
+    )
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_predictions(folder / "predictions.csv", classified)
         write_report(folder / "report.html", classified, max_pictures=options.report_pictures)

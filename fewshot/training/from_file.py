@@ -134,7 +134,7 @@ def module_from_checkpoint(
             training=training,
         )
         load_state(module, content["state_dict"], source=str(file))
-        check_facts(content.get("temperature"), content.get("preprocessing"))
+        check_facts(content.get("temperature"), content.get("preprocessing"), content.get("trained_on"))
         module.on_load_checkpoint(dict(content))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # constructors given strange values
         message = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -194,13 +194,18 @@ def load_state(module: nn.Module, state: Mapping[str, Any], *, source: str, n_fe
     module.load_state_dict(dict(state), strict=False)
 
 
-def check_facts(temperature: Any, preprocessing: Any) -> None:
-    """ValueError where a file's temperature or the normalisation of its backbone's first weights cannot be one."""
+def check_facts(temperature: Any, preprocessing: Any, trained_on: Any) -> None:
+    """ValueError where a file's temperature, normalisation of its first weights or data set cannot be one."""
     is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
     if temperature is not None and not (is_number and 0 < temperature < math.inf):
         raise ValueError(f"temperature is {temperature!r}, not a number above 0")
     if not isinstance(preprocessing, (Mapping, type(None))):
         raise ValueError(f"the normalisation of the backbone's first weights is a {type(preprocessing).__name__}")
+    if trained_on is not None:
+        found = trained_on if isinstance(trained_on, Mapping) else {}
+        name, channels = found.get("data"), found.get("channels")
+        if not (isinstance(name, str) and name.isprintable() and len(name) <= 200 and channels in (1, 3)):
+            raise ValueError("trained_on does not have data, a name, and channels, 1 or 3")
 
 
 def _expected(module: nn.Module, state: Mapping[str, Any], width: int) -> dict[str, Tensor]:
