@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -116,6 +117,16 @@ PRIOR_STRENGTH = 30.0
 800 queries, balanced and not; from 10 on it gains in all of them."""
 
 
+def needs_training(method: Method) -> bool:
+    """Whether what the method says of classes has to be learned first."""
+    return not method.scales_only and any(True for _ in method.parameters())
+
+
+def takes_task_mean(method: Method) -> bool:
+    """Whether the method asks for the training classes' mean, and has not been told it or only that of a task."""
+    return method.needs_base == "features" and (not method.is_prepared or not len(method.base.class_means))
+
+
 def untrained_method(given: str | Method | None) -> Method:
     """The method of that name; PTMAP with class proportions estimated from the queries where there is none.
 
@@ -123,13 +134,14 @@ def untrained_method(given: str | Method | None) -> Method:
     runs away on folders of hundreds of queries.
 
     Args:
-        given: the name of a class of fewshot.methods, or a method, which is given back.
+        given: the name of a class of fewshot.methods, or a method, which is given back; a copy of it where a task is
+            going to tell it a mean.
 
     Raises:
         ValueError: no such class, or one that needs training or options.
     """
     if isinstance(given, Method):
-        return given
+        return copy.deepcopy(given) if takes_task_mean(given) else given
     if given is None:
         return PTMAP(prior="queries", prior_strength=PRIOR_STRENGTH)
     if fault := _fault(given):
@@ -154,6 +166,8 @@ def _fault(name: str) -> str | None:
         return f"cannot be made without options ({error}); give an instance"
     if not made.on_features:
         return "adapts the backbone itself and has no classifier of features"
-    if made.needs_base is not None or any(True for _ in made.parameters()):
+    if made.needs_base == "classifier":
+        return "needs the classifier of the training classes; give checkpoint=..."
+    if needs_training(made):
         return "has to be trained first; give checkpoint=..."
     return None

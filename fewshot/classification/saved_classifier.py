@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.backbones.weights import load_strictly, value_fault
+from fewshot.backbones.weights import value_fault
 from fewshot.classification.adaptation import Adapted
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
@@ -23,7 +23,7 @@ from fewshot.methods import Method
 from fewshot.methods.construction import MAX_INTEGER, constructed, construction
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.from_file import LIBRARY, check_facts, no_larger_than
+from fewshot.training.from_file import LIBRARY, check_facts, load_state, no_larger_than
 from fewshot.training.saved_model import CONFIG, read_described, read_model, write_described, write_model
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
@@ -124,7 +124,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
                 method = constructed(about["method"], Method, packages=(LIBRARY, *packages), name="method")
                 method.build(adapted.support.shape[-1])
             state = {key.removeprefix(METHOD): value for key, value in tensors.items() if key.startswith(METHOD)}
-            load_strictly(method, state, source=str(place / TENSORS))
+            load_state(method, state, source=str(place / TENSORS), n_features=adapted.support.shape[-1])
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
     return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options)
@@ -143,7 +143,11 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
     if about["power"] is not None:
         head = FrozenHead(**{name: tensors[HEAD + name] for name in OF_HEAD}, power=about["power"])
     task = Adapted(
-        n_way=n_way, head=head, temperature=about["temperature"], **{name: tensors[name] for name in OF_TASK}
+        n_way=n_way,
+        head=head,
+        temperature=about["temperature"],
+        held_out=None,
+        **{name: tensors[name] for name in OF_TASK},
     )
     labels = (task.support_labels, tensors["transduced"])
     if (

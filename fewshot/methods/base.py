@@ -58,6 +58,8 @@ class Method(Recorded, nn.Module):
     """Whether `classify` on features is all there is to it; False for a method that needs the backbone's weights."""
     relabels: bool = True
     """Whether renumbering the classes of a task permutes the columns of its logits and changes nothing else."""
+    scales_only: bool = False
+    """Whether its parameters scale its logits and do nothing else: classes are the same before training."""
     needs_base: Literal["features", "classifier"] | None = None
     """What `classify` reads from `base`: features of the training classes, their pre-training classifier too, or
     nothing."""

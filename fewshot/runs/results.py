@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.data.interface import data_of
 from fewshot.files import WholeFile, csv_line, relative, versions, write_json
-from fewshot.training.metrics import AccuracyInterval
+from fewshot.training.metrics import BOUND, AccuracyInterval, is_bound
 
 KEYS = {
     "accuracy": "mean accuracy over the episodes after the last refinement step, a fraction of one",
@@ -115,6 +115,7 @@ def results_table(results: dict[str, Any]) -> str:
         lines.append(f"  gain of K = {len(per_step) - 1} over {other}: {difference} points (paired by episode)")
     if "ece" in results:
         temperature = results["temperature"]
-        how = "no temperature fitted" if temperature is None else f"temperature {temperature:.2f}"
+        how = "no temperature fitted" if temperature is None else f"temperature {temperature:.3g}"
+        how += f", {BOUND}" if temperature is not None and is_bound(temperature) else ""
         lines.append(f"  expected calibration error  {100 * results['ece']:.2f} % ({how})")
     return "\n".join(lines)
