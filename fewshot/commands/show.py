@@ -15,9 +15,9 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
-from fewshot.commands.fit import add_run_options, checkpoint_file, without_first_weights
 from fewshot.commands.parser import Parser, add_switch, check_configs
 from fewshot.commands.process import quietened, say
+from fewshot.commands.run_options import add_run_options, checkpoint_file, without_first_weights
 from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import SPLITS
 from fewshot.data.episodic_datamodule import EpisodicDataModule
