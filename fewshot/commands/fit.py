@@ -134,10 +134,12 @@ class FewShotCLI(LightningCLI):
         loggers = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
         experiment = self.run_folder.parent
         csv = RunLog(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
+        earlier: list[dict[str, str]] = []
         if self.resumed is not None and is_launched_first():
-            csv.begin_with(lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed)))
+            earlier = lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed))
+            csv.begin_with(earlier)
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
-        wandb = [WandbReport(checkpoints=self.artifacts), WandbPictures()]
+        wandb = [WandbReport(checkpoints=self.artifacts, earlier=earlier), WandbPictures()]
         tell = TellRunFolder(self, csv)
         self.checkpoints = []
         self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions, *wandb]
@@ -173,6 +175,7 @@ class FewShotCLI(LightningCLI):
                 raise SystemExit(128 + signal.SIGTERM) from stop
 
     def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:
+        assert self.run_folder is not None
         self.trainer.fit(model, **kwargs, weights_only=True)
         if getattr(self.trainer, "fast_dev_run", False) or self.trainer.interrupted:
             return
@@ -188,8 +191,8 @@ class FewShotCLI(LightningCLI):
             say(self.results.table or "nothing was tested: trainer.limit_test_batches=0")
         say(f"\nrun written to {self.run_folder}")
         if checkpoint:
-            config = ["--config", str(self.run_folder / "config.yaml"), "--ckpt_path", relative(checkpoint)]
-            say(f"next: {shlex.join(['python', '-m', 'fewshot', 'predict', *config])}")
+            options = ["--config", f"{self.run_folder}/config.yaml", "--ckpt_path", relative(checkpoint)]
+            say(f"next: {shlex.join(['python', '-m', 'fewshot', 'predict', *options])}")
 
     def _nothing_trained(self, checkpoint: str | None) -> None:
         """Say that a run which is continued was trained already; ValueError for any other."""

@@ -89,8 +89,9 @@ def fault_of_the_machine(error: BaseException, arguments: Sequence[str]) -> str 
         if isinstance(link, OSError) and link.errno in CANNOT_WRITE:
             place = f"{link.filename}: " if link.filename else ""
             advice = "make room" if link.errno in NO_ROOM else "check who may write there, or name another place"
-            goes_on = "; the same command with --ckpt_path auto then continues the run from its last checkpoint"
-            return f"{place}{link.strerror}; {advice}{goes_on if arguments[:1] == ['fit'] else ''}"
+            if link.errno in NO_ROOM and arguments[:1] == ["fit"]:
+                advice += "; the same command with --ckpt_path auto then continues the run from its last checkpoint"
+            return f"{place}{link.strerror}; {advice}"
         if isinstance(link, RuntimeError) and (worker := KILLED_WORKER.search(str(link))):
             return (
                 f"data.num_workers: {one_line(worker[0])}; where memory ran out, lower data.num_workers or the size of "

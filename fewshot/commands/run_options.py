@@ -71,11 +71,7 @@ def check_run_options(command: str, config: Any) -> None:
         command: fit, validate, test or predict.
         config: its options as parsed.
     """
-    experiment = Path(config["experiment"])
-    if experiment.is_absolute() or ".." in experiment.parts or not experiment.parts:
-        raise ValueError(
-            f"experiment={config['experiment']} leads out of {config['runs']}; give a name, and the place by --runs"
-        )
+    check_experiment(config["experiment"], config["runs"])
     option = f"limit_{WORK[command]}_batches"
     if config["trainer"].get(option) == 0:
         raise ValueError(f"trainer.{option}=0 leaves {command} nothing to do; raise it, or leave it out")
@@ -84,6 +80,13 @@ def check_run_options(command: str, config: Any) -> None:
             "trainer.barebones=true allows neither log nor checkpoint, which a run consists of; leave it out, and set "
             "trainer.enable_progress_bar, enable_model_summary and num_sanity_val_steps to spare time"
         )
+
+
+def check_experiment(experiment: str, runs: str) -> None:
+    """ValueError for a name of an experiment that is no folder below the one of runs."""
+    parts = Path(experiment).parts
+    if Path(experiment).is_absolute() or ".." in parts or not parts:
+        raise ValueError(f"experiment={experiment} is no folder below {runs}; give a name, and the place by --runs")
 
 
 def check_seed(seed: int | bool | None) -> None:

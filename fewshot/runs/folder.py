@@ -106,6 +106,8 @@ def unfinished(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+        for path in folder.rglob(".*.partial"):  # of a process that was killed while it wrote
+            path.unlink(missing_ok=True)
         yield
         mark.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 
 from fewshot.files import WholeFile
 from fewshot.runs.folder import check_there
@@ -43,11 +43,12 @@ class RunLog(CSVLogger):
     """Lightning's CSVLogger, whose file is there whole or not at all, whatever kills the run or fills the disk."""
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer."""
-        if rank_zero_only.rank == 0 and self._experiment is None:
+        if self._experiment is None:
             self._experiment = _Lines(self.log_dir)
-        return super().experiment
+        return self._experiment
 
     def begin_with(self, lines: list[dict[str, str]]) -> None:
         """Let the log begin with these lines."""

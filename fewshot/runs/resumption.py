@@ -199,6 +199,7 @@ def data_differences(data: Mapping[str, Any], checkpoint: Path, *, same_run: boo
     for key in sorted(ours.keys() & theirs.keys()):
         here, there = ours[key], theirs[key]
         named = isinstance(here, ClassName) and isinstance(there, ClassName)
+        here, there = (list(value) if isinstance(value, tuple) else value for value in (here, there))
         if not (same_class(here, there) if named else here == there):
             found[key] = {"here": here, "there": there, "note": ""}
     decisive = [key for key in found if key in VALIDATED]
@@ -224,7 +225,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             write_by(target, lambda file: torch.save(checkpoint, file))
         except OSError as error:
-            raise ValueError(f"cannot write the checkpoint {target} ({error}); the one before it is whole") from error
+            raise ValueError(
+                f"cannot write the checkpoint {target} ({error.strerror}); make room: the one before it is whole, "
+                "and the same command with --ckpt_path auto continues the run"
+            ) from error
 
 
 def _accumulating(trainer: Trainer) -> bool:
