@@ -19,7 +19,7 @@ class AccuracyInterval(NamedTuple):
     n_episodes: int
 
     def __str__(self) -> str:
-        return f"{100 * self.accuracy:.2f} +- {100 * self.ci95:.2f} %"
+        return f"{100 * self.accuracy:.2f}" + (f" +- {100 * self.ci95:.2f} %" if math.isfinite(self.ci95) else " %")
 
 
 def correct_queries(scores: Tensor, labels: Tensor) -> Tensor:

@@ -123,8 +123,7 @@ def write_described(
     # a name that is no Unicode text, as of a folder that was named in another encoding, becomes an escape of JSON
     (folder / description).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    safetensors.torch.save_file(plain, folder / weights, metadata={"format": "pt"})
-    (folder / weights).chmod((folder / description).stat().st_mode & 0o777)  # safetensors lets nobody else read it
+    (folder / weights).write_bytes(safetensors.torch.save(plain, metadata={"format": "pt"}))
 
 
 def read_described(
