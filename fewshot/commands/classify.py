@@ -22,7 +22,7 @@ from fewshot.classification.folders import (
 )
 from fewshot.classification.model import needs_training, untrained_names
 from fewshot.classification.notes import of_answer, of_pictures, trained_on
-from fewshot.classification.novelty import ALONE
+from fewshot.classification.novelty import ALONE, Told
 from fewshot.classification.report.page import write_report
 from fewshot.commands.parser import Parser, add_packages, add_switch, check_configs
 from fewshot.commands.process import quietened, say
@@ -49,9 +49,9 @@ def parser() -> Parser:
     made.add_argument("--temperature", type=float | None, default=None, help="Of probabilities; null fits it.")
     made.add_argument(
         "--none_of_these",
-        type=Literal["distance", "energy"] | None,  # type: ignore[operator]
+        type=Told | None,  # type: ignore[operator]
         default=None,
-        help="Flag queries unlike every class, by their distance to the support or their energy.",
+        help="Flag queries unlike every class, by distance to the support, by energy, or as the method has learned it.",
     )
     made.add_argument(
         "--none_share", type=float | None, default=None, help="Share to flag; null asks the support's own pictures."
@@ -90,7 +90,7 @@ def add_model(made: Parser) -> None:
         Method,
         "method",
         required=False,
-        help="In place of the checkpoint's; without one null takes PTMAP with class proportions from the queries.",
+        help="In place of the checkpoint's; without one null takes UniversalSIB.",
     )
 
 
@@ -125,7 +125,11 @@ def classify(options: Any) -> str:
     check_apart(support, query)
     if options.query_labels:
         check_query_labels([path.relative_to(options.query).parts[0] for path in query], tuple(support))
-    if options.none_of_these and options.none_share is None and max(map(len, support.values())) < 2:
+    if (
+        options.none_of_these in ("distance", "energy")
+        and options.none_share is None
+        and max(map(len, support.values())) < 2
+    ):
         raise ValueError(f"none_of_these: {ALONE}")
     classifier = FewShotClassifier(
         options.backbone,

@@ -152,6 +152,7 @@ class UniversalSIB(Method):
         self.strictness_slope = _tenths(n_steps + 1, 0.0)
         self.centring = nn.Parameter(torch.tensor([-0.1, 0.05, 0.0]))
         self.log_sharpness, self.log_few, self.stranger_bias = (_tenths(1, start) for start in (1.0, 1.0, -2.0))
+        self.comes_trained = trained
         if trained:
             self._load()
 
