@@ -9,12 +9,14 @@ the network is trained on many feature spaces and on tasks of every kind, see
 from __future__ import annotations
 
 import math
+import os
 from importlib.resources import as_file, files
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewshot.episode import STRANGER, Episode
@@ -122,6 +124,7 @@ class UniversalSIB(Method):
     """
 
     most_together = 2000
+    tells_strangers = True
 
     def __init__(
         self,
@@ -155,6 +158,12 @@ class UniversalSIB(Method):
         self.comes_trained = trained
         if trained:
             self._load()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights as the package brings them: safetensors, with the sizes that they are for."""
+        sizes = {"n_steps": self.n_steps, "width": self.network.width, "power": self.power}
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, path, metadata={name: str(size) for name, size in sizes.items()})
 
     def _load(self) -> None:
         """Take the weights that come with the package.
