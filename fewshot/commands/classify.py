@@ -229,7 +229,7 @@ def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str |
     if method.n_way not in (None, n_way):
         raise ValueError(
             f"{name} of this checkpoint serves {method.n_way} classes alone, and the support has "
-            f"{n_way}; give --method UniversalSIB (or another that needs no training), or a model for any number of classes"
+            f"{n_way}; give --method UniversalSIB (or another that needs no training), or a model for any number"
         )
 
 
