@@ -36,6 +36,7 @@ class Classified:
         novelty_threshold: queries above it are flagged as none of the classes; None where that was not asked.
         skipped: files that could not be read or are no pictures that are read, with the reason, which names them.
         settings: what was run, by name: backbone, method, checkpoint, temperature, chunk, versions; plain text.
+        notes: what speaks against believing the answer.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +52,7 @@ class Classified:
     novelty_threshold: float | None = None
     skipped: tuple[tuple[Path, str], ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -112,6 +114,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "n_query": len(classified.query),
         "n_changed": int(classified.changed.sum()),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
+        "notes": list(classified.notes),
         "skipped": [{"picture": str(path), "reason": reason} for path, reason in classified.skipped],
     }
 
@@ -122,8 +125,11 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
         f"{len(classified.query)} pictures classified after {len(classified.support)} labelled ones of "
         f"{len(classified.class_names)} classes; {classified.changed.sum()} changed class through refinement"
     ]
+    if "temperature" in classified.settings:
+        lines.append(f"temperature of the probabilities: {classified.settings['temperature']}")
     if classified.novelty is not None:
         lines.append(f"{int(classified.flagged.sum())} flagged as none of these")
+    lines += [f"note: {note}" for note in classified.notes]
     lines += [f"skipped: {reason}" for _, reason in classified.skipped[:NAMED]]
     if len(classified.skipped) > NAMED:
         lines.append(f"skipped: {len(classified.skipped)} files in all, which run.json names")

@@ -15,12 +15,13 @@ import fewshot.methods  # noqa: F401  (imported so that configs may name their c
 from fewshot.backbones import BackboneConfig
 from fewshot.commands.parser import Parser, add_packages, check_configs
 from fewshot.commands.process import quietened
+from fewshot.commands.run_options import check_experiment, check_seed
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.comparison import COLOURS, Row, plot_of_methods, plot_of_sizes
 from fewshot.files import versions, write_json
 from fewshot.runs.comparison import Comparison, Contestant, Measured, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
-from fewshot.runs.tables import csv_table, markdown_table, text_table
+from fewshot.runs.tables import csv_table, markdown_table, per_cent, text_table
 
 
 def parser() -> Parser:
@@ -85,6 +86,8 @@ def compare(config: Any, text: str) -> None:
         config: the options, with methods and data set made.
         text: the same as YAML, which is written beside the results.
     """
+    check_seed(config.seed_everything)
+    check_experiment(config.experiment, config.runs)
     data, backbone = vars(config.data).copy(), BackboneConfig(**vars(config.backbone))
     if data.pop("dirichlet") is not None:
         raise ValueError("data.dirichlet: compare measures both; set dirichlet (without data.) to the concentration")
@@ -140,7 +143,7 @@ def line_of(one: Measured) -> str:
     setting, chosen = one.setting, f", {one.chosen}" if one.chosen else ""
     kind = "balanced" if setting.is_balanced else f"Dirichlet({setting.dirichlet:g})"
     size = f"{setting.n_shot}-shot, {setting.n_query} queries, {kind}"
-    return f"{size}: {one.name} {100 * one.accuracy:.2f} ± {100 * one.ci95:.2f}{chosen}"
+    return f"{size}: {one.name} {per_cent(one.accuracy, one.ci95, mark='±')}{chosen}"
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -156,8 +159,8 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         line = [str(row["method"]), *([str(row["n_shot"]), str(row["n_query"])] if len(sizes) > 1 else [])]
         for prefix in kinds:
             line += [
-                f"{100 * row[f'{prefix}accuracy']:.2f} ± {100 * row[f'{prefix}ci95']:.2f}",
-                f"{100 * row[f'{prefix}difference']:+.2f} ± {100 * row[f'{prefix}difference_ci95']:.2f}",
+                per_cent(row[f"{prefix}accuracy"], row[f"{prefix}ci95"], mark="±"),
+                per_cent(row[f"{prefix}difference"], row[f"{prefix}difference_ci95"], mark="±", signed=True),
             ]
         lines.append([*line, f"{row[f'{kinds[0]}seconds_per_1000']:.3g}"])
     return [*headings, "s per 1,000"], lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,31 @@ import fewshot.data.class_datamodule
 import fewshot.data.datasets
 import fewshot.data.episodic_datamodule
 import fewshot.methods
+import fewshot.training.feature_spaces
 import fewshot.training.few_shot_module
 import fewshot.training.pretrain_module  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.commands.parser import Parser, check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.files import LAST, checkpoints_of, relative, resolve_weights
+from fewshot.commands.run_options import (
+    add_run_options,
+    check_run_options,
+    check_seed,
+    checkpoint_file,
+    without_first_weights,
+)
+from fewshot.files import LAST, checkpoints_of, relative
 from fewshot.runs.checkpointing import run_checkpoints
 from fewshot.runs.folder import hand_round, new_run_folder, remove_unless_begun, unfinished, unfinished_run
 from fewshot.runs.launch import check_processes, is_launched_first
+from fewshot.runs.log import RunLog, lines_to_keep
 from fewshot.runs.predictions import PredictionWriter
 from fewshot.runs.record import RunRecord
 from fewshot.runs.results import ResultsWriter
-from fewshot.runs.resumption import AtomicCheckpointIO, Resumption, continue_log, lines_to_keep
+from fewshot.runs.resumption import AtomicCheckpointIO, Resumption, data_differences
 from fewshot.runs.wandb_callbacks import WandbPictures, WandbReport
 from fewshot.runs.wandb_session import placed, wandb_session
 from fewshot.training.checkpoints import check_checkpoint
-
-WORDS_OF_CHECKPOINTS = ("best", "last", "hpc")
 
 
 class FewShotCLI(LightningCLI):
@@ -70,6 +78,7 @@ class FewShotCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; LightningCLI would warn where a program with arguments of its own hands arguments over."""
         self.config = parser.parse_args(args)
+        check_seed(self.config[self.command].get("seed_everything"))
 
     def _parse_ckpt_path(self) -> None:
         """Not what LightningCLI does: a checkpoint's hyper-parameters would silently win over options given here."""
@@ -77,6 +86,7 @@ class FewShotCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint, which replaces the weights that the backbone starts from; give the run a folder."""
         config = self.config[self.subcommand]
+        check_run_options(self.command, config)
         experiment = Path(config["runs"]) / config["experiment"]
         if config.get("ckpt_path") == "auto":
             if self.command != "fit":
@@ -107,12 +117,15 @@ class FewShotCLI(LightningCLI):
         checkpoint = str(self.resumed or self._get(self.config, "ckpt_path") or "")
         if not checkpoint or "://" in checkpoint:
             return
-        differences = check_checkpoint(self.model, Path(checkpoint), training=self.command == "fit")
+        training = self.command == "fit"
+        differences = check_checkpoint(self.model, Path(checkpoint), training=training)
+        if training:
+            data = self._get(self.config, "data").as_dict()
+            differences |= data_differences(data, Path(checkpoint), same_run=self.resumed is not None)
         self.record.content["differs_from_checkpoint"] = differences
         for key, values in differences.items():
-            say(
-                f"differs from the checkpoint: model.{key} is {values['here']}, there {values['there']}{values['note']}"
-            )
+            name = key if key.split(".")[0] == "data" else f"model.{key}"
+            say(f"differs from the checkpoint: {name} is {values['here']}, there {values['there']}{values['note']}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to the run folder, keeps best and last checkpoint there, and writes results."""
@@ -121,11 +134,13 @@ class FewShotCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         loggers = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
         experiment = self.run_folder.parent
-        csv = CSVLogger(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
+        csv = RunLog(save_dir=experiment.parent, name=experiment.name, version=self.run_folder.name)
+        earlier: list[dict[str, str]] = []
         if self.resumed is not None and is_launched_first():
-            continue_log(csv, lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed)))
+            earlier = lines_to_keep(self.run_folder / "metrics.csv", read_checkpoint(self.resumed))
+            csv.begin_with(earlier)
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
-        wandb = [WandbReport(checkpoints=self.artifacts), WandbPictures()]
+        wandb = [WandbReport(checkpoints=self.artifacts, earlier=earlier), WandbPictures()]
         tell = TellRunFolder(self, csv)
         self.checkpoints = []
         self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions, *wandb]
@@ -161,19 +176,36 @@ class FewShotCLI(LightningCLI):
                 raise SystemExit(128 + signal.SIGTERM) from stop
 
     def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:
+        assert self.run_folder is not None
         self.trainer.fit(model, **kwargs, weights_only=True)
         if getattr(self.trainer, "fast_dev_run", False) or self.trainer.interrupted:
             return
+        if not self.record.trained:
+            self._nothing_trained(kwargs.get("ckpt_path"))
         checkpoint = next((x.best_model_path for x in self.checkpoints if x.best_model_path), "")
+        if self.checkpoints and not self.checkpoints[0].best_model_path:
+            say("nothing was validated: there is no best.ckpt, and the last weights are tested")
         if self._get(self.config, "test_after_fit"):
             hand_round(checkpoint, self.trainer)
             datamodule = kwargs.get("datamodule")
             self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
-            say(self.results.table)
+            say(self.results.table or "nothing was tested: trainer.limit_test_batches=0")
         say(f"\nrun written to {self.run_folder}")
         if checkpoint:
-            config = f"--config {self.run_folder}/config.yaml"
-            say(f"next: python -m fewshot predict {config} --ckpt_path {relative(checkpoint)}")
+            options = ["--config", f"{self.run_folder}/config.yaml", "--ckpt_path", relative(checkpoint)]
+            say(f"next: {shlex.join(['python', '-m', 'fewshot', 'predict', *options])}")
+
+    def _nothing_trained(self, checkpoint: str | None) -> None:
+        """Say that a run which is continued was trained already; ValueError for any other."""
+        limits = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}
+        ends = " and ".join(f"trainer.{name}={value}" for name, value in limits.items() if value not in (None, -1))
+        if self.resumed is not None:
+            say(f"nothing is left to train with {ends}: the run is tested as it is")
+            return
+        from_where = f" from {checkpoint}, which has come so far already" if checkpoint else ""
+        raise ValueError(
+            f"nothing was trained{from_where}: {ends} leaves nothing to do; raise it, or measure a model by `test`"
+        )
 
     def validate(self, **kwargs: Any) -> None:
         """Validate a checkpoint."""
@@ -237,54 +269,6 @@ def run(arguments: list[str]) -> None:
             save_config_kwargs={"overwrite": False},
             trainer_defaults={"use_distributed_sampler": False},
         )
-
-
-def add_run_options(parser: LightningArgumentParser) -> None:
-    """Options of a run beside those of trainer, model and data."""
-    parser.add_argument("--experiment", type=str, default="experiment", help="Name of the run's folder.")
-    parser.add_argument("--runs", type=str, default="runs", help="Where run folders go: <runs>/<experiment>/<version>.")
-    parser.add_argument("--test_after_fit", type=bool, default=True, help="Test the best checkpoint after fit.")
-    parser.add_argument(
-        "--checkpoint_every_n_steps",
-        type=int | None,
-        default=None,
-        help="Optimiser steps between writings of last.ckpt within an epoch; it is written after each epoch too.",
-    )
-    parser.add_argument(
-        "--checkpoint_every_n_minutes",
-        type=float | None,
-        default=10.0,
-        help="Minutes between writings of last.ckpt within an epoch; null for none by the clock.",
-    )
-
-
-def without_first_weights(config: Any) -> None:
-    """Let the backbone of a config start from nothing, for a checkpoint brings its weights."""
-    backbone = (config["model"].get("init_args") or {}).get("backbone")
-    if backbone is not None:
-        backbone["weights"], backbone["pretrained"] = None, False
-
-
-def checkpoint_file(given: str) -> str:
-    """The checkpoint that --ckpt_path names: a file, or the folder of a run or experiment.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it cannot be read.
-    """
-    if given in WORDS_OF_CHECKPOINTS:
-        raise ValueError(
-            f"ckpt_path: {given!r} names no run; give a checkpoint file, or the folder of a run or experiment"
-        )
-    if "://" in given:
-        return given
-    try:
-        file = resolve_weights(given)
-        read_checkpoint(file)
-    except (FileNotFoundError, ValueError) as error:
-        message = str(error).split(" If a pre-training run")[0].removeprefix("weights ")
-        raise type(error)(f"ckpt_path: {message}") from error
-    return str(file)
 
 
 def as_list(value: Any) -> list[Any]:

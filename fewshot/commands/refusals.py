@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fewshot.commands.parser import Parser, Refusal
+from fewshot.files import CANNOT_WRITE, NO_ROOM
 
 PACKAGE = Path(__file__).resolve().parent.parent
 JSONARGPARSE = Path(jsonargparse.__file__).resolve().parent
@@ -37,6 +38,7 @@ REQUIRED = (
     re.compile(r"the following arguments are required: (?P<names>.+)"),
     re.compile(r"(?:Key|Option) ['\"](?P<names>[^'\"]+)['\"] is required"),
 )
+KILLED_WORKER = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: \w+|exited unexpectedly)")
 
 
 def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -62,6 +64,8 @@ def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
             f"trainer.deterministic: {operation} of this model has no deterministic implementation on this device; "
             "set it to warn, or take a backbone or method that does without"
         )
+    if (fault := fault_of_the_machine(error, arguments)) is not None:
+        return fault
     for link in links(error):
         folder = last_file(link)
         if isinstance(link, (ValueError, FileNotFoundError)):
@@ -71,6 +75,28 @@ def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
                 return worker_refusal(str(link))
         if folder is None or JSONARGPARSE not in folder.parents:
             return None
+    return None
+
+
+def fault_of_the_machine(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """That a disk is full or may not be written to, or that a data worker was killed; None for what is neither.
+
+    Whichever error came first may have been followed by others: of a writer, or of one that closed a file.
+    """
+    for link in links(error):
+        if isinstance(link, ValueError) and (file := last_file(link)) is not None and PACKAGE in file.parents:
+            return None  # which says more
+        if isinstance(link, OSError) and link.errno in CANNOT_WRITE:
+            place = f"{link.filename}: " if link.filename else ""
+            advice = "make room" if link.errno in NO_ROOM else "check who may write there, or name another place"
+            if link.errno in NO_ROOM and arguments[:1] == ["fit"]:
+                advice += "; the same command with --ckpt_path auto then continues the run from its last checkpoint"
+            return f"{place}{link.strerror}; {advice}"
+        if isinstance(link, RuntimeError) and (worker := KILLED_WORKER.search(str(link))):
+            return (
+                f"data.num_workers: {one_line(worker[0])}; where memory ran out, lower data.num_workers or the size of "
+                "a batch"
+            )
     return None
 
 
@@ -106,7 +132,9 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
     hint = type_hint(parser, keys[-1])
     classes = accepted_classes(hint)
     if classes and (value is None or not value.startswith("Namespace(")):
-        return f"{where}: {class_reason(text)}; accepted: {', '.join(classes)}, or the dotted path of your own class"
+        reason = class_reason(text)
+        hint_of = resembling(reason, classes) or "accepted"
+        return f"{where}: {reason}; {hint_of}: {', '.join(classes)}, or the dotted path of your own class"
     if hint is None or value is None:
         return f"{where}: {one_line(text)}" + (f"; expected {type_name(hint)}" if hint is not None else "")
     return f"{where}={value}: expected {type_name(hint)}"
@@ -149,6 +177,15 @@ def class_reason(text: str) -> str:
         return f"no class '{match[1]}' is known here"
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
     return one_line(lines[0] if lines else text).split(" Subtypes:")[0]
+
+
+def resembling(reason: str, classes: Sequence[str]) -> str:
+    """Which of the classes look like the one that was refused, as a question before the list; nothing if none does."""
+    asked = re.search(r"no (?:class|attribute) '([^']+)'|value: (\S+)", reason)
+    by_lower = {name.lower(): name for name in classes}
+    wanted = (asked[1] or asked[2]).rsplit(".", 1)[-1].lower() if asked else ""
+    close = [by_lower[name] for name in difflib.get_close_matches(wanted, by_lower, n=3)]
+    return f"did you mean {' or '.join(close)}? Accepted" if close else ""
 
 
 def worker_refusal(text: str) -> str | None:

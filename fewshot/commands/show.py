@@ -15,9 +15,9 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
-from fewshot.commands.fit import add_run_options, checkpoint_file, without_first_weights
 from fewshot.commands.parser import Parser, add_switch, check_configs
 from fewshot.commands.process import quietened, say
+from fewshot.commands.run_options import add_run_options, check_seed, checkpoint_file, without_first_weights
 from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import SPLITS
 from fewshot.data.episodic_datamodule import EpisodicDataModule
@@ -56,6 +56,7 @@ class ShowCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; LightningCLI would warn where a program with arguments of its own hands arguments over."""
         self.config = parser.parse_args(args)
+        check_seed(self.config.get("seed_everything"))
 
     def before_instantiate_classes(self) -> None:
         """Refuse what can be refused before anything is read; leave out what a run has and this has not."""

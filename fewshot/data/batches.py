@@ -154,15 +154,19 @@ class ResumableLoader(DataLoader[Batch]):
     _resumed = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._batches, self._resumed = self._resumed, 0
+        resumed, self._batches, self._resumed = self._resumed, 0, 0
+        skipped = 0 if isinstance(self.sampler, (EpisodeKeys, PictureKeys)) else resumed  # those have skipped them
+        self._batches = resumed - skipped
         for batch in super().__iter__():
             self._batches += 1
-            yield batch
+            if self._batches > skipped:
+                yield batch
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, the batches of it handed out so far, and what the two are counted in."""
         size, world = int(self.batch_size or 1), rank_and_world_size()[1]
-        return {"epoch": self.sampler.epoch, "batches": self._batches, "batch_size": size, "world_size": world}
+        epoch = getattr(self.sampler, "epoch", 0)  # with trainer.overfit_batches Lightning puts in one that has none
+        return {"epoch": epoch, "batches": self._batches, "batch_size": size, "world_size": world}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Let the next iteration begin where this state was saved.
@@ -177,7 +181,8 @@ class ResumableLoader(DataLoader[Batch]):
                     f"the checkpoint was written in the middle of epoch {state['epoch']} by a run with {state[name]} "
                     f"{what}, and this one has {here[name]}; resume with the same number, or from the end of an epoch"
                 )
-        self.sampler.resume(state["epoch"], state["batches"] * state["batch_size"])
+        if isinstance(self.sampler, (EpisodeKeys, PictureKeys)):
+            self.sampler.resume(state["epoch"], state["batches"] * state["batch_size"])
         self._resumed = state["batches"]
 
 

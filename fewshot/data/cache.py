@@ -1,19 +1,16 @@
-"""The cache folder: where it is, how its files are named, and how one is written while others look for it."""
+"""The cache folder: where it is, how its files are named, and how long they have been there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
-
-from fewshot.files import WholeFile
 
 fcntl: ModuleType | None
 
@@ -49,11 +46,6 @@ def cached_file(name: str, digest: str, *, features: bool = False) -> Path:
     """
     plain = re.sub(r"[^-.0-9A-Za-z_]", "_", name)[:NAME_LENGTH].lstrip(".") or "_"
     return cache_dir() / (f"features-{plain}-{digest[:32]}.npy" if features else f"{plain}-{digest[:20]}.npy")
-
-
-def whole_array(path: Path) -> WholeFile:
-    """The file of an array to write, by a name aside that `cached_files` tells."""
-    return WholeFile(path, "wb", aside=path.parent / f".{path.stem}-{secrets.token_hex(4)}.npy")
 
 
 @contextlib.contextmanager

@@ -9,13 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.data.cache import whole_array
+from fewshot.data.cached_array import CachedArray, read_array
 from fewshot.data.pictures import progress_bar
 from fewshot.data.ranks import gathered, rank_and_world_size
 
@@ -53,12 +52,9 @@ class Features:
         return Features, (self.path,)
 
 
-def found_features(path: Path) -> Features | None:
-    """The features of that file; None where there is none to read, or a damaged one (the disk failed: we rename)."""
-    try:
-        return Features(path)
-    except (OSError, ValueError, EOFError):
-        return None
+def found_features(path: Path, size: tuple[int, int]) -> bool:
+    """Whether that file holds whole features of so many views of so many pictures."""
+    return read_array(path, "<f4", (*size, None)) is not None
 
 
 def write_features(
@@ -88,7 +84,7 @@ def write_features(
             if first_rank:
                 progress.update(sum(map(len, parts)))
         gathered(aside.rename if rank == writer else _nothing)
-        gathered(partial(_wait_for, path))
+        gathered(partial(_wait_for, path, size))
     finally:
         progress.close()
         aside.remove()
@@ -98,30 +94,26 @@ class _Aside:
     """A file of features that is being written. Its errors are ValueErrors that say what to do."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._whole = path, whole_array(path)
-        self._file: IO[bytes] | None = None
-        self._needed = 0
+        self.path, self._whole, self._needed = path, CachedArray(path, "<f4"), 0
 
     def open(self) -> str:
         """Make the file; returns its name."""
         with self._told():
-            self._file = self._whole.open()
+            self._whole.open()
         return self._whole.aside.name
 
     def append(self, parts: Sequence[np.ndarray], size: tuple[int, int]) -> None:
         """Write parts [B, D] of `size` (views, pictures); the first ones bring D, and with it the header."""
-        assert self._file is not None
         with self._told():
-            if not self._needed and parts:
+            if not self._whole.begun and parts:
                 shape = (*size, parts[0].shape[1])
-                self._needed = int(np.prod(shape)) * 4 + 128
+                self._needed = int(np.prod(shape)) * 4 + 160
                 free = shutil.disk_usage(self.path.parent).free
                 if self._needed > free:
                     raise OSError(errno.ENOSPC, f"{free:,} bytes are free")
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(self._file, header)
+                self._whole.begin(shape)
             for part in parts:
-                self._file.write(np.ascontiguousarray(part, dtype="<f4").data)
+                self._whole.append(part)
 
     def rename(self) -> None:
         """Give the file its name."""
@@ -150,10 +142,10 @@ def _nothing() -> None:
     """What a rank does while another one writes."""
 
 
-def _wait_for(path: Path) -> None:
+def _wait_for(path: Path, size: tuple[int, int]) -> None:
     """Return once the file is there: another node may see a minute late what has been renamed on a network disk."""
     for _ in range(2 * SECONDS_UNTIL_SEEN):
-        if found_features(path) is not None:
+        if found_features(path, size):
             return
         time.sleep(0.5)
     raise ValueError(f"{path} was written but is not to be seen here; set FEWSHOT_CACHE to a folder of each node's own")

@@ -78,17 +78,18 @@ def stored_features(
     Raises ValueError where the encoder does not return [B, D], where a feature is not finite, and for a cache folder
     that is full or cannot be written to.
     """
+    size = (max(views, 1), len(images))
 
     def look() -> tuple[Path, bool]:
         path = features_path(images, preprocessing, key=key, name=name, views=views, seed=seed)
-        return path, found_features(path) is not None
+        return path, found_features(path, size)
 
     answers = gathered(look)
     path = answers[rank_and_world_size()[0]][0]
     if not all(found for _, found in answers):
         partners = [rank for rank, (other, _) in enumerate(answers) if other.name == path.name]
         batches = encoded(encoder, images, preprocessing, views=views, seed=seed, partners=partners)
-        write_features(path, batches, (max(views, 1), len(images)), name=name, partners=partners)
+        write_features(path, batches, size, name=name, partners=partners)
     return Features(path)
 
 
@@ -102,7 +103,7 @@ def features_path(
         "images": images.fingerprint,
         "views": [views, seed] if views else 0,
         "version": package_version(),
-        "layout": 1,
+        "layout": 2,
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return cached_file(name, digest, features=True)

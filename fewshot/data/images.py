@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.profiler import record_function
 
-from fewshot.data.cache import alone, cached_file, whole_array
+from fewshot.data.cache import alone, cached_file
+from fewshot.data.cached_array import CachedArray, read_array
 from fewshot.data.pictures import open_picture, progress_bar, square_picture
 from fewshot.data.transforms import Preprocessing
 
@@ -235,11 +236,7 @@ def cache_path(name: str, described: Mapping[str, object], stamp: Iterable[str] 
 
 def load_cached(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
     """The uint8 array of that file, memory-mapped and read-only, or None when there is no whole one of that shape."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    return read_array(path, "u1", shape)
 
 
 def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> np.memmap:
@@ -247,20 +244,20 @@ def write_cached(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]
 
     The file is written aside and then renamed, so that another process sees all of it or nothing.
     """
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    whole = CachedArray(path, "u1")
     try:
         # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
-        with whole_array(path) as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            rows = 0
-            for part in parts:
-                file.write(np.ascontiguousarray(part, dtype=np.uint8).data)
-                rows += len(part)
-            assert rows == shape[0]
+        whole.open()
+        whole.begin(shape)
+        for part in parts:
+            whole.append(part)
+        whole.finish()
     except OSError as error:
         raise ValueError(
             f"cannot write decoded pictures to {path.parent} ({error}); set FEWSHOT_CACHE to another folder"
         ) from error
+    finally:
+        whole.discard()
     loaded = load_cached(path, shape)
     assert loaded is not None
     return loaded

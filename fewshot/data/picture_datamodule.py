@@ -79,7 +79,7 @@ class PictureDataModule(LightningDataModule):
         self._features: dict[Split, tuple[object, Features]] = {}
         self._passing: dict[Split, PassingFeatures] = {}
         self._expected: tuple[Split, ...] = ()
-        self._hashes: dict[Split, str] = {}
+        self._hashes: dict[tuple[Split, int], str] = {}
 
     # What the module hands over, before it asks for a loader.
 
@@ -189,13 +189,14 @@ class PictureDataModule(LightningDataModule):
         """Episodes of the split; 0 where there are none."""
         return {"val": self.val_episodes, "test": self.test_episodes}.get(split, 0)
 
-    def episodes_sha256(self, split: Split) -> str:
-        """Hash of the pictures, by name, and labels of all episodes of the split (of epoch 0, in training)."""
-        if split not in self._hashes:
-            digest = hashlib.sha256(self.sampler(split).sha256(self.n_episodes(split)).encode())
+    def episodes_sha256(self, split: Split, n_episodes: int | None = None) -> str:
+        """Hash of the pictures, by name, and labels of the split's first episodes, or all (of epoch 0, in training)."""
+        number = self.n_episodes(split) if n_episodes is None else n_episodes
+        if (split, number) not in self._hashes:
+            digest = hashlib.sha256(self.sampler(split).sha256(number).encode())
             digest.update("\0".join(self.images(split).names).encode())
-            self._hashes[split] = digest.hexdigest()
-        return self._hashes[split]
+            self._hashes[split, number] = digest.hexdigest()
+        return self._hashes[split, number]
 
     def describe(self, split: Split) -> dict[str, Any]:
         """What a result has to state about the episodes it was measured on; plain values for a JSON file."""

@@ -13,7 +13,7 @@ from fewshot.data.draws import FloatArray, IntArray, largest_remainders
 from fewshot.data.sampler import EpisodeIndex
 from fewshot.episode import STRANGER
 
-KINDS = re.compile(r"balanced|some|one|(dirichlet|tail)\((\d+(\.\d+)?)\)")
+KINDS = re.compile(r"balanced|some|(dirichlet|tail|some)\((\d+(?:\.\d+)?)\)")
 """Of class proportions."""
 
 
@@ -43,8 +43,8 @@ class TaskMixture:
         most_queries: of a task in all, which bounds time and memory.
         proportions: how likely each kind of class proportions is, as weights: "balanced"; "dirichlet(2)", drawn from a
             symmetric Dirichlet distribution of that concentration; "tail(10)", a geometric series whose first class has
-            ten times as many queries as the last; "some", a random number of the classes in equal parts and none of
-            the others; "one", one class alone.
+            ten times as many queries as the last; "some(3)", three of the classes in equal parts and none of the
+            others; "some", a random number of them.
         strangers: shares of queries that are of none of the task's classes.
         wrong_labels: shares of the support's labels that are drawn at random; one of every class stays right.
         repeats: shares of queries that are another one once more.
@@ -64,7 +64,7 @@ class TaskMixture:
             "dirichlet(0.5)": 3,
             "tail(10)": 4,
             "some": 3,
-            "one": 1,
+            "some(1)": 1,
         }
     )
     strangers: Sequence[float] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05, 0.1, 0.2, 0.4)
@@ -82,7 +82,7 @@ class TaskMixture:
             if not KINDS.fullmatch(kind) or not weight >= 0:
                 raise ValueError(
                     f"proportions: {kind!r} with weight {weight} is not known; kinds are balanced, dirichlet(2), "
-                    "tail(10), some and one, with numbers of your own, and a weight is 0 or more"
+                    "tail(10), some(3) and some, with numbers of your own, and a weight is 0 or more"
                 )
         if not sum(self.proportions.values()) > 0:
             raise ValueError("proportions: no kind has a weight above 0; give at least one")
@@ -150,7 +150,9 @@ class TaskMixture:
         if found[1] == "tail":
             shares = float(found[2]) ** -(np.arange(n_way) / max(n_way - 1, 1))
             return generator.permutation(shares / shares.sum())
-        present = {"balanced": n_way, "one": 1}.get(found[0]) or int(generator.integers(1, n_way + 1))
+        present = n_way
+        if found[0] != "balanced":
+            present = int(generator.integers(1, n_way + 1)) if found[2] is None else min(n_way, int(float(found[2])))
         return generator.permutation(np.repeat([1 / present, 0.0], [present, n_way - present]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
     opset = None
     program: Any = graphs.backbone_program(backbone, size) if formats else None
     if "pt2" in formats:
-        torch.export.save(program, folder / PROGRAM)
+        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.export.save(program, content)
+        (folder / PROGRAM).write_bytes(content.getbuffer())
         loaded = torch.export.load(folder / PROGRAM).module()
         graphs.check_backbone(backbone, loaded, image_size=size, what=PROGRAM)
     if "onnx" in formats:

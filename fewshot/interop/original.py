@@ -19,7 +19,7 @@ from fewshot.backbones.checkpoint_file import read_checkpoint, state_dict_of
 from fewshot.backbones.weights import load_strictly, state_faults
 from fewshot.backbones.wrn28_10 import SMALL_IMAGES, checkpoint_filter_fn, original_names
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import WholeFile
+from fewshot.files import write_by
 from fewshot.methods import SIB, MLPGradient, NearestClassMean, ScaledClassMeans
 from fewshot.training.few_shot_module import FewShotModule
 
@@ -248,5 +248,4 @@ def write_checkpoint(module: FewShotModule, file: Path) -> None:
         "hyper_parameters": dict(module.hparams),
     }
     module.on_save_checkpoint(checkpoint)
-    with WholeFile(file, "wb") as opened:
-        torch.save(checkpoint, opened)
+    write_by(file, lambda opened: torch.save(checkpoint, opened))

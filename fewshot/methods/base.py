@@ -52,10 +52,16 @@ class Method(Recorded, nn.Module):
     """K in evaluation mode where it differs; None takes n_steps."""
     transductive: bool = True
     """Whether which other queries there are changes what is said of one; False classifies each of them alone."""
+    most_together: int | None = None
+    """Queries that are to be refined together at most, where memory grows with their square; None for any number."""
+    comes_trained: bool = False
+    """Whether its weights come with the package, and its probabilities are as they were trained to be believed."""
     on_features: bool = True
     """Whether `classify` on features is all there is to it; False for a method that needs the backbone's weights."""
     relabels: bool = True
     """Whether renumbering the classes of a task permutes the columns of its logits and changes nothing else."""
+    scales_only: bool = False
+    """Whether its parameters scale its logits and do nothing else: classes are the same before training."""
     needs_base: Literal["features", "classifier"] | None = None
     """What `classify` reads from `base`: features of the training classes, their pre-training classifier too, or
     nothing."""

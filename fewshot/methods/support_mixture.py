@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -31,7 +30,8 @@ class SupportAnswer(NamedTuple):
     """[T, Q, 4], how near each query is to any class: among the queries by cosines, by cosines of features as they are
     and by logits, and beside the support's examples."""
     certainty: Tensor
-    """[T], the share of the support that the other examples classify rightly; 0 at one shot."""
+    """[T, 2], the share of the support that the other examples classify rightly, by ridge regression and by class
+    means; 0 at one shot."""
 
 
 class _View(NamedTuple):
@@ -97,7 +97,7 @@ class SupportMixture(nn.Module):
         within = (_mean_cosines(_View(as_it_is.support, as_it_is.support), members) * one_hot).sum((1, 2))
         beside = best_plain - (within / one_hot.shape[1]).unsqueeze(-1)
         clear = [*map(_among_queries, (best, best_plain, answer.logsumexp(-1))), beside / _spread(best_plain) / 3]
-        return SupportAnswer(answer, first, torch.stack(clear, dim=-1), about_task[:, 4])
+        return SupportAnswer(answer, first, torch.stack(clear, dim=-1), about_task[:, 3:5])
 
     @staticmethod
     def _about_task(view: _View, members: Tensor, one_hot: Tensor, left_out: Tensor) -> Tensor:
@@ -108,15 +108,15 @@ class SupportMixture(nn.Module):
         without = (means - one_hot * view.support.diagonal(dim1=1, dim2=2).unsqueeze(-1) / counts) * (
             counts / (counts - 1).clamp_min(1)
         )
-        several = (n_support > n_way) * 1.0
+        several = (counts.mean((1, 2)) > 1).to(means.dtype)  # [T]
         of_own = torch.where(one_hot > 0, without, means)
         right = one_hot.argmax(-1)
         shares = [several * (guess.argmax(-1) == right).to(means.dtype).mean(1) for guess in (left_out, of_own)]
         trace = view.support.diagonal(dim1=1, dim2=2).sum(-1)
-        rank = (trace.square() / view.support.square().sum((1, 2)).clamp_min(1e-6)).log() - math.log(n_support)
+        rank = trace.square() / view.support.square().sum((1, 2)).clamp_min(1e-6) / n_support
         within = (without * one_hot).sum((1, 2)) / n_support
-        sizes = [torch.full_like(rank, math.log(n_support / n_way)), torch.full_like(rank, math.log(n_way))]
-        return torch.stack([*sizes, rank, *shares, within], dim=-1)
+        sizes = [torch.full_like(rank, size).log() for size in (n_support / n_way, n_way)]
+        return torch.stack([*sizes, rank.clamp_min(1e-6).log(), *shares, within], dim=-1)
 
 
 def small_network(n_inputs: int, n_outputs: int, width: int) -> nn.Sequential:

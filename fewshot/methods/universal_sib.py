@@ -32,7 +32,7 @@ SWEEPS = 6
 """Of the relaxed transport, in every step."""
 TOLD = 0.2
 """Share of the training tasks that are told their queries' proportions."""
-N_STATISTICS = 9
+N_STATISTICS = 10
 LIMIT = 15.0
 """Logits are shown to the network within this."""
 
@@ -61,7 +61,7 @@ class Task(NamedTuple):
     spread: Tensor
     """[T, 1, 1], how much cosines with the class means differ over the queries."""
     statistics: Tensor
-    """[T, 9]."""
+    """[T, 10]."""
     told: Told
 
 
@@ -121,6 +121,8 @@ class UniversalSIB(Method):
         ValueError: an option out of its range.
     """
 
+    most_together = 2000
+
     def __init__(
         self,
         n_steps: int = 6,
@@ -150,6 +152,7 @@ class UniversalSIB(Method):
         self.strictness_slope = _tenths(n_steps + 1, 0.0)
         self.centring = nn.Parameter(torch.tensor([-0.1, 0.05, 0.0]))
         self.log_sharpness, self.log_few, self.stranger_bias = (_tenths(1, start) for start in (1.0, 1.0, -2.0))
+        self.comes_trained = trained
         if trained:
             self._load()
 
@@ -265,7 +268,8 @@ class UniversalSIB(Method):
         n_support, n_way = one_hot.shape[1:]
         of_support = F.pad((one_hot / one_hot.sum(1, keepdim=True)).mean(-1), (0, n_query))
         constant, of_shots, of_queries = 10 * self.centring
-        share = constant + of_shots * math.log(n_support / n_way) + of_queries * math.log(max(n_query, 1) / n_way)
+        shots, queries = (constant.new_full((), n / n_way).log() for n in (n_support, n_query))
+        share = constant + of_shots * shots + of_queries * queries
         everything = torch.full_like(of_support, 1 / (n_support + n_query))
         return everything + torch.sigmoid(share) * (of_support - everything)
 
@@ -279,15 +283,16 @@ class UniversalSIB(Method):
         others = between.masked_fill(itself, 0)
         size = (others.square().sum((1, 2)) / (n_query * (total - 1))).clamp_min(1e-6).sqrt().view(-1, 1, 1)
         neighbours = ((10 * self.log_sharpness).exp() / size * between).masked_fill(itself, -torch.inf).softmax(-1)
-        nearest = between.masked_fill(itself, -1).topk(min(3, total - 1), dim=-1).values.mean(-1) / size.squeeze(-1)
+        nearest = between.masked_fill(itself, -1).topk(3, dim=-1).values.mean(-1) / size.squeeze(-1)
         spread = cosines.var(1, unbiased=False).mean(-1).clamp_min(1e-6).sqrt()  # [T]
         best = cosines.topk(min(2, n_way), dim=-1).values
         margin = (best[..., 0] - best[..., -1]).mean(1) / spread
-        overlap = others[:, :, n_support:].square().sum((1, 2)) / max(n_query * (n_query - 1), 1)
+        pairs = spread.new_full((), n_query * (n_query - 1)).clamp_min(1)
+        overlap = others[:, :, n_support:].square().sum((1, 2)) / pairs
         rank = -(overlap + 1 / n_query).clamp_min(1e-6).log()
-        sizes = [math.log(n_support / n_way), math.log(n_query / n_way) - 2, math.log(n_way) - 1.5]
-        found = [spread.log() + 2, rank - 3, margin - 1, *(torch.full_like(spread, size) for size in sizes)]
-        found += [told.known.squeeze(-1), class_softmax(answer.logits).amax(-1).mean(1), answer.certainty]
+        shots, queries, ways = (torch.full_like(spread, n).log() for n in (n_support / n_way, n_query / n_way, n_way))
+        found = [spread.log() + 2, rank - 3, margin - 1, shots, queries - 2, ways - 1.5]
+        found += [told.known.squeeze(-1), class_softmax(answer.logits).amax(-1).mean(1), *answer.certainty.unbind(-1)]
         clearness = torch.cat([cosines.amax(-1, keepdim=True) / spread.view(-1, 1, 1), answer.clearness], dim=-1)
         statistics = torch.stack(found, dim=-1)
         return Task(answer, one_hot, neighbours, nearest, clearness, spread.view(-1, 1, 1), statistics, told)

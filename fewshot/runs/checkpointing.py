@@ -28,9 +28,14 @@ class RunCheckpoint(ModelCheckpoint):
         return {**_with_paths(super().state_dict(), lambda path: Path(path).name), "dirpath": ""}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state, of this class or of Lightning's, with its files in this run's folder."""
+        """Take over a state, of this class or of Lightning's, with its files in this run's folder.
+
+        Where its best file does not lie there, another run's checkpoint begins this one: the best is sought anew.
+        """
         folder = Path(str(self.dirpath))
         here = _with_paths(state_dict, lambda path: str(folder / Path(path).name))
+        if not Path(here.get("best_model_path") or "").is_file():
+            return
         super().load_state_dict({**here, "dirpath": self.dirpath})
 
 

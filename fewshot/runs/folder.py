@@ -20,7 +20,9 @@ except ImportError:  # no POSIX: nothing tells whether another process still wri
     fcntl = None  # type: ignore[assignment]
 
 
-WRITTEN_BEFOREHAND = ("config.yaml", "hparams.yaml", "run.json", "wandb", UNFINISHED)
+RECORD = "run.json"
+"""The record of a run, which is written first and last."""
+WRITTEN_BEFOREHAND = ("config.yaml", "hparams.yaml", RECORD, "wandb", UNFINISHED)
 """What is written of a run while its trainer is set up."""
 
 
@@ -75,6 +77,15 @@ def unfinished_run(experiment: Path) -> Path:
     )
 
 
+def check_there(folder: Path) -> None:
+    """Raise ValueError where a run's record is not there any more, rather than begin another folder in its place."""
+    if not (folder / RECORD).is_file():
+        raise ValueError(
+            f"{folder} was removed or moved while this run wrote to it, so the run is stopped; where it was moved to, "
+            "the same command with --runs and --ckpt_path auto continues it"
+        )
+
+
 @contextmanager
 def unfinished(folder: Path) -> Iterator[None]:
     """Mark a run as unfinished for as long as this lasts, and for good where it ends by an exception or a kill.
@@ -95,6 +106,8 @@ def unfinished(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+        for path in folder.rglob(".*.partial"):  # of a process that was killed while it wrote
+            path.unlink(missing_ok=True)
         yield
         mark.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fewshot.runs.tables import csv_table, markdown_table, text_table
+from fewshot.runs.tables import csv_table, markdown_table, per_cent, text_table
 
 RUN_FILES = ("results.json", "run.json", "config.yaml")
 """What makes a folder a run; the first says that it was tested."""
@@ -219,7 +219,7 @@ def shown(run: Run, column: Column) -> str:
         return str(value)[:16].replace("T", " ")
     if column.interval and is_number(value):
         interval = value_at(run, column.interval)
-        return f"{100 * value:.2f}" + (f" +- {100 * interval:.2f}" if is_number(interval) else "")
+        return per_cent(value, interval if is_number(interval) else None)
     return " ".join(value.split()) if isinstance(value, str) else json.dumps(value)
 
 

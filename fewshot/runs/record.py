@@ -6,6 +6,7 @@ was killed; results.json holds what a test measured.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from fewshot.data.datasets.base import Split
 from fewshot.data.interface import PictureData, data_of
 from fewshot.data.picture_datamodule import PictureDataModule
 from fewshot.files import relative, versions, write_json
+from fewshot.runs.folder import RECORD, check_there
 
 PACKAGE = Path(__file__).resolve().parent.parent
 GIT_SECONDS = 10
@@ -40,7 +42,8 @@ KEYS = {
     "seconds": "wall-clock time between the two",
     "training_seed": "what seed_everything was given; null where nothing was seeded",
     "checkpoint": "the checkpoint that was loaded, relative to the working directory where it lies below it",
-    "differs_from_checkpoint": "options of the model with another value in that checkpoint",
+    "differs_from_checkpoint": "options of the model with another value in that checkpoint, and where "
+    "training goes on from it, as data.NAME, options of the data",
     "episodes": "by split that was used: the sizes of its episodes, their seed, their number, and the hash of their "
     "list (of epoch 0, in training: those of other epochs follow from the seed); of training on single pictures their "
     "number, seed and the hash of their names",
@@ -64,7 +67,10 @@ class RunRecord(Callback):
     def __init__(self, command: str, arguments: list[str]) -> None:
         self.begun = False
         """Whether anything was trained or measured; a run that was refused before leaves no folder."""
+        self.trained = False
+        """Whether a training has begun, which it does not where nothing is left to train."""
         self.folder: Path | None = None
+        self._written = False
         self._trainer: Trainer | None = None
         self._start = time.monotonic()
         self.content: dict[str, Any] = {
@@ -91,11 +97,12 @@ class RunRecord(Callback):
             "git": {"working_directory": git_state(Path.cwd()), "package": package_state()},
             "versions": versions(),
             "device": device_facts(trainer),
-            "earlier": earlier_records(self.folder / "run.json"),
+            "earlier": earlier_records(self.folder / RECORD),
         }
         self.write()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trained = True
         self._begin(trainer, "train")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,6 +114,15 @@ class RunRecord(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer, "test")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._check_there()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_there()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_there()
 
     def close(self, error: BaseException | None) -> None:
         """Write how the run ended.
@@ -124,12 +140,21 @@ class RunRecord(Callback):
             interrupted = stopped or (self._trainer is not None and self._trainer.interrupted)
             self.content["status"] = "interrupted" if interrupted else "finished"
         self.content |= {"ended": now(), "seconds": round(time.monotonic() - self._start, 3)}
-        self.write()
+        with contextlib.suppress(
+            *(() if error is None else (OSError, ValueError))
+        ):  # the first error is the one to say
+            self._check_there()
+            self.write()
+
+    def _check_there(self) -> None:
+        """Raise ValueError where the folder, in which this record lies, is gone."""
+        if self.folder is not None:
+            check_there(self.folder)
 
     def write(self) -> None:
         """Write what is known so far."""
         if self.folder is not None:
-            write_json(self.folder / "run.json", {key: self.content[key] for key in KEYS if key in self.content})
+            write_json(self.folder / RECORD, {key: self.content[key] for key in KEYS if key in self.content})
 
     def _begin(self, trainer: Trainer, split: Split) -> None:
         """Note that the episodes of this split are used; their loader is made by now."""

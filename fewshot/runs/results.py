@@ -9,8 +9,10 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.data.interface import data_of
+from fewshot.data.picture_datamodule import PictureDataModule
 from fewshot.files import WholeFile, csv_line, relative, versions, write_json
-from fewshot.training.metrics import AccuracyInterval
+from fewshot.runs.tables import per_cent
+from fewshot.training.metrics import BOUND, is_bound
 
 KEYS = {
     "accuracy": "mean accuracy over the episodes after the last refinement step, a fraction of one",
@@ -35,8 +37,8 @@ KEYS = {
     "n_query": "queries of a class, their mean where they are not balanced",
     "query_distribution": "balanced, or dirichlet(concentration)",
     "seed": "data.seed, which the episodes were drawn from",
-    "episodes_sha256": "hash of the pictures, by name, and labels of all episodes in order: accuracies compare where "
-    "it is the same",
+    "episodes_sha256": "hash of the pictures, by name, and labels of the measured episodes in order: accuracies "
+    "compare where it is the same",
     "preprocessing": "how pictures became tensors",
     "backbone": "options of the backbone, among them its name; weights is null where a checkpoint held them",
     "method": "class and options of the method; of a pre-training 'nearest class mean'",
@@ -68,9 +70,12 @@ class ResultsWriter(Callback):
         data = data_of(trainer)
         if measured is None or data is None:
             return
+        described = data.describe("test")
+        if measured["n_episodes"] != described["n_episodes"] and isinstance(data, PictureDataModule):
+            described["episodes_sha256"] = data.episodes_sha256("test", measured["n_episodes"])  # limit_test_batches
         results = {
             **measured,
-            **data.describe("test"),
+            **described,
             "n_episodes": measured["n_episodes"],
             "backbone": pl_module.hparams.get("backbone"),
             "method": pl_module.hparams.get("method", "nearest class mean"),
@@ -94,27 +99,27 @@ def write_episodes(path: Path, episodes: dict[str, Any]) -> None:
 
 def results_table(results: dict[str, Any]) -> str:
     """The accuracies of a test in per cent, one line for each refinement step and for the yardstick."""
-    n_episodes = results["n_episodes"]
+    episodes = "1 episode" if results["n_episodes"] == 1 else f"{results['n_episodes']} episodes"
     lines = [
         f"{results['n_way']}-way {results['n_shot']}-shot, {results['n_query']} queries a class, "
-        f"{n_episodes} episodes of {results['data']} ({results['split']})"
+        f"{episodes} of {results['data']} ({results['split']})"
     ]
     if "accuracy_nearest_mean" in results:
-        value = AccuracyInterval(results["accuracy_nearest_mean"], results["ci95_nearest_mean"], n_episodes)
-        lines.append(f"  nearest class mean  {value}")
+        value = per_cent(results["accuracy_nearest_mean"], results["ci95_nearest_mean"])
+        lines.append(f"  nearest class mean  {value} %")
     per_step, intervals = results["accuracy_per_step"], results.get("ci95_per_step")
     if len(per_step) == 1 or intervals is None:
-        lines.append(f"  accuracy            {AccuracyInterval(results['accuracy'], results['ci95'], n_episodes)}")
+        lines.append(f"  accuracy            {per_cent(results['accuracy'], results['ci95'])} %")
     else:
         for step, (accuracy, ci95) in enumerate(zip(per_step, intervals, strict=True)):
-            value = AccuracyInterval(accuracy, ci95, n_episodes)
-            lines.append(f"  K = {step:<16}{value}")
+            lines.append(f"  K = {step:<16}{per_cent(accuracy, ci95)} %")
     for name, gain in results.get("gain_over", {}).items() if len(per_step) > 1 else ():
         other = "nearest class mean" if name == "nearest_mean" else "K = 0"
-        difference = f"{100 * gain['difference']:+.2f} +- {100 * gain['ci95']:.2f}"
+        difference = per_cent(gain["difference"], gain["ci95"], signed=True)
         lines.append(f"  gain of K = {len(per_step) - 1} over {other}: {difference} points (paired by episode)")
     if "ece" in results:
         temperature = results["temperature"]
-        how = "no temperature fitted" if temperature is None else f"temperature {temperature:.2f}"
+        how = "no temperature fitted" if temperature is None else f"temperature {temperature:.3g}"
+        how += f", {BOUND}" if temperature is not None and is_bound(temperature) else ""
         lines.append(f"  expected calibration error  {100 * results['ece']:.2f} % ({how})")
     return "\n".join(lines)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import random
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fewshot.data.ranks import rank_and_world_size
-from fewshot.files import WholeFile
+from fewshot.files import write_by
+from fewshot.methods.class_path import same_class, with_present_paths
+from fewshot.training.checkpoints import ClassName, flattened
 
 BATCHES_BETWEEN_AGREEMENTS = 16
+VALIDATED = (
+    *("data", "data.dataset", "data.image_size", "data.val_episodes", "data.seed"),
+    *("data.n_way", "data.n_shot", "data.n_query", "data.dirichlet"),
+)
+"""Options of the data that decide the validation episodes."""
 
 
 class Resumption(Callback):
@@ -168,20 +175,42 @@ def pending_line(trainer: Trainer) -> dict[str, float]:
     return {**values, "epoch": trainer.current_epoch, "step": step}
 
 
-def lines_to_keep(metrics: Path, checkpoint: dict[str, Any]) -> list[dict[str, str]]:
-    """Lines of a metrics.csv that were written before the checkpoint; those after it will be written again."""
-    if not metrics.is_file():
-        return []
-    step = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
-    with open(metrics, newline="", encoding="utf-8") as file:
-        lines = [line for line in csv.DictReader(file) if (line.get("step") or "").isdigit()]
-    return [{name: value for name, value in line.items() if value} for line in lines if int(line["step"]) < step]
+def data_differences(data: Mapping[str, Any], checkpoint: Path, *, same_run: bool) -> dict[str, dict[str, Any]]:
+    """Options of the data with another value in the run that a checkpoint is of, as far as its config lies beside it.
 
+    Args:
+        data: the options as the config has them.
+        checkpoint: in the folder of its run.
+        same_run: whether that run itself goes on.
 
-def continue_log(logger: CSVLogger, lines: list[dict[str, str]]) -> None:
-    """Let a logger, which begins its file anew, begin it with these lines."""
-    writer: Any = logger.experiment
-    writer.metrics = [*lines, *writer.metrics]
+    Returns:
+        By dotted key the values `here` and `there`, and a `note`, which is empty.
+
+    Raises:
+        ValueError: the run itself is to go on with other validation episodes: its best checkpoint was chosen by those.
+    """
+    config = checkpoint.parent.parent / "config.yaml"
+    try:
+        theirs = yaml.safe_load(with_present_paths(config.read_text(encoding="utf-8")))["data"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+    ours, theirs = dict(flattened(data, "data")), dict(flattened(theirs, "data"))
+    found = {}
+    for key in sorted(ours.keys() & theirs.keys()):
+        here, there = ours[key], theirs[key]
+        named = isinstance(here, ClassName) and isinstance(there, ClassName)
+        here, there = (list(value) if isinstance(value, tuple) else value for value in (here, there))
+        if not (same_class(str(here), str(there)) if named else here == there):
+            found[key] = {"here": here, "there": there, "note": ""}
+    decisive = [key for key in found if key in VALIDATED]
+    if same_run and decisive:
+        key = decisive[0]
+        raise ValueError(
+            f"{key} is {found[key]['here']} but the run that is to go on has {found[key]['there']}: its best "
+            f"checkpoint was chosen on other episodes; give what it has, or train on in a run of its own with "
+            f"--ckpt_path {checkpoint}"
+        )
+    return found
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -194,10 +223,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         try:
-            with WholeFile(target, "wb") as file:
-                torch.save(checkpoint, file)
+            write_by(target, lambda file: torch.save(checkpoint, file))
         except OSError as error:
-            raise ValueError(f"cannot write the checkpoint {target} ({error}); the one before it is whole") from error
+            raise ValueError(
+                f"cannot write the checkpoint {target} ({error.strerror}); make room: the one before it is whole, "
+                "and the same command with --ckpt_path auto continues the run"
+            ) from error
 
 
 def _accumulating(trainer: Trainer) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +10,12 @@ from fewshot.files import csv_line
 
 NUMBER = re.compile(r"-|[-+\d., ±]*\d( (B|kB|MB|GB|TB))?")
 """What a column consists of that is aligned to the right."""
+
+
+def per_cent(value: float, half_width: float | None, *, mark: str = "+-", signed: bool = False) -> str:
+    """A fraction of one in per cent with its interval, without where there is none, as of a single episode."""
+    text = f"{100 * value:{'+' if signed else ''}.2f}"
+    return text if half_width is None or not math.isfinite(half_width) else f"{text} {mark} {100 * half_width:.2f}"
 
 
 def text_table(headings: Sequence[str], groups: Iterable[Sequence[Sequence[str]]]) -> str:

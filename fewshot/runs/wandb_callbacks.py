@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,24 @@ class WandbReport(Callback):
     Args:
         n_episodes: how many episodes the table shows.
         checkpoints: whether best.ckpt and last.ckpt become artifacts of the run when training ends.
+        earlier: the lines of metrics.csv that a run begins with which is continued; offline they are logged again, so
+            that its history is whole.
     """
 
-    def __init__(self, n_episodes: int = 3, checkpoints: bool = False) -> None:
-        self.n_episodes, self.checkpoints = n_episodes, checkpoints
+    def __init__(
+        self, n_episodes: int = 3, checkpoints: bool = False, earlier: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        self.n_episodes, self.checkpoints, self.earlier = n_episodes, checkpoints, earlier
         self._rows: list[list[Any]] = []
         self._shown = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the config, and what was logged before the run was stopped; wandb goes on with it by itself online."""
         self._record_config(trainer)
+        for run in wandb_runs(trainer):
+            for line in self.earlier if run.offline else ():
+                values = {name: float(value) for name, value in line.items() if name != "step"}
+                run.log({**values, "trainer/global_step": int(line["step"])})
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":

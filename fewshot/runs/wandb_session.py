@@ -31,7 +31,8 @@ def placed(loggers: Any, *, folder: Path, command: str) -> tuple[Any, bool]:
     """The loggers' configs with what only this run knows, and whether checkpoints are to become artifacts.
 
     Whatever logger has a save_dir that is not set gets the run's folder. A WandbLogger gets also the name
-    <experiment>/<version>, the experiment as its group, the command as its type of job, and the id kept in the folder.
+    <experiment>/<version>, the experiment as its group, the command as its type of job, and online the id kept in the
+    folder. Offline every process records a run of its own: of two files of one id the later would replace the other.
 
     Args:
         loggers: `trainer.logger` as parsed: None, a boolean, one class with its arguments, or a list of them. It is not
@@ -69,7 +70,7 @@ def placed(loggers: Any, *, folder: Path, command: str) -> tuple[Any, bool]:
         for name, value in known.items():
             arguments[name] = value if arguments.get(name) is None else arguments[name]
         if not arguments.get("version"):
-            arguments["id"] = arguments.get("id") or kept_id(folder)
+            arguments["id"] = arguments.get("id") or (None if offline else kept_id(folder))
     return loggers, artifacts
 
 

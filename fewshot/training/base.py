@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from fewshot.backbones import BackboneConfig
-from fewshot.data.datasets.base import Split
+from fewshot.data.datasets.base import FewShotDataset, Split
 from fewshot.data.interface import PictureData, data_of
 from fewshot.data.ranks import rank_and_world_size
 from fewshot.episode import Episode
@@ -71,6 +71,7 @@ class BackboneModule(LightningModule):
         self.lr_scheduler, self.lr_interval = lr_scheduler, lr_interval
         self.results: dict[str, dict[str, Any]] = {}
         self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
+        self.trained_on: dict[str, Any] | None = None  # which pictures these were: `data`, a name, and `channels`
 
     @property
     def attached_trainer(self) -> Trainer | None:
@@ -167,11 +168,15 @@ class BackboneModule(LightningModule):
         options["backbone"] = {**options["backbone"], "pretrained": False, "weights": None}
         checkpoint["preprocessing"] = self.backbone.preprocessing
         checkpoint["pictures"] = self.pictures if self.data is None else asdict(self.data.preprocessing)
+        dataset = getattr(self.data, "dataset", None)
+        if isinstance(dataset, FewShotDataset):
+            self.trained_on = {"data": dataset.name, "channels": dataset.preprocessing.channels}
+        checkpoint["trained_on"] = self.trained_on
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
         self.backbone.preprocessing = checkpoint.get("preprocessing")
-        self.pictures = checkpoint.get("pictures")
+        self.pictures, self.trained_on = checkpoint.get("pictures"), checkpoint.get("trained_on")
         self.adapt_data()
 
 

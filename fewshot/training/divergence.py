@@ -11,6 +11,7 @@ from torch import Tensor
 from fewshot.data.interface import data_of
 from fewshot.data.ranks import rank_and_world_size
 from fewshot.episode import Episode
+from fewshot.files import write_by
 
 
 def divergence(module: LightningModule, loss: Tensor, episode: Episode, logits: Tensor, *, save: bool) -> ValueError:
@@ -54,12 +55,12 @@ def write_episodes(module: LightningModule, episode: Episode, logits: Tensor, ta
     folder = Path(getattr(module.trainer.loggers[0], "log_dir", None) or "." if module.trainer.loggers else ".")
     rank = rank_and_world_size()[0]
     path = folder / f"bad_episodes_step_{module.global_step}{f'_rank_{rank}' if rank else ''}.pt"
-    folder.mkdir(parents=True, exist_ok=True)
     fields = {
         name: value[tasks.to(value.device)].cpu() if isinstance(value, Tensor) else value
         for name, value in episode._asdict().items()
     }
     names = [class_names(module, episode, int(task)) for task in tasks]
     content = {**fields, "logits": logits.detach()[:, tasks].cpu(), "class_names": names}
-    torch.save({**content, "step": module.global_step, "epoch": module.current_epoch}, path)
+    content |= {"step": module.global_step, "epoch": module.current_epoch}
+    write_by(path, lambda file: torch.save(content, file))
     return path

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
@@ -29,6 +29,7 @@ from fewshot.files import resolve_weights
 from fewshot.methods.base_classes import BaseClasses, StoredBaseClasses
 from fewshot.methods.class_path import import_path, same_class
 from fewshot.methods.construction import check_names, constructed, constructed_partial
+from fewshot.training.metrics import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
 LIBRARY = "fewshot"
 TRAINING_ALONE = (
@@ -52,8 +53,6 @@ SMALL = 10_000_000
 """Weights that a module may have more than its file, as while it is built."""
 MAX_IMAGE_SIZE = 1024
 """Pixels of the pictures of a file's backbone, through which one of them goes as it is built."""
-LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-4, 1e4
-"""Beyond these probabilities are 0 and 1, or all the same."""
 Module = TypeVar("Module", bound=LightningModule)
 
 
@@ -169,7 +168,7 @@ def module_from_checkpoint(
             training=training,
         )
         load_state(module, content["state_dict"], source=str(file))
-        check_facts(content.get("temperature"), content.get("preprocessing"))
+        check_facts(content.get("temperature"), content.get("preprocessing"), content.get("trained_on"))
         module.on_load_checkpoint(dict(content))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # constructors given strange values
         message = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -218,16 +217,24 @@ def loaded_module(
     return module if map_location is None else module.to(map_location)
 
 
-def load_state(module: LightningModule, state: Mapping[str, Any], *, source: str) -> None:
-    """Put a state dict into the module; ValueError where an entry is missing, superfluous, misshapen or not finite."""
-    faults = state_faults(_expected(module, state), state)
+def load_state(module: nn.Module, state: Mapping[str, Any], *, source: str, n_features: int | None = None) -> None:
+    """Put a state dict into the module; ValueError where an entry is missing, superfluous, misshapen or not finite.
+
+    Args:
+        module: a LightningModule, or a method.
+        state: for it.
+        source: what errors call the file.
+        n_features: D; None takes that of the module's backbone.
+    """
+    backbone: Any = getattr(module, "backbone", None)
+    faults = state_faults(_expected(module, state, n_features or backbone.num_features), state)
     if faults:
         raise ValueError(f"{source} does not fit the model: {listed(faults)}")
     module.load_state_dict(dict(state), strict=False)
 
 
-def check_facts(temperature: Any, preprocessing: Any, *, source: str = "") -> None:
-    """ValueError where a file's temperature or the normalisation of its backbone's first weights cannot be one."""
+def check_facts(temperature: Any, preprocessing: Any, trained_on: Any = None, *, source: str = "") -> None:
+    """ValueError where a file's temperature, normalisation of its first weights or data set cannot be one."""
     is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
     if temperature is not None and not (is_number and LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE):
         raise ValueError(
@@ -237,13 +244,16 @@ def check_facts(temperature: Any, preprocessing: Any, *, source: str = "") -> No
         raise ValueError(
             f"{source}the normalisation of the backbone's first weights is a {type(preprocessing).__name__}"
         )
+    if trained_on is not None:
+        found = trained_on if isinstance(trained_on, Mapping) else {}
+        name, channels = found.get("data"), found.get("channels")
+        if not (isinstance(name, str) and name.isprintable() and len(name) <= 200 and channels in (1, 3)):
+            raise ValueError(f"{source}trained_on does not have data, a name, and channels, 1 or 3")
 
 
-def _expected(module: LightningModule, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _expected(module: nn.Module, state: Mapping[str, Any], width: int) -> dict[str, Tensor]:
     """The state dict that a file is to have: what is known of the training classes is as large as the file says."""
     expected = module.state_dict()
-    backbone: Any = module.backbone
-    width = backbone.num_features
     for prefix, part in module.named_modules():
         for name in BaseClasses._fields if isinstance(part, StoredBaseClasses) else ():
             found = state.get(f"{prefix}.{name}")

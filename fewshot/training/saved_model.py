@@ -45,10 +45,13 @@ KEYS = {
     "model": "class_path and init_args of the LightningModule, without options of training alone",
     "preprocessing": "how a picture becomes the tensor that the backbone receives",
     "backbone_preprocessing": "the normalisation that came with the backbone's first weights, as timm says it, or null",
+    "trained_on": "the data set of its training, and the channels of its pictures, 1 or 3; null or absent: unknown",
     "temperature": "probabilities are softmax(logits / temperature); null means 1",
     "versions": "of the packages that wrote it",
 }
 """What config.json holds."""
+ADDED = ("trained_on",)
+"""Of these, what files of earlier versions lack."""
 
 
 def save_trained(
@@ -95,6 +98,7 @@ def write_model(
         "model": described_model(module),
         "preprocessing": asdict(preprocessing),
         "backbone_preprocessing": module.backbone.preprocessing,
+        "trained_on": module.trained_on,
         "temperature": module.temperature,
     }
     write_described(folder, CONFIG, WEIGHTS, about, state)
@@ -119,8 +123,7 @@ def write_described(
     # a name that is no Unicode text, as of a folder that was named in another encoding, becomes an escape of JSON
     (folder / description).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    safetensors.torch.save_file(plain, folder / weights, metadata={"format": "pt"})
-    (folder / weights).chmod((folder / description).stat().st_mode & 0o777)  # safetensors lets nobody else read it
+    (folder / weights).write_bytes(safetensors.torch.save(plain, metadata={"format": "pt"}))
 
 
 def read_described(
@@ -154,7 +157,7 @@ def read_described(
             f"{file} has the format {about.get('format')!r} and this fewshot reads {FORMAT}; take the fewshot that "
             "wrote it, or save it again"
         )
-    faults = [f"missing '{key}'" for key in keys if key not in about]
+    faults = [f"missing '{key}'" for key in keys if key not in about and key not in ADDED]
     faults += [f"superfluous '{key}'" for key in about if key not in keys]
     if faults:
         raise ValueError(f"{file} is damaged or altered: {'; '.join(faults)}")
@@ -182,7 +185,7 @@ def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModul
     """
     config, state = read_described(folder, CONFIG, WEIGHTS, KEYS)
     try:
-        check_facts(config["temperature"], config["backbone_preprocessing"])
+        check_facts(config["temperature"], config["backbone_preprocessing"], config.get("trained_on"))
         preprocessing = constructed(config["preprocessing"], Preprocessing, packages=(), name="preprocessing")
         module = module_from_description(config["model"], FewShotModule, state, packages=packages)
         if (found := preprocessing.channels) != (taken := module.backbone.in_chans):
@@ -191,6 +194,7 @@ def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModul
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error
     load_state(module, state, source=str(folder / WEIGHTS))
     module.temperature, module.pictures = config["temperature"], asdict(preprocessing)
+    module.trained_on = config.get("trained_on")
     module.backbone.preprocessing = config["backbone_preprocessing"]
     return module.eval(), preprocessing
 

@@ -240,7 +240,8 @@ def test_a_method_without_its_training_is_refused_before_encoding(work, model, c
     monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     options = ("--ckpt_path", str(model))
     assert "--method SIB has to be trained first; give the checkpoint" in refused(capsys, *options, "--method", "SIB")
-    assert "SimpleShot asks for the training classes" in refused(capsys, *options, "--method", "SimpleShot")
+    message = refused(capsys, *options, "--method", "TransductiveFineTuning")
+    assert "asks for the classifier of the training classes" in message and "SimpleShot" in message
     assert "checkpoint and image_size given" in refused(capsys, *options, "--image_size", "64")
     for name in COLOURS:
         for path in list(Path("support", name).iterdir())[1:]:

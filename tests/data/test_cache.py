@@ -58,10 +58,10 @@ def test_show(folder, capsys, arguments):
     main(["cache", *arguments])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8 and lines[0].split() == ["file", "what", "of", "size", "written"]
-    assert lines[2].split()[1:] == ["decoded", "pictures", "cifar_fs-train", "560", "B", "2", "min", "ago"]
-    assert lines[3].split()[1:] == ["decoded", "pictures", "omniglot-val", "272", "B", "40", "days", "ago"]
+    assert lines[2].split()[1:] == ["decoded", "pictures", "cifar_fs-train", "592", "B", "2", "min", "ago"]
+    assert lines[3].split()[1:] == ["decoded", "pictures", "omniglot-val", "304", "B", "40", "days", "ago"]
     assert lines[4].split()[1:] == ["features", "cifar_fs-train", "5.0", "kB", "2", "min", "ago"]
-    assert lines[-1] == f"5 files, 5.8 kB, in {folder}"
+    assert lines[-1] == f"5 files, 5.9 kB, in {folder}"
     assert left(folder) == EVERYTHING
 
 

@@ -175,7 +175,7 @@ def test_a_full_disk_is_a_clear_error(cache, monkeypatch):
 
     monkeypatch.setattr(feature_file.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(
-        ValueError, match=r"features-toys-\w+\.npy needs 3,728 bytes but the disk is full \(10 bytes are"
+        ValueError, match=r"features-toys-\w+\.npy needs 3,760 bytes but the disk is full \(10 bytes are"
     ):
         stored_features(Encoder(), pictures(), PREPROCESSING, key="k", name="toys")
     assert list(cache.iterdir()) == []
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_while_writing_is_a_clear_error(cache, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ValueError, match="needs 3,728 bytes but the disk is full"):
+    with pytest.raises(ValueError, match="needs 3,760 bytes but the disk is full"):
         stored_features(Encoder(), pictures(), PREPROCESSING, key="k", name="toys")
     assert list(cache.iterdir()) == []
 

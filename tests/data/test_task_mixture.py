@@ -20,7 +20,7 @@ def counts(task, n_way=5):
     return np.bincount(task.query_labels[task.query_labels != STRANGER], minlength=n_way)
 
 
-@pytest.mark.parametrize("kind", ["balanced", "dirichlet(2)", "dirichlet(0.5)", "tail(10)", "some", "one"])
+@pytest.mark.parametrize("kind", ["balanced", "dirichlet(2)", "dirichlet(0.5)", "tail(10)", "some", "some(1)"])
 def test_a_task_is_consistent(kind):
     task = drawn(kind)
     classes = CLASS_OF[task.support[::2]]
@@ -34,7 +34,8 @@ def test_a_task_is_consistent(kind):
 
 def test_proportions_are_those_of_their_kind():
     assert counts(drawn("balanced")).tolist() == [8] * 5
-    assert sorted(counts(drawn("one"))) == [0, 0, 0, 0, 40]
+    assert sorted(counts(drawn("some(1)"))) == [0, 0, 0, 0, 40]
+    assert sorted(counts(drawn("some(2)"))) == [0, 0, 0, 20, 20]
     tail = sorted(counts(drawn("tail(10)", total=160)), reverse=True)
     assert 8 <= tail[0] / tail[-1] <= 12
     present = {int((counts(drawn("some", seed=seed)) > 0).sum()) for seed in range(40)}
@@ -44,7 +45,7 @@ def test_proportions_are_those_of_their_kind():
 
 
 def test_a_class_without_enough_pictures_repeats_them():
-    task = drawn("one", total=100)
+    task = drawn("some(1)", total=100)
     assert len(task.query) == 100 and len(set(task.query)) == 28
     assert not set(task.support) & set(task.query)
 

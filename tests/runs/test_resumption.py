@@ -2,123 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from continued_runs import assert_same_end, write_configs
 
 from fewshot.commands import main
 from fewshot.runs.resumption import AtomicCheckpointIO, Resumption, random_states, restore_random_states
-
-CONFIG = """
-experiment: tiny
-seed_everything: 1
-model:
-  class_path: FewShotModule
-  init_args:
-    backbone: {name: conv4_32, image_size: 28}
-    freeze_backbone: false
-    method:
-      class_path: SIB
-      init_args:
-        gradient: {class_path: MLPGradient, init_args: {n_way: "${data.init_args.n_way}"}}
-        posterior: {class_path: GaussianPosterior}  # draws from torch's global generator at every step
-    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-3}}
-    lr_scheduler:
-      class_path: torch.optim.lr_scheduler.OneCycleLR
-      init_args: {max_lr: 1.0e-2, total_steps: 24}
-    lr_interval: step
-data:
-  class_path: EpisodicDataModule
-  init_args:
-    dataset: {class_path: ImageFolderSplits, init_args: {root: pictures, image_size: 28}}
-    n_way: 5
-    n_query: 2
-    tasks_per_batch: 2
-    train_episodes: 16
-    val_episodes: 4
-    test_episodes: 5
-trainer:
-  max_epochs: 3
-  log_every_n_steps: 2
-  accelerator: cpu
-  enable_progress_bar: false
-  enable_model_summary: false
-  callbacks: {class_path: killer.Killer}
-checkpoint_every_n_steps: 3
-"""
-
-PRETRAINING = """
-experiment: tiny
-seed_everything: 1
-model:
-  class_path: PretrainModule
-  init_args:
-    n_classes: 6
-    backbone: {name: conv4_32, image_size: 28}
-    lr_scheduler: {class_path: fewshot.training.schedules.WarmupMultiStepLR, init_args: {warmup_steps: 20}}
-data:
-  class_path: ClassDataModule
-  init_args:
-    dataset: {class_path: ImageFolderSplits, init_args: {root: pictures, image_size: 28}}
-    batch_size: 3
-    num_workers: 2
-    n_query: 2
-    val_episodes: 4
-    test_episodes: 5
-trainer:
-  max_epochs: 3
-  log_every_n_steps: 2
-  accelerator: cpu
-  enable_progress_bar: false
-  enable_model_summary: false
-  callbacks: {class_path: killer.Killer}
-checkpoint_every_n_steps: 3
-"""
-
-KILLER = '''
-import os
-import signal
-
-import torch
-from pytorch_lightning import Callback
-
-WHAT, _, STEP = os.environ.get("KILL", "").partition(" ")
-
-
-class Killer(Callback):
-    """Sends this process a signal: before a step, in a validation, or when half of a checkpoint is on disk."""
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if WHAT in ("SIGKILL", "SIGTERM") and trainer.global_step == int(STEP):
-            os.kill(os.getpid(), getattr(signal, WHAT))
-
-    def on_validation_batch_start(self, trainer, *rest, **more):
-        if WHAT == "validation" and trainer.global_step == int(STEP):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def on_train_start(self, trainer, module):
-        whole = torch.save
-
-        def save(content, file, *rest, **more):
-            whole(content, file, *rest, **more)
-            if trainer.global_step == int(STEP):
-                file.truncate(file.tell() // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        if WHAT == "writing":
-            torch.save = save
-'''
 
 MOMENTS = {
     "in the first epoch": "SIGKILL 5",
@@ -132,19 +31,11 @@ TWO_PROCESSES = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, write_pictures: Callable[..., None]) -> Iterator[Path]:
     """A working directory with pictures, the configs, and what kills; one thread, here and in the processes."""
     path = tmp_path_factory.mktemp("resumption")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val", "test"):
-        for c in range(6):
-            (path / "pictures" / split / f"{split}{c}").mkdir(parents=True)
-            for i in range(4):
-                colours = rng.integers(0, 256, (28, 28, 3)).astype(np.uint8)
-                Image.fromarray(colours).save(path / "pictures" / split / f"{split}{c}" / f"{i}.png")
-    (path / "tiny.yaml").write_text(CONFIG)
-    (path / "pretraining.yaml").write_text(PRETRAINING)
-    (path / "killer.py").write_text(KILLER)
+    write_pictures(path / "pictures", classes=6, size=28)
+    write_configs(path)
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
@@ -206,31 +97,6 @@ def finished(process: subprocess.Popen[str], runs: str) -> Path:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
     return Path(runs, "tiny", "version_0")
-
-
-def lines(run: Path) -> list[dict[str, str]]:
-    """The log's lines; a validation's comes before or after that of the training step it follows."""
-    with open(run / "metrics.csv", newline="") as file:
-        return sorted(
-            csv.DictReader(file), key=lambda line: (int(line["step"]), line["val/accuracy"], line["test/accuracy"])
-        )
-
-
-def assert_same_end(run: Path, other: Path) -> None:
-    """Weights, optimiser, schedule, random states, best checkpoint, log and test results agree in every bit."""
-    ours, theirs = (torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (run, other))
-    assert ours["global_step"] == theirs["global_step"] and ours["epoch"] == theirs["epoch"]
-    assert all(torch.equal(value, theirs["state_dict"][name]) for name, value in ours["state_dict"].items())
-    for kind in ("optimizer_states", "lr_schedulers"):
-        assert repr(ours[kind]) == repr(theirs[kind])
-    assert repr(ours["callbacks"]["Resumption"]) == repr(theirs["callbacks"]["Resumption"])
-    best, its_best = (torch.load(path / "checkpoints" / "best.ckpt", weights_only=True) for path in (run, other))
-    assert best["global_step"] == its_best["global_step"]
-    assert (run / "results.json").is_file() and (other / "results.json").is_file()
-    if (other / "episodes.csv").is_file():
-        assert (run / "episodes.csv").read_text() == (other / "episodes.csv").read_text()
-    assert lines(run) == lines(other)
-    assert not (run / "unfinished").exists()
 
 
 @pytest.mark.slow
