@@ -224,7 +224,8 @@ ARRAYS: dict[str, Callable[[Path], Path]] = {
 
 def cached(read: Callable[..., Any], shape: tuple[int, ...]) -> Callable[[Path], None]:
     def tell(file: Path) -> None:
-        if read(file, shape) in (None, False):  # it would be made again
+        found = read(file, shape)
+        if found is None or found is False:  # it would be made again
             raise ValueError("there is no such array")
 
     return tell
