@@ -9,6 +9,8 @@ from torch import Tensor
 
 PADDING = -1
 """Number of an episode that only keeps a device busy while others have one left; it counts in no result."""
+STRANGER = -1
+"""Label of a query that is of none of the episode's classes; training of UniversalSIB has them."""
 
 
 class Episode(NamedTuple):
@@ -27,7 +29,7 @@ class Episode(NamedTuple):
     query: Tensor
     """[T, Q, *] unlabelled inputs."""
     query_labels: Tensor | None
-    """[T, Q] int64 in 0..N-1, or None where they are not known (prediction)."""
+    """[T, Q] int64 in 0..N-1 or STRANGER, or None where they are not known (prediction)."""
     n_way: int
     """N, the number of classes of every episode of the batch."""
     numbers: Tensor | None = None

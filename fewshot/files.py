@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import importlib.metadata
+import io
 import json
 import logging
 import math
@@ -13,7 +15,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -235,6 +237,34 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""How text begins that a spreadsheet takes for a formula, or that `csv_line` has put an apostrophe before."""
+PLAIN_NUMBER = re.compile(r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|inf|nan)")
+
+
+def csv_line(cells: Iterable[object], end: str = "\n") -> str:
+    """A line of a CSV file in which no cell is a formula; None is an empty cell. `read_csv` gives the cells back.
+
+    As OWASP advises against CSV injection: text that begins with = + - @, a tab or a line break gets an apostrophe
+    before it, unless it is a plain number, and what holds a separator of any spreadsheet or a quote is quoted.
+    """
+    written = []
+    for cell in cells:
+        text = "" if cell is None else str(cell)
+        if FORMULA.match(text) and not PLAIN_NUMBER.fullmatch(text):
+            text = f"'{text}"
+        if re.search("[\t\r\n,;|'\"]", text):
+            text = '"' + text.replace('"', '""') + '"'
+        written.append(text)
+    return ",".join(written) + end
+
+
+def read_csv(text: str) -> list[list[str]]:
+    """The cells of every line that `csv_line` wrote, without its apostrophes."""
+    lines = csv.reader(io.StringIO(text, newline=""))
+    return [[cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in line] for line in lines]
 
 
 UNFINISHED = "unfinished"

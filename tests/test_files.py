@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import json
@@ -12,7 +13,16 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from fewshot.files import WholeFile, check_place, full_path, write_by, write_json, written_aside
+from fewshot.files import (
+    WholeFile,
+    check_place,
+    csv_line,
+    full_path,
+    read_csv,
+    write_by,
+    write_json,
+    written_aside,
+)
 
 
 def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,3 +125,19 @@ def test_what_a_kill_left_goes_with_the_next_writing(tmp_path: Path) -> None:
     with WholeFile(tmp_path / "x.txt") as file:
         file.write("whole")
     assert os.listdir(tmp_path) == ["x.txt"] and (tmp_path / "x.txt").read_text() == "whole"
+
+
+CELLS = [
+    *("=1+1", "+1-1", "-cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''@x", "-"),
+    *("'quoted'", 'say "x"', "a,b", "a;=1", "a|b", "two\nlines", "", "plain", "ünï", "-1.5", "+2e-3", "-inf", "nan"),
+]
+
+
+def test_no_cell_of_a_csv_file_is_a_formula_and_all_are_read_back() -> None:
+    text = csv_line(CELLS) + csv_line([None, 1, -2.5, *CELLS[3:]], "\r\n")
+    assert read_csv(text) == [CELLS, ["", "1", "-2.5", *CELLS[3:]]]
+    seen = next(csv.reader(io.StringIO(text, newline="")))  # what a spreadsheet has in its cells
+    formulas = [cell for cell in seen if cell[:1] and cell[0] in "=+-@\t\r\n＝"]
+    assert formulas == ["-1.5", "+2e-3", "-inf"]
+    assert '"a;=1"' in text, "no other separator begins a cell of its own"
+    assert csv_line(["plain", "0.5", 3]) == "plain,0.5,3\n"

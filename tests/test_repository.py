@@ -30,6 +30,7 @@ NOT_IMPORTED = {
 }
 IMPORTED_AS = {
     "pillow": "PIL",
+    "pillow-heif": "pillow_heif",
     "pytest-xdist": "xdist",
     "pytorch-lightning": "pytorch_lightning",
     "pyyaml": "yaml",
@@ -39,6 +40,7 @@ IMPORTED_AS = {
 OPTIONAL = {
     "onnx": ("export", "interop/graphs.py"),
     "onnxruntime": ("export", "interop/graphs.py"),
+    "pillow_heif": ("heif", "data/pictures.py"),
     "sklearn": ("test", "classification/conventions.py"),
 }
 UNSAFE = re.compile(r"weights_only|allow_pickle|\btorch\b.*\bload\b|\byaml\b.*\bload\b")
@@ -181,10 +183,9 @@ def test_changelog_names_the_version() -> None:
     assert headings[0] == "Unreleased" or headings[0] == version, f"{headings[0]} is newer than pyproject's {version}"
 
 
-def test_malicious_releases_of_lightning_are_excluded() -> None:
-    """2.6.2 and 2.6.3 stole credentials when imported: advisory GHSA-w37p-236h-pfx3 of pytorch-lightning."""
+def test_malicious_and_vulnerable_releases_of_lightning_are_excluded() -> None:
+    """2.6.2 and 2.6.3 stole credentials when imported (GHSA-w37p-236h-pfx3); before 2.6.6 there is CVE-2026-58659."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (lightning,) = (one for one in map(Requirement, project["dependencies"]) if one.name == "pytorch-lightning")
-    assert [version for version in ("2.6.1", "2.6.2", "2.6.3", "2.6.4") if version not in lightning.specifier] == [
-        *("2.6.2", "2.6.3")
-    ]
+    refused = [version for version in ("2.6.2", "2.6.3", "2.6.5", "2.6.6") if version not in lightning.specifier]
+    assert refused == ["2.6.2", "2.6.3", "2.6.5"]

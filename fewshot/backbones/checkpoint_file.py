@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fewshot.backbones.checkpoint_limits import RefusedError, check_content, check_limits, check_sizes
 from fewshot.files import resolve_weights
 
 
@@ -25,21 +24,24 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: as `resolve_weights`.
         ValueError: the file is damaged, holds code or other objects, or holds no dictionary.
     """
-    file = resolve_weights(path)
+    file, sizes = resolve_weights(path), []
+
+    def on_cpu(storage: Any, _: str) -> Any:
+        sizes.append(storage.nbytes())
+        return storage
+
     try:
-        if zipfile.is_zipfile(file):  # torch itself does not compare checksums
-            with zipfile.ZipFile(file) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise ValueError(f"the checksum of its part {damaged} is wrong")
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             content: Any = load_file(file)
         else:
+            check_limits(file)
             with warnings.catch_warnings():  # what torch warns of in a file that it then refuses
                 warnings.simplefilter("ignore")
-                content = torch.load(file, map_location="cpu", weights_only=True)
+                content = torch.load(file, map_location=on_cpu, weights_only=True)
+            check_sizes(file, sizes)
+        check_content(content)
     except Exception as error:  # torch, pickle, zipfile and safetensors raise a dozen types for a bad file
         raise ValueError(f"weight file {file} cannot be read: {reading_fault(error)}") from None
     if not isinstance(content, Mapping):
@@ -52,11 +54,8 @@ def reading_fault(error: Exception) -> str:
 
     torch's own words are not repeated where it refuses code: they tell how to have it executed.
     """
-    if found := re.search(r"(?:GLOBAL|global:?) `?([\w.]+\.[\w.]+)", str(error)):
-        return (
-            f"it asks for {found[1]}, which is more than tensors and plain containers and is never executed; save the "
-            "weights alone (torch.save(model.state_dict(), file)), and be wary of where it comes from"
-        )
+    if isinstance(error, RefusedError):
+        return str(error)
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if type(error).__name__ == "UnpicklingError":
         reason = "a pickle of something else"
@@ -74,7 +73,7 @@ def state_dict_of(content: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(content.get(name), Mapping):
             content = content[name]
             break
-    state = {key.replace("_orig_mod.", ""): value for key, value in content.items()}
+    state = {str(key).replace("_orig_mod.", ""): value for key, value in content.items()}
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
@@ -82,7 +81,10 @@ def state_dict_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def timm_config_beside(file: Path) -> dict[str, Any] | None:
     """The pretrained configuration of a config.json beside the weight file, as timm writes it; None without one."""
-    return _config_beside(file).get("pretrained_cfg")
+    found = _config_beside(file).get("pretrained_cfg")
+    if not isinstance(found, (Mapping, type(None))):
+        raise ValueError(f"the pretrained_cfg of {file.with_name('config.json')} is no mapping; remove it or that file")
+    return None if found is None else dict(found)
 
 
 def saved_model_beside(file: Path) -> dict[str, Any] | None:
@@ -108,6 +110,6 @@ def _config_beside(file: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{config}, beside the weight file {file.name}, is not valid JSON: {error}") from error
     return found if isinstance(found, dict) else {}

@@ -72,7 +72,7 @@ def create_backbone(
         _check_compiler()
     file = None if weights is None else resolve_weights(weights)
     network = _build(name, pretrained, in_chans, image_size)
-    config = network.pretrained_cfg
+    config = getattr(network, "pretrained_cfg", None) or {}  # which a model of a person's own may lack
     usual = config.get("input_size") or (in_chans, 224, 224)
     size = int(usual[-1]) if image_size is None else image_size
     # Outside of what is compiled: what ran in a hook would be a graph of its own, for one mean.
@@ -117,6 +117,7 @@ def _load(network: Any, name: str, file: Path) -> None:
     load_backbone_weights(network, state, source=source)
     network.preprocessing = content.get("preprocessing")
     ours = type(network).__module__.startswith("fewshot.") or saved is not None
+    ours = ours or not getattr(network, "pretrained_cfg", None)
     beside = timm_config_beside(file)
     if beside is not None or not (ours or network.preprocessing or "pytorch-lightning_version" in content):
         network.preprocessing = _preprocessing(network, beside, network.in_chans, network.image_size)

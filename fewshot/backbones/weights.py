@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+LISTED = 3
+"""Entries of a state dict that an error names, of each kind of fault."""
 _HEADS = ("fc", "classifier", "head", "heads", "head_dist")
 
 
@@ -58,9 +60,19 @@ def load_strictly(
     """
     faults = state_faults(network.state_dict(), state, names or {})
     if faults:
-        listed = "; ".join(faults[:12]) + (f"; and {len(faults) - 12} more" if len(faults) > 12 else "")
-        raise ValueError(f"{source} does not fit {type(network).__name__}: {listed}")
+        raise ValueError(f"{source} does not fit {type(network).__name__}: {listed(faults)}")
     network.load_state_dict(dict(state), strict=False)
+
+
+def listed(faults: Sequence[str]) -> str:
+    """The faults of `state_faults` in one line: of each kind the first few, and how many there are more."""
+    kinds: dict[str, list[str]] = {}
+    for fault in faults:
+        kinds.setdefault(fault.split(" ")[0] if fault[0] != "'" else "", []).append(fault)
+    return "; ".join(
+        "; ".join(kind[:LISTED]) + (f" and {len(kind) - LISTED} more" if len(kind) > LISTED else "")
+        for kind in kinds.values()
+    )
 
 
 def _without_head(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
@@ -77,8 +89,8 @@ def _without_head(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
 def state_faults(
     wanted: Mapping[str, Tensor], state: Mapping[str, Any], names: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Every entry of `state` that is missing, superfluous, misshapen or not finite, in words; arguments as of
-    `load_strictly`.
+    """Every entry of `state` that is missing, superfluous, misshapen, of another kind of number or not finite, in
+    words; arguments as of `load_strictly`.
     """
     called = {key: (names or {}).get(key, key) for key in wanted}
     faults = [
@@ -93,9 +105,23 @@ def state_faults(
             faults.append(f"'{called[key]}' is a {type(value).__name__}, not a tensor")
         elif value.shape != wanted[key].shape:
             faults.append(f"misshapen '{called[key]}' {list(value.shape)}, expected {list(wanted[key].shape)}")
-        elif value.is_floating_point() and not bool(value.isfinite().all()):
-            faults.append(f"'{called[key]}' holds values that are not finite")
+        elif fault := value_fault(value, wanted[key].dtype):
+            faults.append(f"'{called[key]}' {fault}")
     return faults
+
+
+def value_fault(value: Tensor, wanted: torch.dtype) -> str | None:
+    """What is wrong with numbers that are to become a dtype, or None: the one check for every file."""
+    found = value.dtype
+    if (
+        found.is_floating_point != wanted.is_floating_point
+        or found.is_complex
+        or (found == torch.bool) != (wanted == torch.bool)
+    ):
+        return f"holds {str(found).removeprefix('torch.')}, not {str(wanted).removeprefix('torch.')}"
+    if found.is_floating_point and not bool(value.to(wanted).isfinite().all()):
+        return "holds values that are not finite" + ("" if found == wanted else f" in {wanted}".replace("torch.", ""))
+    return None
 
 
 def check_recorded(

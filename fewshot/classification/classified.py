@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fewshot.files import csv_line
+
+NAMED = 5
+"""Skipped files that the summary names."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,9 @@ class Classified:
         probabilities: [Q, N] probabilities after refinement, calibrated.
         novelty: [Q], how unlike every class a query is, larger is more so; None where that was not asked.
         novelty_threshold: queries above it are flagged as none of the classes; None where that was not asked.
-        skipped: pictures that could not be read, with the reason.
+        skipped: files that could not be read or are no pictures that are read, with the reason, which names them.
         settings: what was run, by name: backbone, method, checkpoint, temperature, chunk, versions; plain text.
+        notes: what speaks against believing the answer.
     """
 
     class_names: tuple[str, ...]
@@ -47,6 +52,7 @@ class Classified:
     novelty_threshold: float | None = None
     skipped: tuple[tuple[Path, str], ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -89,15 +95,14 @@ def write_predictions(file: Path, classified: Classified) -> None:
     header += ["novelty", "none_of_these"] if asked else []
     header += [f"probability {name}" for name in names] + [f"before {name}" for name in names]
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
-        table = csv.writer(opened)
-        table.writerow(header)
+        opened.write(csv_line(header, "\r\n"))
         for row, path in enumerate(classified.query_names):
             cells: list[Any] = [path, names[classified.predicted[row]], f"{best[row]:.6f}"]
             cells += [f"{classified.margins[row]:.6f}", names[classified.predicted_before[row]]]
             if classified.novelty is not None:
                 cells += [f"{classified.novelty[row]:.6f}", str(bool(classified.flagged[row])).lower()]
             cells += [f"{value:.6f}" for value in (*classified.probabilities[row], *classified.before[row])]
-            table.writerow(cells)
+            opened.write(csv_line(cells, "\r\n"))
 
 
 def run_record(classified: Classified) -> dict[str, Any]:
@@ -109,6 +114,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "n_query": len(classified.query),
         "n_changed": int(classified.changed.sum()),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
+        "notes": list(classified.notes),
         "skipped": [{"picture": str(path), "reason": reason} for path, reason in classified.skipped],
     }
 
@@ -119,9 +125,14 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
         f"{len(classified.query)} pictures classified after {len(classified.support)} labelled ones of "
         f"{len(classified.class_names)} classes; {classified.changed.sum()} changed class through refinement"
     ]
+    if "temperature" in classified.settings:
+        lines.append(f"temperature of the probabilities: {classified.settings['temperature']}")
     if classified.novelty is not None:
         lines.append(f"{int(classified.flagged.sum())} flagged as none of these")
-    lines += [f"skipped: {reason}" for _, reason in classified.skipped]
+    lines += [f"note: {note}" for note in classified.notes]
+    lines += [f"skipped: {reason}" for _, reason in classified.skipped[:NAMED]]
+    if len(classified.skipped) > NAMED:
+        lines.append(f"skipped: {len(classified.skipped)} files in all, which run.json names")
     if labels_in_folders:
         lines.append(accuracy_line(classified))
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +10,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.classification.adaptation import Adapted, adapt, later, moved
+from fewshot.classification.adaptation import Adapted, adapt, later, moved, origin
 from fewshot.classification.conventions import (
+    Estimator,
     check_rows,
-    classifier_tags,
+    check_unlabelled,
     label_array,
     labels_of,
     numbered,
     scikit_learns,
 )
 from fewshot.classification.encoder import PictureEncoder, as_pictures
-from fewshot.classification.model import LoadedModel, device_of, loaded_model, whole_module
+from fewshot.classification.model import LoadedModel, device_of, loaded_model, takes_task_mean, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
+from fewshot.methods.base_classes import of_own_pictures
+from fewshot.training.few_shot_module import FewShotModule
 
 MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
 """What says which model is loaded; the other options say how it is used."""
 
 
-class FewShotClassifier:
+class FewShotClassifier(Estimator):
     """Classifies pictures after a few labelled ones, with the unlabelled ones to help.
 
     Rows given to `fit` without a label (-1, or None) drive the refinement, as in scikit-learn's semi-supervised
@@ -48,15 +50,17 @@ class FewShotClassifier:
     Args:
         backbone: a timm name, a network from [B, C, S, S] to [B, D], or None where rows are features already.
         method: a Method, or the name of a class of fewshot.methods that needs no training; None takes the checkpoint's,
-            else PTMAP with class proportions estimated from the queries.
+            else UniversalSIB. A method that centres by the training classes' mean takes that of all rows given to
+            `fit`, unless it was told the other.
         checkpoint: a checkpoint of FewShotModule or the folder of its run, in place of a backbone (and a method).
         packages: of your own whose classes the checkpoint may name; they are imported.
         weights: of a backbone by name: a file or a run folder; None fetches timm's published weights.
         preprocessing: how pictures become tensors, where the backbone is a network of your own.
         image_size: side of the pictures in pixels; None takes the one of the weights.
-        chunk_size: how many unlabelled rows are refined together at most; None takes all together.
+        chunk_size: how many unlabelled rows are refined together at most; None takes all together, or as many as the
+            method bears.
         temperature: what logits are divided by for probabilities; None takes the checkpoint's, else finds it by
-            holding out labelled rows (1 where every class has one).
+            holding out labelled rows (1 where every class has one, and for UniversalSIB, which was trained so).
         batch_size: pictures that are encoded at a time.
         device: "auto" takes a GPU where there is one; else as torch says it.
 
@@ -66,7 +70,10 @@ class FewShotClassifier:
         transduced_: [n] int64, the same as places in `classes_`.
         transduction_proba_: [Q, N] probabilities of the unlabelled rows, in their order.
         initial_proba_: [Q, N] the same before refinement.
+        strangers_: [Q] probabilities that an unlabelled row is of none of the classes; None where the method does not
+            tell.
         temperature_: what logits were divided by.
+        temperature_from_: in words, what that was fitted on, or that it was not fitted.
         n_features_in_: D.
     """
 
@@ -142,6 +149,12 @@ class FewShotClassifier:
         return self._model.encoder
 
     @property
+    def module(self) -> FewShotModule | None:
+        """The checkpoint's; None without one."""
+        self.prepare()
+        return self._model.module
+
+    @property
     def method_(self) -> Method:
         """The method that classifies: the one given, else the checkpoint's, else the one that needs no training."""
         self.prepare()
@@ -164,23 +177,27 @@ class FewShotClassifier:
     def fit_features(self, features: Tensor, y: Any) -> FewShotClassifier:
         """`fit` on features [n, D] that the encoder gave; arguments and errors as there."""
         self.prepare()
-        classes, places = numbered(labels_of(y, len(features)))
-        features, labels = features.to(self._device), torch.from_numpy(places).to(self._device)
-        known = labels >= 0
+        labels = labels_of(y, len(features))
+        check_unlabelled(y, labels)
+        classes, places = numbered(labels)
+        features, transduced = features.to(self._device), torch.from_numpy(places).to(self._device)
+        known = transduced >= 0
         method = self._model.method
         method.build(features.shape[1])
         method.to(self._device)
+        if takes_task_mean(method):
+            method.prepare(of_own_pictures(features))
         adapted = adapt(
             method,
             features[known],
-            labels[known],
+            transduced[known],
             features[~known],
             len(classes),
             chunk_size=self.chunk_size,
             temperature=self._model.temperature if self.temperature is None else self.temperature,
         )
-        labels[~known] = adapted.probabilities.argmax(1)
-        self._restore(label_array(classes), adapted, labels.cpu().numpy())
+        transduced[~known] = adapted.probabilities.argmax(1)
+        self._restore(label_array(classes), adapted, transduced.cpu().numpy())
         return self
 
     def _restore(self, classes: np.ndarray, adapted: Adapted, transduced: np.ndarray) -> None:
@@ -189,8 +206,10 @@ class FewShotClassifier:
         self.transduction_ = classes[transduced]
         self.n_features_in_ = int(adapted.support.shape[-1])
         self.temperature_ = adapted.temperature
+        self.temperature_from_ = origin(adapted, self._model.temperature)
         self.initial_proba_ = adapted.before.cpu().numpy()
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
+        self.strangers_ = None if adapted.strangers is None else adapted.strangers.numpy()
         self._adapted = moved(adapted, self._device)
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -262,33 +281,8 @@ class FewShotClassifier:
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
         made._restore(label_array(found.classes), found.adapted, found.transduced)
+        made.temperature_from_ = "as it was saved"
         return made
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name."""
-        return {name: getattr(self, name) for name in self._defaults()}
-
-    def set_params(self, **options: Any) -> FewShotClassifier:
-        """Change arguments of the constructor; ValueError for one that does not exist."""
-        if wrong := [name for name in options if name not in self._defaults()]:
-            raise ValueError(
-                f"invalid parameter {wrong[0]!r} of FewShotClassifier; it has {', '.join(self._defaults())}"
-            )
-        vars(self).update(options)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = self._defaults()
-        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]]
-        return f"FewShotClassifier({', '.join(changed)})"
-
-    @classmethod
-    def _defaults(cls) -> dict[str, Any]:
-        """The options of the constructor, with their defaults."""
-        return {name: option.default for name, option in list(inspect.signature(cls.__init__).parameters.items())[1:]}
-
-    def __sklearn_tags__(self) -> Any:
-        return classifier_tags()
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_adapted"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def scikit_learns(name: str, otherwise: type[Exception]) -> Any:
@@ -32,12 +36,44 @@ def classifier_tags() -> Any:
     )
 
 
+class Estimator:
+    """What scikit-learn asks of every estimator, by the arguments of its constructor."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in self._defaults()}
+
+    def set_params(self, **options: Any) -> Self:
+        """Change arguments of the constructor; ValueError for one that does not exist."""
+        if wrong := [name for name in options if name not in self._defaults()]:
+            raise ValueError(
+                f"invalid parameter {wrong[0]!r} of {type(self).__name__}; it has {', '.join(self._defaults())}"
+            )
+        vars(self).update(options)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = self._defaults()
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """The options of the constructor, with their defaults."""
+        return {name: option.default for name, option in list(inspect.signature(cls.__init__).parameters.items())[1:]}
+
+    def __sklearn_tags__(self) -> Any:
+        return classifier_tags()
+
+
 def labels_of(y: Any, expected: int) -> list[Hashable]:
     """Labels as a list of plain values; ValueError where they are none or not as many as the rows."""
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None; give a label, -1 or None for each row")
     if isinstance(y, Tensor):
         y = y.detach().cpu().numpy()
+    if isinstance(y, np.ma.MaskedArray) and y.mask.any():
+        raise ValueError("y is a masked array; an unlabelled row has the label -1 or None, not a mask")
     if hasattr(y, "__array__"):
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] == 1:
@@ -54,11 +90,49 @@ def labels_of(y: Any, expected: int) -> list[Hashable]:
         if y.dtype.kind == "c":
             raise ValueError("Complex data not supported as labels")
     labels = [label.item() if isinstance(label, np.generic) else label for label in y]
-    if any(isinstance(label, float) and label != label for label in labels):
+    if any(_is_nan(label) for label in labels):
         raise ValueError("y contains NaN; an unlabelled row has the label -1 or None")
     if len(labels) != expected:
         raise ValueError(f"inconsistent numbers: {expected} rows but {len(labels)} labels; give one for each row")
     return labels
+
+
+NO_LABEL_AS_TEXT = ("-1", "-1.0", "nan", "None", "<NA>", "NaT", "")
+"""What -1, NaN, None and pandas' missing values become in an array of text; one that is too narrow cuts them."""
+
+
+def check_unlabelled(y: Any, labels: Sequence[Hashable]) -> None:
+    """Refuse, or warn of, labels that were -1 or None before y was converted, and would be classes now.
+
+    Args:
+        y: as it was given, of which `labels_of` made the labels.
+        labels: one for each row.
+
+    Raises:
+        ValueError: y is an array of text or of unsigned integers, neither of which can hold -1 or None.
+    """
+    if any(_is_none(label) for label in labels):
+        return
+    dtype = np.dtype(object)
+    if isinstance(y, Tensor) or hasattr(y, "__array__"):
+        dtype = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y).dtype
+    known: list[Any] = [label.decode(errors="replace") if isinstance(label, bytes) else label for label in labels]
+    suspects: tuple[Any, ...] = (2 ** (8 * dtype.itemsize) - 1,) if dtype.kind == "u" else NO_LABEL_AS_TEXT
+    if dtype.kind in "US":
+        width = dtype.itemsize // np.dtype((dtype.kind, 1)).itemsize
+        suspects += tuple(text[:width] for text in NO_LABEL_AS_TEXT)
+    found = [suspect for suspect in suspects if suspect in known]
+    if not found:
+        return
+    said = f"y has the label {found[0]!r} in {known.count(found[0])} of {len(known)} rows and no row without a label"
+    if dtype.kind == "u":
+        raise ValueError(f"{said}: {dtype} makes that of -1; give signed integers, as y.astype(int) if it is a class")
+    if dtype.kind in "UST" and (len(found[0]) > 2 or found[0] in NO_LABEL_AS_TEXT):
+        raise ValueError(
+            f"{said}: an array of text makes text of -1, None and NaN; give a list or an array of dtype object, in "
+            "which unlabelled rows have None, as y.tolist() if it is the name of a class"
+        )
+    warnings.warn(f"{said}; it is taken for a class, and an unlabelled row has None", stacklevel=4)
 
 
 def numbered(labels: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
@@ -84,6 +158,13 @@ def numbered(labels: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
 
 def _is_none(label: Hashable) -> bool:
     return label is None or (isinstance(label, (int, float)) and not isinstance(label, bool) and label == -1)
+
+
+def _is_nan(label: Hashable) -> bool:
+    try:
+        return bool(label != label)
+    except TypeError:  # pandas' NA
+        return True
 
 
 def label_array(classes: Sequence[Hashable]) -> np.ndarray:

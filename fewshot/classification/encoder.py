@@ -95,7 +95,8 @@ class PictureEncoder:
 
     def _square_or_fault(self, picture: Picture) -> np.ndarray | ValueError:
         try:
-            return square_picture(as_image(picture), self.preprocessing)
+            name = str(picture) if _is_path(picture) else ""
+            return square_picture(as_image(picture), self.preprocessing, name=name)
         except ValueError as error:
             return error
 

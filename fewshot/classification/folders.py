@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fewshot.classification.classified import Classified
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.encoder import PictureEncoder
-from fewshot.classification.novelty import Measure, novelty, threshold
+from fewshot.classification.novelty import Told, novelty, threshold
 from fewshot.data.datasets.base import subfolders
-
-
-@cache
-def picture_endings() -> frozenset[str]:
-    """Endings of files that Pillow reads, in lower case."""
-    kinds = Image.registered_extensions()
-    return frozenset(ending for ending, kind in kinds.items() if kind in Image.OPEN and kind not in ("PDF", "MPEG"))
+from fewshot.data.picture_files import pictures_below
+from fewshot.data.pictures import MAX_FILE_BYTES, picture_endings
 
 
 def support_folder(folder: Path) -> dict[str, list[Path]]:
@@ -49,8 +42,8 @@ def support_folder(folder: Path) -> dict[str, list[Path]]:
     empty = [name for name, files in classes.items() if not files]
     if empty:
         raise ValueError(
-            f"support: class {empty[0]!r} has no picture; {folder / empty[0]} needs at least one file that Pillow "
-            "reads, or remove the folder"
+            f"support: class {empty[0]!r} has no picture; {folder / empty[0]} needs at least one file that is "
+            f"read ({' '.join(picture_endings())}), or remove the folder"
         )
     if len(classes) == 1:
         raise ValueError(
@@ -71,29 +64,10 @@ def query_folder(folder: Path) -> list[Path]:
     files = pictures_below(folder)
     if not files:
         raise ValueError(
-            f"query: {folder} has no picture in it, nor have its folders; it needs files that Pillow reads, such as "
-            ".jpg, .png, .webp, .tif"
+            f"query: {folder} has no picture in it, nor have its folders; it needs files that are read: "
+            f"{' '.join(picture_endings())}"
         )
     return files
-
-
-def pictures_below(folder: Path) -> list[Path]:
-    """Files in the folder and the folders in it that end as Pillow's formats do, hidden ones left out.
-
-    Links are followed; a folder that is reached twice counts once.
-    """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(where) in seen:  # a link back into the folder
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(where))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in picture_endings():
-                found.append(Path(where, name))
-    return found
 
 
 def check_apart(support: dict[str, list[Path]], query: Sequence[Path]) -> None:
@@ -118,8 +92,10 @@ def _same_content(support: Collection[Path], query: Sequence[Path]) -> Iterator[
     """Groups of files of equal content in which the support occurs; files alone in their size are not read."""
     sizes = defaultdict(list)
     for path in (*support, *query):
-        with contextlib.suppress(OSError):  # a link to nothing: reading it says so
-            sizes[path.stat().st_size].append(path)
+        with contextlib.suppress(OSError):  # a link to nothing: reading it says so, as it does of what is left out here
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
+                sizes[status.st_size].append(path)
     for same_size in sizes.values():
         contents = defaultdict(list)
         for path in same_size if len(same_size) > 1 and any(path in support for path in same_size) else ():
@@ -191,7 +167,7 @@ def classified_folders(
     folders: EncodedFolders,
     query_root: Path,
     *,
-    measure: Measure | None = None,
+    measure: Told | None = None,
     share: float | None = None,
 ) -> Classified:
     """Adapt to the support, refine with the queries, and flag what is unlike every class.
@@ -202,16 +178,26 @@ def classified_folders(
         classifier: whose encoder gave the features.
         folders: what it gave.
         query_root: the folder below which queries are named.
-        measure: of how unlike every class a query is; None flags none.
-        share: of the queries that is to be flagged; None asks the support's own pictures.
+        measure: of how unlike every class a query is; "learned" takes what the method says; None flags none.
+        share: of the queries that is to be flagged; None asks the support's own pictures, or flags those that the
+            method thinks are of no class rather than of one.
 
     Raises:
-        ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`.
+        ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`, and for a method that
+            does not tell.
     """
     of_support, of_query, numbers = folders.support_features, folders.query_features, folders.support_labels
     classifier.fit_features(torch.cat([of_support, of_query]), [*numbers.tolist(), *[None] * len(of_query)])
     unlike, limit = None, None
-    if measure is not None:
+    if measure == "learned":
+        unlike = classifier.strangers_
+        if unlike is None:
+            raise ValueError(
+                f"none_of_these: {type(classifier.method_).__name__} does not tell pictures of no class; give distance "
+                "or energy"
+            )
+        limit = 0.5 if share is None else float(np.quantile(unlike, 1 - share))
+    elif measure is not None:
         task = (of_support, torch.from_numpy(numbers), of_query, len(folders.class_names), measure)
         limit = threshold(*task, share=share)
         unlike = novelty(*task).numpy()
@@ -231,7 +217,7 @@ def classified_folders(
         novelty_threshold=limit,
         skipped=folders.skipped,
         settings={
-            "temperature": f"{classifier.temperature_:.3g}",
+            "temperature": f"{classifier.temperature_:.3g} ({classifier.temperature_from_})",
             "each query classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
             "none of these": "not asked" if limit is None else f"{measure} above {limit:.3g}",
         },

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot.backbones.weights import load_strictly
+from fewshot.backbones.weights import value_fault
 from fewshot.classification.adaptation import Adapted
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
 from fewshot.methods import Method
-from fewshot.methods.construction import constructed, construction
+from fewshot.methods.construction import MAX_INTEGER, constructed, construction
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.from_file import LIBRARY
+from fewshot.training.from_file import LIBRARY, check_facts, load_state, no_larger_than
 from fewshot.training.saved_model import CONFIG, read_described, read_model, write_described, write_model
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
@@ -36,6 +36,7 @@ OPTIONS = ("chunk_size", "batch_size", "device")
 OF_TASK = ("support", "support_labels", "before", "probabilities")
 OF_HEAD = ("weights", "scale", "bias", "centre")
 """Tensors of Adapted and of FrozenHead."""
+LABELS = ("support_labels", "transduced")
 METHOD = "method."
 HEAD = "head."
 """What names of tensors of the method and of the head begin with."""
@@ -73,6 +74,8 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
     if strange := [label for label in fitted.classes if not isinstance(label, (str, int, float))]:
         raise ValueError(f"the label {strange[0]!r} is a {type(strange[0]).__name__}; save text or numbers as labels")
     tensors = {name: getattr(adapted, name) for name in OF_TASK} | {"transduced": torch.from_numpy(fitted.transduced)}
+    if adapted.strangers is not None:
+        tensors["strangers"] = adapted.strangers
     if adapted.head is not None:
         tensors |= {HEAD + name: getattr(adapted.head, name) for name in OF_HEAD}
     if fitted.module is None:
@@ -106,25 +109,33 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
     classes, options = about["classes"], about["options"]
     right = {
         "classes": isinstance(classes, list) and all(isinstance(label, (str, int, float)) for label in classes),
-        "options": isinstance(options, dict) and set(options) == set(OPTIONS),
-        "temperature": isinstance(about["temperature"], float) and about["temperature"] > 0,
+        "options": isinstance(options, dict) and set(options) == set(OPTIONS) and _are_usable(**options),
+        "temperature": about["temperature"] is not None,
         "power": about["power"] is None or (isinstance(about["power"], float) and about["power"] > 0),
     }
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise ValueError(f"{place / ABOUT} is damaged or altered: not as it was written: {', '.join(wrong)}")
     try:
+        check_facts(about["temperature"], None, source=f"{place / ABOUT}: ")
         adapted, transduced = _adapted(about, tensors), tensors["transduced"]
         module, preprocessing = read_model(place, packages) if (place / CONFIG).is_file() else (None, None)
         if module is not None:
             method = module.method
         else:
-            method = constructed(about["method"], Method, packages=(LIBRARY, *packages), name="method")
-            method.build(adapted.support.shape[-1])
+            with no_larger_than(tensors):
+                method = constructed(about["method"], Method, packages=(LIBRARY, *packages), name="method")
+                method.build(adapted.support.shape[-1])
             state = {key.removeprefix(METHOD): value for key, value in tensors.items() if key.startswith(METHOD)}
-            load_strictly(method, state, source=str(place / TENSORS))
-    except (KeyError, TypeError, AttributeError) as error:
+            load_state(method, state, source=str(place / TENSORS), n_features=adapted.support.shape[-1])
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
     return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options)
+
+
+def _are_usable(chunk_size: Any, batch_size: Any, device: Any) -> bool:
+    """Whether these are options of a classifier; how far memory goes is not a file's to say."""
+    sizes = [size for size in (chunk_size, batch_size) if size is not None]
+    return isinstance(device, str) and all(type(size) is int and 0 < size <= MAX_INTEGER for size in sizes)
 
 
 def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted:
@@ -133,8 +144,16 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
     head = None
     if about["power"] is not None:
         head = FrozenHead(**{name: tensors[HEAD + name] for name in OF_HEAD}, power=about["power"])
+    support, support_labels, before, probabilities = (tensors[name] for name in OF_TASK)
     task = Adapted(
-        n_way=n_way, head=head, temperature=about["temperature"], **{name: tensors[name] for name in OF_TASK}
+        support,
+        support_labels,
+        n_way,
+        head,
+        about["temperature"],
+        before,
+        probabilities,
+        strangers=tensors.get("strangers"),
     )
     labels = (task.support_labels, tensors["transduced"])
     if (
@@ -144,8 +163,9 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         or not all(each.dtype == torch.int64 and bool(((each >= 0) & (each < n_way)).all()) for each in labels)
         or task.probabilities.shape[1:] != (n_way,)
         or task.before.shape != task.probabilities.shape
+        or (task.strangers is not None and task.strangers.shape != task.probabilities.shape[:1])
         or (head is not None and head.weights.shape != (1, n_way, width))
-        or not all(bool(value.isfinite().all()) for value in tensors.values())
+        or any(value_fault(value, torch.float32) for name, value in tensors.items() if name not in LABELS)
     ):
         raise ValueError(f"{TENSORS} does not fit {n_way} classes of {width} features, or holds values not finite")
     return task

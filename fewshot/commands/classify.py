@@ -20,11 +20,13 @@ from fewshot.classification.folders import (
     query_folder,
     support_folder,
 )
-from fewshot.classification.model import untrained_names
-from fewshot.classification.novelty import ALONE
+from fewshot.classification.model import needs_training, untrained_names
+from fewshot.classification.notes import of_answer, of_pictures, trained_on
+from fewshot.classification.novelty import ALONE, Told
 from fewshot.classification.report.page import write_report
 from fewshot.commands.parser import Parser, add_packages, add_switch, check_configs
 from fewshot.commands.process import quietened, say
+from fewshot.data.picture_files import left_out_below
 from fewshot.files import check_replaceable, full_path, relative, versions, write_json, written_aside
 from fewshot.methods import Method
 
@@ -47,9 +49,9 @@ def parser() -> Parser:
     made.add_argument("--temperature", type=float | None, default=None, help="Of probabilities; null fits it.")
     made.add_argument(
         "--none_of_these",
-        type=Literal["distance", "energy"] | None,  # type: ignore[operator]
+        type=Told | None,  # type: ignore[operator]
         default=None,
-        help="Flag queries unlike every class, by their distance to the support or their energy.",
+        help="Flag queries unlike every class, by distance to the support, by energy, or as the method has learned it.",
     )
     made.add_argument(
         "--none_share", type=float | None, default=None, help="Share to flag; null asks the support's own pictures."
@@ -88,7 +90,7 @@ def add_model(made: Parser) -> None:
         Method,
         "method",
         required=False,
-        help="In place of the checkpoint's; without one null takes PTMAP with class proportions from the queries.",
+        help="In place of the checkpoint's; without one null takes UniversalSIB.",
     )
 
 
@@ -123,7 +125,11 @@ def classify(options: Any) -> str:
     check_apart(support, query)
     if options.query_labels:
         check_query_labels([path.relative_to(options.query).parts[0] for path in query], tuple(support))
-    if options.none_of_these and options.none_share is None and max(map(len, support.values())) < 2:
+    if (
+        options.none_of_these in ("distance", "energy")
+        and options.none_share is None
+        and max(map(len, support.values())) < 2
+    ):
         raise ValueError(f"none_of_these: {ALONE}")
     classifier = FewShotClassifier(
         options.backbone,
@@ -138,29 +144,50 @@ def classify(options: Any) -> str:
         device=options.device,
     ).prepare()
     check_method(classifier, len(support))
-    encoder = classifier.encoder
+    encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     folders = encoded_folders(encoder, support, query, skip_broken=options.broken == "skip")
     classified = classified_folders(
         classifier, folders, Path(options.query), measure=options.none_of_these, share=options.none_share
     )
     asked = {
-        "support": f"{sum(map(len, support.values()))} pictures of {len(support)} classes in {options.support}",
-        "queries": f"{len(query)} pictures in {options.query}",
-        "checkpoint": "none" if options.ckpt_path is None else relative(options.ckpt_path),
+        "support": f"{sum(map(len, support.values()))} pictures of {len(support)} classes in {shown(options.support)}",
+        "queries": f"{len(query)} pictures in {shown(options.query)}",
+        "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
         "backbone": options.backbone or type(encoder.backbone).__name__,
-        "weights": options.weights or ("of the checkpoint" if options.ckpt_path else "published"),
+        "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
         "method": type(classifier.method_).__name__,
         "refined together": f"{min(options.chunk_size, len(classified.query))} queries at most",
         "picture size": f"{encoder.preprocessing.image_size} px",
     }
-    classified = replace(classified, settings={**asked, **classified.settings, **versions()})
+    left_out = [
+        *left_out_below(Path(options.support), classes=True),
+        *left_out_below(Path(options.query), classes=False),
+    ]
+    asked |= {} if module is None else {"trained on": trained_on(module.trained_on, encoder.preprocessing)}
+    notes = (
+        []
+        if module is None
+        else of_pictures([*folders.support, *folders.query], module.trained_on, encoder.preprocessing)
+    )
+    classified = replace(
+        classified,
+        skipped=(*classified.skipped, *left_out),
+        settings={**asked, **classified.settings, **versions()},
+        notes=(*notes, *of_answer(classified, options.none_share)),
+    )
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_predictions(folder / "predictions.csv", classified)
         write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
         write_json(folder / "run.json", run_record(classified))
     lines = summary(classified, options.query_labels)
     return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+
+
+def shown(path: str) -> str:
+    """The path below the working directory, or its last part alone: a report tells nobody where things lie here."""
+    below = relative(path) if path else path
+    return Path(below).name if os.path.isabs(below) else below
 
 
 def check_options(options: Any) -> None:
@@ -186,13 +213,14 @@ def check_method(classifier: FewShotClassifier, n_way: int) -> None:
     """ValueError, before anything is encoded, where the method is not trained or does not serve so many classes."""
     method = classifier.method_
     name = type(method).__name__
-    if classifier.method is not None and any(True for _ in method.parameters()):
+    if classifier.method is not None and needs_training(method):
         raise ValueError(
             f"--method {name} has to be trained first; give the checkpoint of its run as --ckpt_path without --method, "
             f"or one that needs no training: {', '.join(untrained_names())}"
         )
-    if not method.on_features or not method.is_prepared:
-        what = "adapts the backbone to every task" if not method.on_features else "asks for the training classes"
+    if not method.on_features or (method.needs_base == "classifier" and not method.is_prepared):
+        what = "asks for the classifier of the training classes"
+        what = what if method.on_features else "adapts the backbone to every task"
         raise ValueError(f"{name} {what}, which classify does not do; choose {', '.join(untrained_names())}")
     if method.n_way not in (None, n_way):
         raise ValueError(

@@ -19,6 +19,7 @@ import fewshot.data.class_datamodule
 import fewshot.data.datasets
 import fewshot.data.episodic_datamodule
 import fewshot.methods
+import fewshot.training.feature_spaces
 import fewshot.training.few_shot_module
 import fewshot.training.pretrain_module  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.checkpoint_file import read_checkpoint

@@ -49,6 +49,8 @@ NOISE = (
     (".*does not have many workers.*", UserWarning),
     # a frozen backbone is in evaluation mode: https://github.com/Lightning-AI/pytorch-lightning/issues/19820
     (".*module\\(s\\) in eval mode at the start of training.*", UserWarning),
+    # Pillow warns of a large picture before fewshot.data.pictures refuses it by name
+    (".*could be decompression bomb DOS attack.*", Warning),
     # short epochs are logged at their last step
     (".*smaller than the logging interval.*", UserWarning),
     # every rank has computed the same value over all ranks; averaging it would cost a digit

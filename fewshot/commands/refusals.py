@@ -132,7 +132,9 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
     hint = type_hint(parser, keys[-1])
     classes = accepted_classes(hint)
     if classes and (value is None or not value.startswith("Namespace(")):
-        return f"{where}: {class_reason(text)}; accepted: {', '.join(classes)}, or the dotted path of your own class"
+        reason = class_reason(text)
+        hint_of = resembling(reason, classes) or "accepted"
+        return f"{where}: {reason}; {hint_of}: {', '.join(classes)}, or the dotted path of your own class"
     if hint is None or value is None:
         return f"{where}: {one_line(text)}" + (f"; expected {type_name(hint)}" if hint is not None else "")
     return f"{where}={value}: expected {type_name(hint)}"
@@ -175,6 +177,15 @@ def class_reason(text: str) -> str:
         return f"no class '{match[1]}' is known here"
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
     return one_line(lines[0] if lines else text).split(" Subtypes:")[0]
+
+
+def resembling(reason: str, classes: Sequence[str]) -> str:
+    """Which of the classes look like the one that was refused, as a question before the list; nothing if none does."""
+    asked = re.search(r"no (?:class|attribute) '([^']+)'|value: (\S+)", reason)
+    by_lower = {name.lower(): name for name in classes}
+    wanted = (asked[1] or asked[2]).rsplit(".", 1)[-1].lower() if asked else ""
+    close = [by_lower[name] for name in difflib.get_close_matches(wanted, by_lower, n=3)]
+    return f"did you mean {' or '.join(close)}? Accepted" if close else ""
 
 
 def worker_refusal(text: str) -> str | None:

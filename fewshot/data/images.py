@@ -47,11 +47,12 @@ class PictureFiles:
 
     Args:
         paths: one file each, `.../<class>/<picture>`.
+        names: for each "<class>/<picture>"; None takes the last two parts of its path.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], names: Sequence[str] | None = None) -> None:
         self.paths = [str(path) for path in paths]
-        self.names = ["/".join(path.rsplit(os.sep, 2)[-2:]) for path in self.paths]
+        self.names = ["/".join(path.rsplit(os.sep, 2)[-2:]) for path in self.paths] if names is None else list(names)
 
     def open(self, number: int) -> Image.Image:
         """The decoded picture. Raises ValueError with its path when it cannot be read."""
@@ -60,7 +61,10 @@ class PictureFiles:
     def stamp(self) -> Iterator[str]:
         """Path, size in bytes and time of change of each file."""
         for path in self.paths:
-            status = os.stat(path)
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise ValueError(f"cannot read picture {path} ({error.strerror}); replace or remove it") from error
             yield f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
@@ -132,7 +136,8 @@ class Images:
 
         def fill(rows: range) -> None:
             for row in rows:
-                result[row] = square_picture(pictures.open(int(index[row])), preprocessing)
+                number = int(index[row])
+                result[row] = square_picture(pictures.open(number), preprocessing, name=pictures.names[number])
 
         threads = DECODING_THREADS if torch.utils.data.get_worker_info() is None else 1
         if threads == 1 or len(index) < 2 * threads:
@@ -264,7 +269,9 @@ def _decoded(pictures: Pictures, preprocessing: Preprocessing, *, what: str) -> 
 
     def part(start: int) -> np.ndarray:
         numbers = range(start, min(start + PICTURES_AT_A_TIME, total))
-        return np.stack([square_picture(pictures.open(number), preprocessing) for number in numbers])
+        return np.stack(
+            [square_picture(pictures.open(number), preprocessing, name=pictures.names[number]) for number in numbers]
+        )
 
     progress = progress_bar(f"decoding {what} once", total)
     threads = DECODING_THREADS

@@ -16,6 +16,9 @@ from torch import Tensor
 PROCESSOR_CACHE = 2**20
 """Bytes of pictures that are augmented at a time."""
 
+MAX_SIDE = 2048
+"""Pixels of a stored picture."""
+
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 # Weights of red, green and blue in the grey value (ITU-R 601-2), the ones Pillow and torchvision use.
@@ -66,10 +69,10 @@ class Preprocessing:
             )
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std}; every value must be above 0")
-        if self.image_size < 1 or self.stored_size < self.image_size:
+        if not 1 <= self.image_size <= self.stored_size <= MAX_SIDE:
             raise ValueError(
                 f"image_size={self.image_size} and stored_size={self.stored_size}; "
-                "need 1 <= image_size <= stored_size, in pixels"
+                f"need 1 <= image_size <= stored_size <= {MAX_SIDE}, in pixels"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation={self.interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")

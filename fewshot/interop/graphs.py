@@ -13,10 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.methods import SIB, ImprintedWeights, Method, NearestClassMean, ProtoNet, SimpleShot, TransportSIB
+from fewshot.methods import (
+    SIB,
+    ImprintedWeights,
+    Method,
+    NearestClassMean,
+    ProtoNet,
+    SimpleShot,
+    TransportSIB,
+    UniversalSIB,
+)
 from fewshot.methods.query_gradients import MLPGradient
 
-HEADS = (SIB, TransportSIB, NearestClassMean, ProtoNet, SimpleShot, ImprintedWeights)
+HEADS = (SIB, TransportSIB, UniversalSIB, NearestClassMean, ProtoNet, SimpleShot, ImprintedWeights)
 """Methods of this package whose steps are a fixed number of operators; a method of a person's own is tried."""
 OLDEST_TORCH = (2, 9)
 """From here on the exporter used here is torch's default; earlier ones have not been tried."""

@@ -37,6 +37,8 @@ _SIB_NAMES = {
 
 # statistics over past episodes, which the original program stores and never uses
 _UNUSED = re.compile(r"dni\.layer[12]\.2\.(running_mean|running_var|num_batches_tracked)")
+MAX_BLOCKS, MAX_WIDTH = 64, 32
+"""Of a network of the original's kind: a small file could name one that no memory holds."""
 _ENTRIES = ("SIB", "nbStep", "lr")
 
 
@@ -121,6 +123,10 @@ def wide_resnet_from_original(
         )
     found = [re.match(r"block[123]\.layer\.(\d+)\.", key) for key in state]
     blocks = 1 + max(int(match[1]) for match in found if match)
+    if blocks > MAX_BLOCKS or width > MAX_WIDTH:
+        raise ValueError(
+            f"{source} has {blocks} blocks a stage of width {width}; at most {MAX_BLOCKS} of {MAX_WIDTH} are built"
+        )
     in_chans = _shaped(state, "conv1.weight", 4, source).shape[1]
     network = WideResNet(6 * blocks + 4, width, small_images=small_images, in_chans=in_chans).to(first.dtype)
     translated = checkpoint_filter_fn(state, network)

@@ -14,6 +14,7 @@ from fewshot.methods.imprinted import ImprintedWeights
 from fewshot.methods.initializers import Initializer, ScaledClassMeans
 from fewshot.methods.laplacian_shot import LaplacianShot
 from fewshot.methods.leo import LEO
+from fewshot.methods.logistic_regression import LogisticRegression
 from fewshot.methods.maml import MAML
 from fewshot.methods.matching import FullContextEmbedding, MatchingNetworks
 from fewshot.methods.metaoptnet import MetaOptNetRidge, MetaOptNetSVM
@@ -26,6 +27,7 @@ from fewshot.methods.pt_map import PTMAP
 from fewshot.methods.query_gradients import EquivariantGradient, MLPGradient, QueryGradient
 from fewshot.methods.r2d2 import R2D2
 from fewshot.methods.relation import RelationNetwork
+from fewshot.methods.ridge_regression import RidgeRegression
 from fewshot.methods.sib import SIB
 from fewshot.methods.simpleshot import SimpleShot
 from fewshot.methods.snail import SNAIL
@@ -34,6 +36,7 @@ from fewshot.methods.tim import TIM
 from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
 from fewshot.methods.transport_sib import TransportSIB
+from fewshot.methods.universal_sib import UniversalSIB
 
 __all__ = [
     "ANIL",
@@ -61,6 +64,7 @@ __all__ = [
     "ImprintedWeights",
     "Initializer",
     "LaplacianShot",
+    "LogisticRegression",
     "MLPGradient",
     "MatchingNetworks",
     "MetaOptNetRidge",
@@ -72,8 +76,10 @@ __all__ = [
     "QueryGradient",
     "Refinement",
     "RelationNetwork",
+    "RidgeRegression",
     "ScaledClassMeans",
     "SimpleShot",
     "TransductiveFineTuning",
     "TransportSIB",
+    "UniversalSIB",
 ]

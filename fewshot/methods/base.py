@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from fewshot.episode import Episode
+from fewshot.episode import STRANGER, Episode
 from fewshot.functional.features import in_full_precision
 from fewshot.functional.information import class_softmax
 from fewshot.methods.base_classes import BaseClasses, StoredBaseClasses
@@ -29,6 +29,8 @@ class Refinement(NamedTuple):
     """[K, T, Q, N], what stood in for the gradient of the loss with respect to the logits at each step, if anything."""
     losses: dict[str, Tensor] = {}  # noqa: RUF012  (a NamedTuple's default; never written to)
     """Extra loss terms by name, one number each, already weighted; added to the cross-entropy in training."""
+    strangers: Tensor | None = None
+    """[K+1, T, Q], logits that a query is of none of the classes, from methods that tell."""
 
 
 class Method(Recorded, nn.Module):
@@ -50,10 +52,16 @@ class Method(Recorded, nn.Module):
     """K in evaluation mode where it differs; None takes n_steps."""
     transductive: bool = True
     """Whether which other queries there are changes what is said of one; False classifies each of them alone."""
+    most_together: int | None = None
+    """Queries that are to be refined together at most, where memory grows with their square; None for any number."""
+    comes_trained: bool = False
+    """Whether its weights come with the package, and its probabilities are as they were trained to be believed."""
     on_features: bool = True
     """Whether `classify` on features is all there is to it; False for a method that needs the backbone's weights."""
     relabels: bool = True
     """Whether renumbering the classes of a task permutes the columns of its logits and changes nothing else."""
+    scales_only: bool = False
+    """Whether its parameters scale its logits and do nothing else: classes are the same before training."""
     needs_base: Literal["features", "classifier"] | None = None
     """What `classify` reads from `base`: features of the training classes, their pre-training classifier too, or
     nothing."""
@@ -193,10 +201,10 @@ class Method(Recorded, nn.Module):
 
         Args:
             refinement: what `refine` returned.
-            query_labels: [T, Q] int64.
+            query_labels: [T, Q] int64; STRANGER counts in no cross-entropy.
         """
         logits = refinement.logits[-1]
-        cross_entropy = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
+        cross_entropy = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten(), ignore_index=STRANGER)
         return {"cross_entropy": cross_entropy, **refinement.losses}
 
     def forward(self, backbone: nn.Module, episode: Episode) -> Refinement:

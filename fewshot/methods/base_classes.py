@@ -19,11 +19,16 @@ class BaseClasses(NamedTuple):
     mean: Tensor
     """[D], the mean feature of all training pictures."""
     class_means: Tensor
-    """[C, D], the mean feature of each class."""
+    """[C, D], the mean feature of each class; C is 0 where the training classes are not known."""
     weights: Tensor | None = None
     """[C, D], the weights of the classifier that the backbone was pre-trained with; None where it is not known."""
     scale: Tensor | None = None
     """[], the factor between that classifier's cosines and its logits."""
+
+
+def of_own_pictures(features: Tensor) -> BaseClasses:
+    """What stands in for the training classes where they are not known: the mean of a task's own pictures [n, D]."""
+    return BaseClasses(features.mean(0), features[:0])
 
 
 class StoredBaseClasses(nn.Module):

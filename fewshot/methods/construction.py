@@ -14,6 +14,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fewshot.methods.class_path import import_path, with_present_paths
 
+MAX_INTEGER = 10_000
+"""Of what a file says: steps, layers, ways, widths. More would take all time or memory."""
+COUNTED = ("n_classes",)
+"""Numbers that may be larger, since weights of the file go with them."""
+
 
 class Recorded:
     """Base of classes that remember the arguments they were constructed with.
@@ -158,6 +163,8 @@ def _constructed(value: Any, hint: Any, packages: Sequence[str], name: str, give
         return {key: _constructed(item, Any, packages, f"{name}.{key}", {}) for key, item in value.items()}
     if not _fits(value, hint):
         raise ValueError(f"{name}={value!r} is not of the type {_type_name(hint)}")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER and name.rpartition(".")[2] not in COUNTED:
+        raise ValueError(f"{name}={value} but a file may ask for {MAX_INTEGER} at most")
     sequence = next((get_origin(kind) or kind for kind in _alternatives(hint)), None)
     return tuple(value) if isinstance(value, list) and sequence is tuple else value
 

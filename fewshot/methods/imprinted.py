@@ -39,6 +39,7 @@ class ImprintedWeights(Method):
         check_above(0, step_size=step_size)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.n_steps: int = n_steps
+        self.scales_only = n_steps == 0
         self.step_size = step_size
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:

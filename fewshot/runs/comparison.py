@@ -25,7 +25,7 @@ from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.files import resolve_weights
 from fewshot.methods.base import Method
 from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.from_file import module_from_checkpoint
+from fewshot.training.from_file import is_of_few_shot_module, module_from_checkpoint
 from fewshot.training.metrics import paired_difference
 
 
@@ -203,7 +203,7 @@ class Comparison:
             return FewShotModule(self.methods[name].variant(options, name), self.backbone)
         file = self._checkpoints[name]
         content = read_checkpoint(file)
-        if "method" not in (content.get("hyper_parameters") or {}):
+        if not is_of_few_shot_module(content):
             raise ValueError(f"methods.{name}.ckpt_path: {file} is no checkpoint of FewShotModule")
         return module_from_checkpoint(content, Path(file), FewShotModule, packages=self.packages)
 

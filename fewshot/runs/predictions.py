@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +12,7 @@ from torch import Tensor
 from fewshot.data.interface import data_of
 from fewshot.data.ranks import gathered
 from fewshot.episode import PADDING
-from fewshot.files import WholeFile
+from fewshot.files import WholeFile, csv_line
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -64,7 +62,7 @@ class PredictionWriter(BasePredictionWriter):
         n_way = prediction["after"].shape[-1]
         if self._file is not None and not self._header_written:
             columns = [f"{column}_{c}" for c in range(n_way) for column in ("class", "before", "after")]
-            csv.writer(self._file).writerow(["episode", "picture", "label", "predicted", *columns])
+            self._file.write(csv_line(["episode", "picture", "label", "predicted", *columns], "\r\n"))
             self._header_written = True
         values: dict[str, Tensor | None] = {key: None if v is None else v.cpu() for key, v in prediction.items()}
         for task in range(len(prediction["numbers"])):
@@ -74,18 +72,18 @@ class PredictionWriter(BasePredictionWriter):
             if int(task_values["numbers"]) == PADDING:
                 continue
             classes = images.names_of_episode(task_values["support_index"], task_values["support_labels"], n_way)
-            rows = io.StringIO(newline="")
+            rows = []
             for q, picture in enumerate(task_values["query_index"]):
                 labels = task_values["query_labels"]
                 before, after = task_values["before"][q], task_values["after"][q]
                 probabilities = [x for c in range(n_way) for x in (classes[c], f"{before[c]:.6f}", f"{after[c]:.6f}")]
                 label = "" if labels is None else classes[labels[q]]
                 row = [int(task_values["numbers"]), images.names[int(picture)], label, classes[int(after.argmax())]]
-                csv.writer(rows).writerow([*row, *probabilities])
+                rows.append(csv_line([*row, *probabilities], "\r\n"))
             if trainer.world_size > 1:
-                self._kept[int(task_values["numbers"])] = rows.getvalue()
+                self._kept[int(task_values["numbers"])] = "".join(rows)
             elif self._file is not None:
-                self._file.write(rows.getvalue())
+                self._file.write("".join(rows))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what the ranks have kept, close the file and give it its name."""

@@ -10,8 +10,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.data.interface import data_of
 from fewshot.data.picture_datamodule import PictureDataModule
-from fewshot.files import WholeFile, relative, versions, write_json
+from fewshot.files import WholeFile, csv_line, relative, versions, write_json
 from fewshot.runs.tables import per_cent
+from fewshot.training.metrics import BOUND, is_bound
 
 KEYS = {
     "accuracy": "mean accuracy over the episodes after the last refinement step, a fraction of one",
@@ -92,9 +93,8 @@ class ResultsWriter(Callback):
 
 def write_episodes(path: Path, episodes: dict[str, Any]) -> None:
     """One line an episode: its number, and its correct queries under each predictor."""
-    lines = [",".join(episodes["columns"]), *(",".join(map(str, row)) for row in episodes["rows"])]
     with WholeFile(path) as file:
-        file.write("\n".join(lines) + "\n")
+        file.writelines(map(csv_line, (episodes["columns"], *episodes["rows"])))
 
 
 def results_table(results: dict[str, Any]) -> str:
@@ -119,6 +119,7 @@ def results_table(results: dict[str, Any]) -> str:
         lines.append(f"  gain of K = {len(per_step) - 1} over {other}: {difference} points (paired by episode)")
     if "ece" in results:
         temperature = results["temperature"]
-        how = "no temperature fitted" if temperature is None else f"temperature {temperature:.2f}"
+        how = "no temperature fitted" if temperature is None else f"temperature {temperature:.3g}"
+        how += f", {BOUND}" if temperature is not None and is_bound(temperature) else ""
         lines.append(f"  expected calibration error  {100 * results['ece']:.2f} % ({how})")
     return "\n".join(lines)

@@ -1,12 +1,12 @@
-"""Tables as aligned text, Markdown and CSV, for every command that shows one. Standard library only."""
+"""Tables as aligned text, Markdown and CSV, for every command that shows one."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable, Sequence
+
+from fewshot.files import csv_line
 
 NUMBER = re.compile(r"-|[-+\d., ±]*\d( (B|kB|MB|GB|TB))?")
 """What a column consists of that is aligned to the right."""
@@ -45,8 +45,4 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
 
 def csv_table(keys: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """CSV with the keys as its first row; nothing where there is no value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(keys)
-    writer.writerows(rows)
-    return text.getvalue()
+    return "".join(map(csv_line, (keys, *rows)))

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from fewshot.backbones import BackboneConfig
-from fewshot.data.datasets.base import Split
+from fewshot.data.datasets.base import FewShotDataset, Split
 from fewshot.data.interface import PictureData, data_of
 from fewshot.data.ranks import rank_and_world_size
 from fewshot.episode import Episode
 from fewshot.methods.class_path import import_path
 from fewshot.methods.construction import construction
+from fewshot.training.encoding import wanted_pictures
 from fewshot.training.from_file import loaded_module
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -70,6 +71,7 @@ class BackboneModule(LightningModule):
         self.lr_scheduler, self.lr_interval = lr_scheduler, lr_interval
         self.results: dict[str, dict[str, Any]] = {}
         self.pictures: dict[str, Any] | None = None  # how they become tensors, once a checkpoint has told
+        self.trained_on: dict[str, Any] | None = None  # which pictures these were: `data`, a name, and `channels`
 
     @property
     def attached_trainer(self) -> Trainer | None:
@@ -91,17 +93,9 @@ class BackboneModule(LightningModule):
         self.adapt_data()
 
     def adapt_data(self) -> None:
-        """Tell the data module how many channels, what size and which normalisation the backbone wants.
-
-        A size is asked for where the config names one, and where the network takes no other; else the pictures keep the
-        size that the data set or the published weights say.
-        """
-        data, backbone, size = self.data, self.backbone, self.backbone_config.image_size
-        if data is None:
-            return
-        if size is None and not backbone.takes_any_size:
-            size = backbone.image_size
-        data.adapt(channels=backbone.in_chans, preprocessing=backbone.preprocessing, image_size=size)
+        """Tell the data module how many channels, what size and which normalisation the backbone wants."""
+        if self.data is not None:
+            self.data.adapt(**wanted_pictures(self.backbone, self.backbone_config))
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the parameters that are trained, and its scheduler if one was given.
@@ -174,11 +168,15 @@ class BackboneModule(LightningModule):
         options["backbone"] = {**options["backbone"], "pretrained": False, "weights": None}
         checkpoint["preprocessing"] = self.backbone.preprocessing
         checkpoint["pictures"] = self.pictures if self.data is None else asdict(self.data.preprocessing)
+        dataset = getattr(self.data, "dataset", None)
+        if isinstance(dataset, FewShotDataset):
+            self.trained_on = {"data": dataset.name, "channels": dataset.preprocessing.channels}
+        checkpoint["trained_on"] = self.trained_on
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the normalisation that came with the backbone's first weights; Lightning calls setup before."""
         self.backbone.preprocessing = checkpoint.get("preprocessing")
-        self.pictures = checkpoint.get("pictures")
+        self.pictures, self.trained_on = checkpoint.get("pictures"), checkpoint.get("trained_on")
         self.adapt_data()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fewshot.backbones.checkpoint_file import read_checkpoint, state_dict_of
+from fewshot.backbones.weights import value_fault
 from fewshot.functional.features import class_means
 from fewshot.methods.base_classes import BaseClasses
 
@@ -25,6 +27,14 @@ def _pretraining_classifier(path: str | None, n_features: int) -> tuple[Tensor |
     """Weights [C, D] and scale of the classifier in a checkpoint of PretrainModule; None for any other file."""
     state = {} if path is None else state_dict_of(read_checkpoint(path))
     weights, scale = state.get("classifier.weight"), state.get("classifier.scale")
-    if weights is None or scale is None or weights.ndim != 2 or weights.shape[1] != n_features:
+    if (
+        not isinstance(weights, Tensor)
+        or not isinstance(scale, Tensor)
+        or weights.ndim != 2
+        or weights.shape[1] != n_features
+    ):
         return None, None
+    for name, value in (("weight", weights), ("scale", scale)):
+        if fault := value_fault(value, torch.float32):
+            raise ValueError(f"weight file {path}: 'classifier.{name}' {fault}")
     return weights.float(), scale.float()

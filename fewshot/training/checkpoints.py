@@ -18,9 +18,9 @@ from torch import nn
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.backbones.create import like_with_image_size
-from fewshot.backbones.weights import check_recorded, state_faults
+from fewshot.backbones.weights import check_recorded, listed, state_faults
 from fewshot.methods.class_path import import_path, same_class
-from fewshot.training.from_file import LISTED, TRAINING_ALONE
+from fewshot.training.from_file import TRAINING_ALONE, check_facts
 
 FROM_CHECKPOINT = ("optimizer", "lr_scheduler")
 """Options whose values come with the optimiser's state where training goes on."""
@@ -40,11 +40,12 @@ def check_checkpoint(model: LightningModule, file: Path, *, training: bool) -> d
     """
     content = read_checkpoint(file)
     state, theirs = content.get("state_dict"), content.get("hyper_parameters") or {}
-    if "pytorch-lightning_version" not in content or not isinstance(state, Mapping):
+    if "pytorch-lightning_version" not in content or not isinstance(state, Mapping) or not isinstance(theirs, Mapping):
         raise ValueError(
             f"ckpt_path: {file} holds weights but is no checkpoint of a run; weights of a backbone go to "
             "--model.backbone.weights"
         )
+    check_facts(content.get("temperature"), content.get("preprocessing"), source=f"ckpt_path: {file}: ")
     check_class(type(model), theirs.get("_class_path"), file)
     config, backbone = getattr(model, "backbone_config", None), getattr(model, "backbone", None)
     if config is not None and isinstance(backbone, nn.Module):
@@ -109,11 +110,10 @@ def check_state(
     faults = state_faults(model.state_dict(), state) if model.strict_loading else []
     if not faults:
         return
-    rest = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
     options = ", ".join(f"model.{key} is {one['here']}, there {one['there']}" for key, one in differences.items())
     raise ValueError(
         f"ckpt_path: the checkpoint does not fit the model of this config: {file}: "
-        f"{f'{options}: ' if options else ''}{'; '.join(faults[:LISTED])}{rest}; {own_config(file)}"
+        f"{f'{options}: ' if options else ''}{listed(faults)}; {own_config(file)}"
     )
 
 

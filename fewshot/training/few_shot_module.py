@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, ClassVar, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
@@ -13,13 +11,14 @@ from torch import Tensor, nn
 
 from fewshot.backbones import BackboneConfig
 from fewshot.data.episodic_datamodule import EpisodicDataModule
-from fewshot.episode import Episode
+from fewshot.episode import STRANGER, Episode
 from fewshot.functional.cosine import logit_gradient
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.training.base import BackboneModule, prediction
 from fewshot.training.base_classes import base_classes
 from fewshot.training.divergence import divergence
+from fewshot.training.encoding import backbone_key
 from fewshot.training.evaluation import Evaluation
 
 SPLITS = ("val", "test")
@@ -130,19 +129,11 @@ class FewShotModule(BackboneModule):
             data.expect_features("val", "test")
 
     def backbone_key(self) -> str:
-        """SHA-256 of what decides the features: the backbone's architecture, every one of its weights, the precision.
-
-        With it timm's version, whose networks may change under the same name and weights. The device is left out:
-        features of two kinds of device differ by rounding, and whose are there are used.
-        """
-        config, trainer = self.backbone_config, self.attached_trainer
-        precision = "32-true" if trainer is None else trainer.precision
-        described = f"{config.name} {config.image_size} {precision} {config.compile} timm {timm.__version__}"
-        digest = hashlib.sha256(described.encode())
-        for name, tensor in self.backbone.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """What stored features of the backbone are known by, see `fewshot.training.encoding.backbone_key`."""
+        trainer = self.attached_trainer
+        return backbone_key(
+            self.backbone, self.backbone_config, "32-true" if trainer is None else str(trainer.precision)
+        )
 
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
         """Loss of a batch of episodes."""
@@ -155,7 +146,7 @@ class FewShotModule(BackboneModule):
                     f"initial_loss_weight={self.initial_loss_weight} but {type(self.method).__name__} classifies the "
                     "queries after its last step alone in training; set model.initial_loss_weight=0"
                 )
-            initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten())
+            initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten(), ignore_index=STRANGER)
             terms = {**terms, "initial": self.initial_loss_weight * initial}
         loss = torch.stack(list(terms.values())).sum()
         if not bool(loss.isfinite()):
@@ -263,13 +254,15 @@ class FewShotModule(BackboneModule):
         self.log_dict({f"{split}/{key}": value for key, value in logged.items()})
 
     def _log_training(self, loss: Tensor, terms: dict[str, Tensor], refinement: Refinement, labels: Tensor) -> None:
-        accuracy = (refinement.logits[-1].detach().argmax(-1) == labels).float().mean()
+        known = labels != STRANGER
+        accuracy = (refinement.logits[-1].detach().argmax(-1) == labels)[known].float().mean()
         values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
         if len(terms) > 1:
             values |= {f"train/{name}": value.detach() for name, value in terms.items()}
         if refinement.gradients is not None:
             synthetic = refinement.gradients.detach().flatten(2)  # [K, T, Q*N]
-            true = logit_gradient(refinement.logits[:-1].detach(), labels).flatten(2)
+            true = logit_gradient(refinement.logits[:-1].detach(), labels.clamp_min(0))
+            true = (true * known.unsqueeze(-1)).flatten(2)
             values["train/gradient_norm"] = synthetic.norm(dim=-1).mean()
             values["train/gradient_cosine"] = F.cosine_similarity(synthetic, true, dim=-1).mean()
         self.log("train/loss", values.pop("train/loss"), prog_bar=True, batch_size=labels.shape[0])

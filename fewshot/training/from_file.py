@@ -6,24 +6,30 @@ packages before anything is imported, and the state is checked before it is take
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.nn.parameter import is_lazy
 
 import fewshot.methods  # noqa: F401  (so that classes are there under their public names)
 from fewshot.backbones import BackboneConfig
 from fewshot.backbones.checkpoint_file import read_checkpoint
-from fewshot.backbones.weights import state_faults
+from fewshot.backbones.weights import listed, state_faults
 from fewshot.files import resolve_weights
 from fewshot.methods.base_classes import BaseClasses, StoredBaseClasses
 from fewshot.methods.class_path import import_path, same_class
 from fewshot.methods.construction import check_names, constructed, constructed_partial
+from fewshot.training.metrics import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
 LIBRARY = "fewshot"
 TRAINING_ALONE = (
@@ -43,14 +49,17 @@ FACTORIES = {"optimizer": torch.optim.Optimizer, "lr_scheduler": torch.optim.lr_
 """Options of the modules that are classes with arguments, and what they are derived from."""
 BACKBONE_KEYS = ("name", "in_chans", "image_size")
 """What a file says of the backbone. Where its first weights came from is never read: a file chooses no network."""
-LISTED = 6
-"""Entries of a state dict that an error names."""
+SMALL = 10_000_000
+"""Weights that a module may have more than its file, as while it is built."""
+MAX_IMAGE_SIZE = 1024
+"""Pixels of the pictures of a file's backbone, through which one of them goes as it is built."""
 Module = TypeVar("Module", bound=LightningModule)
 
 
 def module_from_description(
     description: Any,
     kind: type[Module],
+    state: Mapping[str, Any],
     *,
     packages: Sequence[str] = (),
     given: Mapping[str, Any] | None = None,
@@ -61,6 +70,7 @@ def module_from_description(
     Args:
         description: plain data.
         kind: the class that it is to be of.
+        state: the weights that it is to have; what has many more is not built.
         packages: top-level packages besides this one whose classes may be named; they are imported.
         given: arguments that are made already and hold in place of described ones.
         training: whether options of training alone are wanted; otherwise they are dropped unread. Of the optimiser and
@@ -86,11 +96,34 @@ def module_from_description(
         if not isinstance(backbone, Mapping) or set(backbone) != set(BACKBONE_KEYS):
             raise ValueError("model.init_args.backbone does not have the keys name, in_chans and image_size")
         arguments["backbone"] = {key: backbone[key] for key in BACKBONE_KEYS}
+        size = backbone["image_size"]
+        if isinstance(size, int) and size > MAX_IMAGE_SIZE:
+            raise ValueError(f"model.init_args.backbone.image_size={size}; a file may ask for {MAX_IMAGE_SIZE} at most")
         constructed(arguments["backbone"], BackboneConfig, packages=allowed, name="model.init_args.backbone")
     described = {"class_path": description.get("class_path"), "init_args": arguments}
-    module = constructed(described, kind, packages=allowed, name="model", given=given)
+    with no_larger_than(state):
+        module = constructed(described, kind, packages=allowed, name="model", given=given)
     assert isinstance(module, kind)
     return module
+
+
+@contextmanager
+def no_larger_than(state: Mapping[str, Any]) -> Iterator[None]:
+    """ValueError where modules get many more weights than these, before memory is taken for them."""
+    left = SMALL + 2 * sum(value.numel() for value in state.values() if isinstance(value, Tensor))
+
+    def count(_: Any, name: str, value: Any) -> None:
+        nonlocal left
+        left -= value.numel() if isinstance(value, Tensor) and not is_lazy(value) else 0
+        if left < 0:
+            raise ValueError(f"the model that it describes has many more weights than the file, '{name}' among them")
+
+    hooks = (register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def module_from_checkpoint(
@@ -129,17 +162,24 @@ def module_from_checkpoint(
         module = module_from_description(
             {"class_path": path, "init_args": arguments},
             kind,
+            content["state_dict"],
             packages=(*packages, *own),
             given=given,
             training=training,
         )
         load_state(module, content["state_dict"], source=str(file))
-        check_facts(content.get("temperature"), content.get("preprocessing"))
+        check_facts(content.get("temperature"), content.get("preprocessing"), content.get("trained_on"))
         module.on_load_checkpoint(dict(content))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # constructors given strange values
         message = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{file} holds no {kind.__name__} that can be built here: {message}") from error
     return module
+
+
+def is_of_few_shot_module(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint names a method, as those of FewShotModule do."""
+    options = content.get("hyper_parameters")
+    return isinstance(options, Mapping) and "method" in options
 
 
 def loaded_module(
@@ -177,29 +217,43 @@ def loaded_module(
     return module if map_location is None else module.to(map_location)
 
 
-def load_state(module: LightningModule, state: Mapping[str, Any], *, source: str) -> None:
-    """Put a state dict into the module; ValueError where an entry is missing, superfluous, misshapen or not finite."""
-    faults = state_faults(_expected(module, state), state)
+def load_state(module: nn.Module, state: Mapping[str, Any], *, source: str, n_features: int | None = None) -> None:
+    """Put a state dict into the module; ValueError where an entry is missing, superfluous, misshapen or not finite.
+
+    Args:
+        module: a LightningModule, or a method.
+        state: for it.
+        source: what errors call the file.
+        n_features: D; None takes that of the module's backbone.
+    """
+    backbone: Any = getattr(module, "backbone", None)
+    faults = state_faults(_expected(module, state, n_features or backbone.num_features), state)
     if faults:
-        rest = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-        raise ValueError(f"{source} does not fit the model: {'; '.join(faults[:LISTED])}{rest}")
+        raise ValueError(f"{source} does not fit the model: {listed(faults)}")
     module.load_state_dict(dict(state), strict=False)
 
 
-def check_facts(temperature: Any, preprocessing: Any) -> None:
-    """ValueError where a file's temperature or the normalisation of its backbone's first weights cannot be one."""
+def check_facts(temperature: Any, preprocessing: Any, trained_on: Any = None, *, source: str = "") -> None:
+    """ValueError where a file's temperature, normalisation of its first weights or data set cannot be one."""
     is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-    if temperature is not None and not (is_number and 0 < temperature < math.inf):
-        raise ValueError(f"temperature is {temperature!r}, not a number above 0")
+    if temperature is not None and not (is_number and LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE):
+        raise ValueError(
+            f"{source}temperature is {temperature!r}, not a number in {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}"
+        )
     if not isinstance(preprocessing, (Mapping, type(None))):
-        raise ValueError(f"the normalisation of the backbone's first weights is a {type(preprocessing).__name__}")
+        raise ValueError(
+            f"{source}the normalisation of the backbone's first weights is a {type(preprocessing).__name__}"
+        )
+    if trained_on is not None:
+        found = trained_on if isinstance(trained_on, Mapping) else {}
+        name, channels = found.get("data"), found.get("channels")
+        if not (isinstance(name, str) and name.isprintable() and len(name) <= 200 and channels in (1, 3)):
+            raise ValueError(f"{source}trained_on does not have data, a name, and channels, 1 or 3")
 
 
-def _expected(module: LightningModule, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _expected(module: nn.Module, state: Mapping[str, Any], width: int) -> dict[str, Tensor]:
     """The state dict that a file is to have: what is known of the training classes is as large as the file says."""
     expected = module.state_dict()
-    backbone: Any = module.backbone
-    width = backbone.num_features
     for prefix, part in module.named_modules():
         for name in BaseClasses._fields if isinstance(part, StoredBaseClasses) else ():
             found = state.get(f"{prefix}.{name}")

@@ -28,6 +28,7 @@ from fewshot.training.from_file import (
     DROPPED,
     LIBRARY,
     check_facts,
+    is_of_few_shot_module,
     load_state,
     module_from_checkpoint,
     module_from_description,
@@ -44,10 +45,13 @@ KEYS = {
     "model": "class_path and init_args of the LightningModule, without options of training alone",
     "preprocessing": "how a picture becomes the tensor that the backbone receives",
     "backbone_preprocessing": "the normalisation that came with the backbone's first weights, as timm says it, or null",
+    "trained_on": "the data set of its training, and the channels of its pictures, 1 or 3; null or absent: unknown",
     "temperature": "probabilities are softmax(logits / temperature); null means 1",
     "versions": "of the packages that wrote it",
 }
 """What config.json holds."""
+ADDED = ("trained_on",)
+"""Of these, what files of earlier versions lack."""
 
 
 def save_trained(
@@ -94,6 +98,7 @@ def write_model(
         "model": described_model(module),
         "preprocessing": asdict(preprocessing),
         "backbone_preprocessing": module.backbone.preprocessing,
+        "trained_on": module.trained_on,
         "temperature": module.temperature,
     }
     write_described(folder, CONFIG, WEIGHTS, about, state)
@@ -152,7 +157,7 @@ def read_described(
             f"{file} has the format {about.get('format')!r} and this fewshot reads {FORMAT}; take the fewshot that "
             "wrote it, or save it again"
         )
-    faults = [f"missing '{key}'" for key in keys if key not in about]
+    faults = [f"missing '{key}'" for key in keys if key not in about and key not in ADDED]
     faults += [f"superfluous '{key}'" for key in about if key not in keys]
     if faults:
         raise ValueError(f"{file} is damaged or altered: {'; '.join(faults)}")
@@ -180,15 +185,16 @@ def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModul
     """
     config, state = read_described(folder, CONFIG, WEIGHTS, KEYS)
     try:
-        check_facts(config["temperature"], config["backbone_preprocessing"])
+        check_facts(config["temperature"], config["backbone_preprocessing"], config.get("trained_on"))
         preprocessing = constructed(config["preprocessing"], Preprocessing, packages=(), name="preprocessing")
-        module = module_from_description(config["model"], FewShotModule, packages=packages)
+        module = module_from_description(config["model"], FewShotModule, state, packages=packages)
         if (found := preprocessing.channels) != (taken := module.backbone.in_chans):
             raise ValueError(f"preprocessing.channels is {found} but the backbone takes {taken}")
     except (ValueError, TypeError, AttributeError) as error:  # the latter two from constructors given strange values
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from error
     load_state(module, state, source=str(folder / WEIGHTS))
     module.temperature, module.pictures = config["temperature"], asdict(preprocessing)
+    module.trained_on = config.get("trained_on")
     module.backbone.preprocessing = config["backbone_preprocessing"]
     return module.eval(), preprocessing
 
@@ -219,7 +225,7 @@ def load_trained(path: str | os.PathLike[str], packages: Sequence[str] = ()) -> 
     if file.name == WEIGHTS:
         return Trained(*read_model(file.parent, packages), file)
     content = read_checkpoint(file)
-    if "method" not in (content.get("hyper_parameters") or {}):
+    if not is_of_few_shot_module(content):
         raise ValueError(
             f"{file} is no checkpoint of FewShotModule; weights of a backbone go to backbone.weights, with a method "
             "that needs no training"

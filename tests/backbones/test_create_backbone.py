@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.models import register_model
 from torch import nn
 
 import fewshot.backbones.create
@@ -54,6 +56,32 @@ def test_an_episode_through_any_family(name: str) -> None:
     means = class_means(features[:, :2], torch.tensor([[0, 1]]), 2)
     predicted = torch.cdist(features[:, 2:].double(), means.double()).argmin(-1)
     assert predicted.tolist() == [[0, 1]]
+
+
+class Plain(nn.Module):
+    """A network that knows nothing of timm."""
+
+    def __init__(self, in_chans: int = 3, num_classes: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, 6, 3)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.conv(pictures)
+
+
+def plain_net_of_the_tests(pretrained: bool = False, **options: Any) -> Plain:
+    return Plain(options["in_chans"], options["num_classes"])
+
+
+def test_a_registered_model_without_timms_description(tmp_path: Path) -> None:
+    if not timm.is_model("plain_net_of_the_tests"):
+        register_model(plain_net_of_the_tests)
+    made = create_backbone("plain_net_of_the_tests", in_chans=1, image_size=28)
+    assert (made.num_features, made.image_size, made.preprocessing) == (6, 28, None)
+    torch.save(made.state_dict(), tmp_path / "weights.pth")
+    again = create_backbone("plain_net_of_the_tests", in_chans=1, weights=tmp_path / "weights.pth")
+    assert torch.equal(again.conv.weight, made.conv.weight)
+    assert (again.image_size, again.preprocessing) == (224, None)
 
 
 def test_true_width_where_timm_is_wrong() -> None:

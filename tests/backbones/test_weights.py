@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import timm
@@ -15,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fewshot.backbones import create_backbone
+from fewshot.backbones.checkpoint_file import read_checkpoint
+from fewshot.backbones.checkpoint_limits import check_sizes
 from fewshot.files import resolve_weights
 
 State = dict[str, Any]
@@ -81,7 +88,11 @@ def test_every_fault_is_named_at_once(state: dict[str, Tensor], tmp_path: Path) 
 
 def test_weights_of_another_model_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"does not fit ResNet: missing .* and \d+ more"):
+    with pytest.raises(
+        ValueError,
+        match=r"does not fit ResNet: (missing '[^;]*; ){2}missing '[^;]* and \d+ more; "
+        r"(superfluous '[^;]*'; ){2}superfluous '[^;]*' and \d+ more$",
+    ):
         create_backbone("resnet18", weights=tmp_path / "weights.pth")
 
 
@@ -112,6 +123,53 @@ def test_a_truncated_file_is_refused(suffix: str, kept: float, state: dict[str, 
     file.write_bytes(content[: int(kept if kept > 1 else kept * len(content))])
     with pytest.raises(ValueError, match="cannot be read"):
         create_backbone("conv4", image_size=16, weights=file)
+
+
+@pytest.mark.parametrize("run", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_file_with_the_options_of_a_program_says_how_it_is_converted(
+    run: bool, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "theirs.pth")
+    with pytest.raises(ValueError, match=r"asks for argparse\.Namespace.*never executed.*that you trust") as refused:
+        create_backbone("conv4", image_size=16, weights=tmp_path / "theirs.pth")
+    command = re.search(r'python -c "(.*)"$', str(refused.value))
+    assert command and "weights_only=True" in command[1]
+    if run:
+        subprocess.run([sys.executable, "-c", command[1]], check=True, cwd=tmp_path)
+        assert create_backbone("conv4", image_size=16, weights=tmp_path / "theirs_weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("pickled", "asks_for"),
+    [
+        (b"c__builtin__\nbytearray\nJ\x00\x94\x35\x77\x85R.", "__builtin__.bytearray"),
+        (b"ctorch\nFloatTensor\nJ\x00\x94\x35\x77\x85R.", "torch.FloatTensor"),
+        (b"ctorch.storage\nUntypedStorage\nJ\x00\x94\x35\x77\x85R.", "torch.storage.UntypedStorage"),
+        (b"c_codecs\nencode\n(V\nVutf-32\ntR.", "_codecs.encode"),
+    ],
+)
+def test_no_name_makes_memory_out_of_a_number(pickled: bytes, asks_for: str, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "empty.pth")
+    with ZipFile(tmp_path / "empty.pth") as old, ZipFile(tmp_path / "weights.pth", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, b"\x80\x02" + pickled if name.endswith("data.pkl") else old.read(name))
+    with pytest.raises(ValueError, match=rf"asks for {asks_for}, which is more than tensors"):
+        read_checkpoint(tmp_path / "weights.pth")
+    (tmp_path / "old.pth").write_bytes(b"\x80\x02" + pickled)
+    with pytest.raises(ValueError, match=rf"asks for {asks_for}, which is more than tensors"):
+        read_checkpoint(tmp_path / "old.pth")
+
+
+def test_a_file_of_before_torch_1_6_is_read(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert create_backbone("conv4", image_size=16, weights=tmp_path / "old.pth")
+
+
+def test_tensors_are_as_large_as_their_parts(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(4), "b": torch.zeros(2)}, tmp_path / "weights.pth")
+    check_sizes(tmp_path / "weights.pth", [8, 16])
+    with pytest.raises(ValueError, match="its tensors take 408 bytes, and its parts have 24"):
+        check_sizes(tmp_path / "weights.pth", [400, 8])
 
 
 def test_a_file_without_a_dictionary_is_refused(tmp_path: Path) -> None:

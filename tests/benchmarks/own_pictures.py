@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from fewshot import FewShotClassifier
-from fewshot.classification.folders import pictures_below
 from fewshot.classification.novelty import Measure, novelty
+from fewshot.data.picture_files import pictures_below
 from fewshot.training.metrics import CalibrationError
 
 MEASURES: tuple[Measure, ...] = ("distance", "energy")

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
+import fewshot.methods
 from fewshot import FewShotClassifier, FewShotModule
 from fewshot.backbones import BackboneConfig
 from fewshot.classification.adaptation import chunks
@@ -118,10 +119,45 @@ def test_temperature_comes_from_labelled_rows_held_out():
     rows, labels, _ = blobs(6)
     fitted = FewShotClassifier(method=NearestClassMean(scale=200.0)).fit(rows, labels)
     assert fitted.temperature_ != 1.0
+    assert fitted.temperature_from_ == "fitted on 15 predictions of labelled pictures held out"
     given = FewShotClassifier(method=NearestClassMean(scale=200.0), temperature=2.0).fit(rows, labels)
-    assert given.temperature_ == 2.0
+    assert given.temperature_ == 2.0 and given.temperature_from_ == "given"
     one_shot, labels, _ = blobs(1)
-    assert FewShotClassifier().fit(one_shot, labels).temperature_ == 1.0
+    unfitted = FewShotClassifier().fit(one_shot, labels)
+    assert unfitted.temperature_ == 1.0 and unfitted.temperature_from_.startswith("not fitted: too few")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_probabilities_do_not_depend_on_the_scale_of_a_methods_logits(scale):
+    rows, labels, _ = blobs(6)
+    found = FewShotClassifier(method=NearestClassMean(scale=scale)).fit(rows, labels).transduction_proba_
+    expected = FewShotClassifier(method=NearestClassMean(scale=10.0)).fit(rows, labels).transduction_proba_
+    assert np.abs(found - expected).max() < 0.02
+
+
+def test_a_temperature_that_no_query_supports_is_warned_of():
+    rows, labels = np.eye(4, dtype=np.float32)[[0, 1, 1, 0]], ["a", "a", "b", "b"]
+    with pytest.warns(UserWarning, match=r"temperature 1e\+04, the bound of what is tried"):
+        classifier = FewShotClassifier(method="NearestClassMean").fit(rows, labels)
+    assert "the bound of what is tried" in classifier.temperature_from_
+
+
+@pytest.mark.parametrize("name", ["SimpleShot", "BDCSPN", "LaplacianShot", "ImprintedWeights"])
+def test_methods_that_need_no_training_take_the_mean_of_the_tasks_own_rows(name, tmp_path):
+    rows, labels, truth = blobs(2, 10)
+    rows += 20.0  # far from 0, so that cosines say nothing until the mean is taken away
+    given = getattr(fewshot.methods, name)()
+    classifier = FewShotClassifier(method=given).fit(rows - 90.0, labels)
+    found = classifier.fit(rows, labels).transduction_proba_
+    assert given.is_prepared == (given.needs_base is None)  # a person's own method is left as it is
+    fresh = FewShotClassifier(method=name).fit(rows, labels)
+    assert np.array_equal(found, fresh.transduction_proba_)
+    assert name == "ImprintedWeights" or fresh.score(rows, truth) > 0.9
+    fresh.save(tmp_path / "saved")
+    loaded = FewShotClassifier.load(tmp_path / "saved")
+    assert np.array_equal(loaded.predict_proba(rows), fresh.predict_proba(rows))
+    again = loaded.fit(rows - 90.0, labels).transduction_proba_
+    assert name == "ImprintedWeights" or np.allclose(again, found, atol=1e-3)  # wherever the rows lie
 
 
 @pytest.mark.parametrize(
@@ -263,7 +299,9 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
         ({"classes": "abc"}, "damaged or altered"),
         ({"classes": ["a", "b"]}, "does not fit 2 classes"),
         ({"options": {**whole["options"], "verbose": 1}}, "not as it was written: options"),
-        ({"temperature": -1.0, "power": "2"}, "not as it was written: temperature, power"),
+        ({"temperature": None, "power": "2"}, "not as it was written: temperature, power"),
+        ({"temperature": -1.0}, r"classifier\.json: temperature is -1\.0, not a number in"),
+        ({"temperature": 1e-300}, r"temperature is 1e-300, not a number in 0\.0001\.\.10000"),
         ({"temperature": float("nan")}, "no JSON as it was saved"),
         ({"method": {"class_path": "os.system", "init_args": {}}}, "only classes of fewshot are imported"),
     ):

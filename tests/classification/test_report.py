@@ -186,7 +186,7 @@ def test_counts(tmp_path: Path) -> None:
     assert "24 pictures put into 3 classes, by 6 labelled pictures" in page.summary
     assert f"{(old != new).sum()} changed class through refinement" in page.summary
     assert n_flagged > 0 and f"{n_flagged} flagged as none of the classes" in page.summary
-    assert "1 picture could not be read" in page.summary and "cut short" in page.source
+    assert "1 file left out" in page.summary and "cut short" in page.source
     assert len(page.cards) == 24 and "not shown" not in page.summary
     cells = re.findall('<td class="number"[^>]*>([0-9,]+)</td>', page.source)
     counts = [[str((labels == c).sum()) for labels in (old, new)] for c in range(3)]

@@ -16,10 +16,11 @@ from sklearn.metrics import roc_auc_score
 from fewshot import FewShotModule
 from fewshot.backbones import BackboneConfig
 from fewshot.classification.classified import Classified
-from fewshot.classification.folders import picture_endings
 from fewshot.classification.novelty import novelty, support_novelty, threshold
 from fewshot.commands import main
+from fewshot.data.pictures import picture_endings
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import read_csv
 from fewshot.methods import SIB, EquivariantGradient, MLPGradient
 from fewshot.training.saved_model import save_trained
 
@@ -124,12 +125,12 @@ def test_pictures_of_every_mode_pillow_reads(work, model):
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels((40, 40, 200), 8, size=(12, 60)).save(folder / "turned.jpeg", exif=exif)
-    pixels((40, 40, 200), 9, size=(1, 3)).save(folder / "tiny.PNG")
+    pixels((40, 40, 200), 9, size=(2, 3)).save(folder / "tiny.PNG")
     Path(folder, "notes.txt").write_text("no picture")
     Path(folder, ".hidden.png").write_text("no picture")
     rows, _ = classified("--ckpt_path", str(model))
     assert len(rows) == 12 + 9
-    assert not {".txt", ".pdf"} & picture_endings() and {".jpg", ".tif", ".webp", ".gif"} <= picture_endings()
+    assert not {".txt", ".pdf"} & {*picture_endings()}
 
 
 def test_a_broken_picture_stops_the_run_or_is_skipped_by_name(work, model, capsys):
@@ -143,6 +144,42 @@ def test_a_broken_picture_stops_the_run_or_is_skipped_by_name(work, model, capsy
         path.write_bytes(b"nothing")
     message = refused(capsys, "--ckpt_path", str(model), "--broken", "skip", output="other")
     assert "no picture of class '蓝色' can be read" in message
+
+
+def test_what_is_left_out_is_counted_and_named(work, model, capsys):
+    for name in ("query/a.heics", "query/raw.NEF", "query/no ending", "support/loose.png", "support/notes.txt"):
+        Path(name).write_bytes(b"x")
+    os.mkfifo("query/pipe.jpg")
+    pixels((1, 2, 3), 0, size=(1, 1)).save("query/dot.png")
+    _, record = classified("--ckpt_path", str(model), "--broken", "skip")
+    reasons = {Path(one["picture"]).name: one["reason"] for one in record["skipped"]}
+    assert reasons["loose.png"].endswith("it lies in no class folder") and "ending .nef" in reasons["raw.NEF"]
+    assert reasons["pipe.jpg"].startswith("cannot read picture query/pipe.jpg (it is no regular file)")
+    assert "query/dot.png (it has 1 x 1 pixels" in reasons["dot.png"] and reasons["no ending"].endswith("no ending")
+    assert len(reasons) == 7 and "skipped: 7 files in all, which run.json names" in capsys.readouterr().out
+
+
+def test_no_name_is_a_formula_in_the_table(work, model):
+    Path("query/=HYPERLINK(1)").mkdir()
+    pixels((1, 2, 3), 0).save("query/=HYPERLINK(1)/x.png")
+    Path("support/蓝色").rename("support/@SUM(1)")
+    classified("--ckpt_path", str(model))
+    with open("out/predictions.csv", newline="", encoding="utf-8") as file:
+        text = file.read()
+    header, *rows = read_csv(text)
+    assert "probability @SUM(1)" in header and "=HYPERLINK(1)/x.png" in [row[0] for row in rows]
+    assert "'=HYPERLINK(1)/x.png" in text and all(row[0][0] != "=" for row in csv.reader(text.splitlines()))
+    assert {row[1] for row in rows} <= {"@SUM(1)", *COLOURS}
+
+
+def test_the_report_tells_nobody_where_things_lie(work, model):
+    Path("query/notes.txt").touch()
+    Path("query/broken.jpg").touch()
+    where = ["--support", str(work / "support"), "--query", str(work / "query"), "--ckpt_path", str(model)]
+    classified(*where, "--broken", "skip")
+    report = Path("out/report.html").read_text(encoding="utf-8")
+    assert "broken.jpg" in report and "notes.txt" in report
+    assert str(work) not in report and str(model.parent) not in report
 
 
 def test_bad_folders_are_named(work, model, capsys):
@@ -203,7 +240,8 @@ def test_a_method_without_its_training_is_refused_before_encoding(work, model, c
     monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     options = ("--ckpt_path", str(model))
     assert "--method SIB has to be trained first; give the checkpoint" in refused(capsys, *options, "--method", "SIB")
-    assert "SimpleShot asks for the training classes" in refused(capsys, *options, "--method", "SimpleShot")
+    message = refused(capsys, *options, "--method", "TransductiveFineTuning")
+    assert "asks for the classifier of the training classes" in message and "SimpleShot" in message
     assert "checkpoint and image_size given" in refused(capsys, *options, "--image_size", "64")
     for name in COLOURS:
         for path in list(Path("support", name).iterdir())[1:]:

@@ -313,6 +313,8 @@ def test_bare_names_and_dotted_paths(in_folder, capsys):
         (["--model.method.gradient", "ProtoNet"], ["model.method.gradient: ", "MLPGradient"]),
         (["--model.optimizer", "torch.optim.Adamm"], ["model.optimizer: ", "'Adamm'", "AdamW"]),
         (["--data", "Episodic"], ["data: no class 'Episodic'", "EpisodicDataModule", "ClassDataModule"]),
+        (["--data.dataset", "glyph"], ["'glyph' is known here; did you mean Glyphs? Accepted: CIFARFS"]),
+        (["--model.optimizer", "torch.optim.AdmW"], ["no attribute 'AdmW'; did you mean AdamW"]),
         (["--data.dataset", "Nix"], ["data.dataset: no class 'Nix'", "CIFARFS", "Glyphs", "Omniglot"]),
         (["--data.n_way", "five"], ["data.n_way=five: expected int"]),
         (["--trainer.max_epochs", "three"], ["trainer.max_epochs=three: expected int or null"]),

@@ -28,6 +28,7 @@ from fewshot.methods import (
     GaussianPosterior,
     ImprintedWeights,
     LaplacianShot,
+    LogisticRegression,
     MatchingNetworks,
     MetaOptNetRidge,
     MetaOptNetSVM,
@@ -36,9 +37,11 @@ from fewshot.methods import (
     ProtoLP,
     ProtoNet,
     RelationNetwork,
+    RidgeRegression,
     SimpleShot,
     TransductiveFineTuning,
     TransportSIB,
+    UniversalSIB,
 )
 
 N_FEATURES, N_WAY, N_SHOT, N_QUERY, N_TASKS = 12, 4, 3, 5, 3
@@ -93,6 +96,10 @@ METHODS = {
     "transport sib, corrections alone": lambda: TransportSIB(
         n_steps=2, transport=False, mean_pull=False, neighbourhood=False
     ),
+    "logistic regression": lambda: LogisticRegression(n_iterations=30),
+    "ridge regression": lambda: RidgeRegression(),
+    "universal sib": lambda: UniversalSIB(n_steps=2, width=8, trained=False),
+    "universal sib, told": lambda: UniversalSIB(n_steps=2, width=8, prior="uniform", trained=False),
     "tpn": lambda: TPN(n_neighbours=6),
     "ease + siamese": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2),
     "ease + siamese, prior of the queries": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2, prior="queries"),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot.functional.rectification import rectified_means
 from fewshot.methods import (
     BDCSPN,
     PADDLE,
@@ -152,7 +153,7 @@ def test_alpha_tim_of_order_one_is_tim(tasks):
     torch.testing.assert_close(logits_of(AlphaTIM(1.0, n_iterations=10), tasks), tim)
 
 
-def rectified(support, labels, query):
+def rectified(support, labels, query, over="classes"):
     """BD-CSPN's means and shifted queries of one task, example by example."""
     query = query + support.mean(0) - query.mean(0)
     means = means_of(support, labels)
@@ -160,37 +161,47 @@ def rectified(support, labels, query):
     for example in [*support, *query]:
         cosines = torch.stack([F.cosine_similarity(example, mean, dim=0) for mean in means])
         label = int(cosines.argmax())
-        weight = (10 * cosines).softmax(0)[label]
+        weight = (10 * cosines).softmax(0)[label] if over == "classes" else (10 * cosines[label]).exp()
         sums[label] += weight * example
         totals[label] += weight
     return sums / totals, query
 
 
-def test_bd_cspn_is_the_slow_loop(tasks):
-    ours = logits_of(BDCSPN(), tasks)[-1]
+@pytest.mark.parametrize("over", ["classes", "examples"])
+def test_bd_cspn_is_the_slow_loop(tasks, over):
+    ours = logits_of(BDCSPN(softmax=over), tasks)[-1]
     for task in range(2):
         support, query = centred_and_normalized(tasks, task)
-        means, query = rectified(support, tasks.labels[task], query)
+        means, query = rectified(support, tasks.labels[task], query, over)
         expected = 10 * F.cosine_similarity(query.unsqueeze(1), means, dim=-1)
         torch.testing.assert_close(ours[task], expected)
 
 
-def test_laplacian_shot_is_easyfsls_from_the_same_means(tasks, monkeypatch):
+def test_a_class_that_no_example_looks_like_keeps_its_mean(tasks):
+    twice = tasks.support[:, :1].expand(-1, 2, -1)  # two classes of one picture: every example belongs to the first
+    for over in ("classes", "examples"):
+        means = rectified_means(twice, torch.tensor([[0, 1]] * 2), tasks.query, 2, 1e4, over)
+        assert bool(means.isfinite().all())
+        torch.testing.assert_close(means[:, 1], twice[:, 1])
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_laplacian_shot_is_easyfsls_from_the_same_means(tasks, monkeypatch, shift):
     """Easyfsl rectifies with the support's own labels and another softmax: it gets our means."""
     easyfsl = pytest.importorskip("easyfsl.methods")
-    ours = logits_of(LaplacianShot(weight=0.7), tasks)[-1]
+    ours = logits_of(LaplacianShot(weight=0.7, shift=shift), tasks)[-1]
     for task in range(2):
         support, query = centred_and_normalized(tasks, task)
         theirs = easyfsl.LaplacianShot(lambda_regularization=0.7, knn=3)
         theirs.process_support_set(support, tasks.labels[task])
-        means, _ = rectified(support, tasks.labels[task], query)
+        means, shifted = rectified(support, tasks.labels[task], query)
         monkeypatch.setattr(
             theirs, "rectify_prototypes", lambda query_features, t=theirs, m=means: setattr(t, "prototypes", m)
         )
         monkeypatch.setattr(theirs, "compute_upper_bound", lambda *_: np.nan)  # all 20 iterations
         kernel = theirs.compute_pairwise_affinities
         monkeypatch.setattr(theirs, "compute_pairwise_affinities", lambda features, k=kernel: k(features).double())
-        torch.testing.assert_close(ours[task].softmax(-1), theirs(query))
+        torch.testing.assert_close(ours[task].softmax(-1), theirs(shifted if shift else query))
 
 
 @pytest.mark.parametrize("penalty", [None, 10.0])

@@ -167,7 +167,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], str, list[str], list[str]]] = {
         lambda: few_shot(SIB(gradient=MLPGradient(n_way=4))),
         "sib.yaml",
         [],
-        ["model.method.gradient.n_way is 5, there 4: misshapen", "; and 4 more; take the config"],
+        ["model.method.gradient.n_way is 5, there 4: misshapen", " and 7 more; take the config"],
     ),
     "pretraining": (
         lambda: PretrainModule(5, BackboneConfig("conv4", image_size=16)),

@@ -4,66 +4,29 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hostile import (
+    EVIL,
+    OPTIONS_OF_TRAINING,
+    OWN,
+    PICTURES,
+    REFUSED,
+    ROUTES,
+    changed,
+    checkpoint,
+    command,
+    working_directory,
+)
+from hostile_weights import STATES
 
 from fewshot import FewShotClassifier, FewShotModule, PretrainModule
 from fewshot.backbones import BackboneConfig
-from fewshot.commands import main
 from fewshot.methods import SIB
 from fewshot.training.saved_model import load_trained
-
-EVIL = "evil_module_of_a_stranger"
-CALL = {"class_path": "subprocess.getoutput", "init_args": {"cmd": "touch PWNED"}}
-ALPHA = {"class_path": "subprocess.getoutput", "init_args": {"cmd": "touch PWNED"}}
-LOOKAHEAD = {
-    "class_path": "timm.optim.Lookahead",
-    "init_args": {"base_optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}, "alpha": ALPHA},
-}
-OWN = {"class_path": f"{EVIL}.X", "init_args": {}}
-PICTURES = {"image_size": 16, "stored_size": 16, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
-
-OPTIONS_OF_TRAINING: dict[str, Any] = {
-    "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": CALL}},
-    "optimizer": LOOKAHEAD,
-    "initial_loss_weight": CALL,
-    "label_smoothing": OWN,
-}
-"""Which nothing but training reads: whatever they say, the model is read and nothing else happens."""
-
-
-def changed(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of the hyper-parameters."""
-    place, *rest = content["hyper_parameters"], *key.split(".")
-    for name in rest[:-1]:
-        place = place[name]
-    place[rest[-1]] = value
-
-
-REFUSED: dict[str, tuple[str, Any]] = {
-    "method": ("method.class_path", f"{EVIL}.X"),
-    "method, of the standard library": ("method", CALL),
-    "method, by a function": ("method.class_path", "fewshot.training.saved_model.load_trained"),
-    "method, what the package imports": ("method.class_path", "fewshot.training.few_shot_module.timm.create_model"),
-    "method, no dotted path": ("method.class_path", "X; import os"),
-    "method, a list": ("method", [OWN]),
-    "initialiser": ("method.init_args.initializer", OWN),
-    "gradient": ("method.init_args.gradient", OWN),
-    "posterior": ("method.init_args.posterior", CALL),
-    "steps": ("method.init_args.n_steps", CALL),
-    "deep within": ("method.init_args.step_size", {"a": [{"b": OWN}]}),
-    "backbone": ("backbone", OWN),
-    "backbone's name": ("backbone.name", OWN),
-    "backbone on the network": ("backbone.name", "hf-hub:timm/resnet18.a1_in1k"),
-    "module": ("_class_path", f"{EVIL}.X"),
-    "an option that there is not": ("lr_lambda", CALL),
-}
 
 
 @pytest.fixture
@@ -71,53 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a module of a stranger's, labelled pictures and pictures to classify."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / f"{EVIL}.py").write_text("from pathlib import Path\nPath('PWNED').touch()\nclass X: pass\n")
-    rng = np.random.default_rng(0)
-    for place in ("support/a", "support/b", "query"):
-        (tmp_path / place).mkdir(parents=True)
-        for number in range(2):
-            pixels = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / place / f"{number}.png")
+    working_directory(tmp_path)
     return tmp_path
-
-
-def checkpoint(kind: str = "few_shot") -> dict[str, Any]:
-    """What a good checkpoint holds."""
-    torch.manual_seed(0)
-    backbone = BackboneConfig("conv4_32", image_size=16)
-    module: Any = FewShotModule(SIB(n_steps=1), backbone) if kind == "few_shot" else PretrainModule(3, backbone)
-    return {
-        "pytorch-lightning_version": "2.6.0",
-        "epoch": 0,
-        "global_step": 0,
-        "state_dict": module.state_dict(),
-        "hyper_parameters": dict(module.hparams),
-        "pictures": dict(PICTURES),
-    }
-
-
-def command(*words: str) -> None:
-    main([*words])
-
-
-def classify(file: Path) -> None:
-    command("classify", f"--ckpt_path={file}", "--support=support", "--query=query", "--output=out")
-
-
-def compare(file: Path) -> None:
-    data = "{class_path: Glyphs}"
-    methods = f"{{it: {{ckpt_path: {file}}}}}"
-    command("compare", f"--methods={methods}", f"--data.dataset={data}", "--data.test_episodes=2", "--runs=runs")
-
-
-ROUTES: dict[str, Callable[[Path], Any]] = {
-    "load_trained": load_trained,
-    "from_checkpoint": FewShotClassifier.from_checkpoint,
-    "load_from_checkpoint": FewShotModule.load_from_checkpoint,
-    "classify": classify,
-    "export": lambda file: command("export", f"--ckpt_path={file}", "--output=out", "--formats=[]"),
-    "compare": compare,
-}
 
 
 def nothing_happened(folder: Path) -> bool:
@@ -201,23 +119,6 @@ def test_weights_of_a_pretraining_take_no_code_from_its_options(folder: Path) ->
     assert nothing_happened(folder)
 
 
-STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "no state": (lambda c: c.pop("state_dict"), "holds no options with weights"),
-    "no options": (lambda c: c.update(hyper_parameters=None), "no checkpoint of FewShotModule"),
-    "a missing weight": (lambda c: c["state_dict"].pop("method.scale"), r"missing 'method\.scale'"),
-    "a misshapen weight": (lambda c: c["state_dict"].update({"method.scale": torch.ones(3)}), "misshapen"),
-    "a weight that is no tensor": (lambda c: c["state_dict"].update({"method.scale": 1}), "not a tensor"),
-    "a weight that is not finite": (
-        lambda c: c["state_dict"]["method.scale"].fill_(float("nan")),
-        "values that are not finite",
-    ),
-    "a superfluous weight": (lambda c: c["state_dict"].update({"x": torch.ones(3)}), "superfluous 'x'"),
-    "a temperature below 0": (lambda c: c.update(temperature=-1.0), "not a number above 0"),
-    "a temperature that is no number": (lambda c: c.update(temperature=float("nan")), "not a number above 0"),
-    "a normalisation that is none": (lambda c: c.update(preprocessing=[1]), "normalisation .* is a list"),
-}
-
-
 @pytest.mark.parametrize("case", STATES)
 def test_the_state_is_checked_before_it_is_taken_over(case: str, folder: Path) -> None:
     change, said = STATES[case]
@@ -227,6 +128,13 @@ def test_the_state_is_checked_before_it_is_taken_over(case: str, folder: Path) -
     for read in (load_trained, FewShotModule.load_from_checkpoint):
         with pytest.raises(ValueError, match=said):
             read(folder / "x.ckpt")
+
+
+def test_pictures_that_no_memory_holds_are_refused(folder: Path) -> None:
+    content = checkpoint() | {"pictures": {**PICTURES, "stored_size": 1_000_000}}
+    torch.save(content, folder / "x.ckpt")
+    with pytest.raises(ValueError, match="stored_size=1000000; need 1 <= image_size <= stored_size <= 2048"):
+        load_trained(folder / "x.ckpt")
 
 
 def test_a_class_of_ones_own_is_read_on_ones_own_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,7 +181,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "library": (lambda c: c.update(library_name="timm"), "library_name is not 'fewshot'"),
     "missing": (lambda c: c.pop("preprocessing"), "missing 'preprocessing'"),
     "superfluous": (lambda c: c.update(hook=1), "superfluous 'hook'"),
-    "temperature": (lambda c: c.update(temperature=0), "temperature is 0, not a number above 0"),
+    "temperature": (lambda c: c.update(temperature=0), "temperature is 0, not a number in"),
     "temperature, text": (lambda c: c.update(temperature="1"), "temperature is '1'"),
     "a class of elsewhere": (
         lambda c: c["model"]["init_args"]["method"].update(class_path="antigravity.SIB"),

@@ -81,6 +81,7 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
         side=SIDE,
         classes_unfolded=CLASSES_UNFOLDED,
         classified=classified,
+        skipped=[("/".join(path.parts[-2:]), text.replace(str(path), path.name)) for path, text in classified.skipped],
         classes=[
             {"name": name, "text": text, "marker": marker(label), "support": numbers, "move": arrow(start, end)}
             for label, (name, text, numbers, start, end) in enumerate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 
 from fewshot.data.images import MAX_CACHED_BYTES, Images, PictureFiles, load_images
+from fewshot.data.picture_files import left_out_below, pictures_below, told
+from fewshot.data.pictures import picture_endings
 from fewshot.data.transforms import Preprocessing
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ClassFolders = dict[str, list[Path]]
 """Class name -> its pictures, both in sorted order."""
 
@@ -99,7 +101,9 @@ def has_splits(root: Path, folders: Iterable[str] = SPLITS) -> bool:
 
 
 def class_folders(folder: Path, *, name: str, split: str) -> ClassFolders:
-    """The classes of `<folder>/<class>/<picture>`, hidden entries left out.
+    """The classes of `<folder>/<class>/<picture>`, with pictures in folders below a class; hidden entries left out.
+
+    Warns of files that are no pictures or lie in no class folder: how many, and which.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -109,15 +113,17 @@ def class_folders(folder: Path, *, name: str, split: str) -> ClassFolders:
         raise FileNotFoundError(
             f"{name}: split {split!r} has no folder {folder.absolute()}; put its class folders there"
         )
-    classes = {path.name: picture_files(path) for path in subfolders(folder)}
+    classes = {path.name: pictures_below(path) for path in subfolders(folder)}
     if not classes:
         raise ValueError(f"{name}: split {split!r} is empty; {folder.absolute()} has no class folder in it")
     for class_name, files in classes.items():
         if not files:
             raise ValueError(
                 f"{name}: class {class_name!r} of split {split!r} has no picture; {(folder / class_name).absolute()} "
-                f"needs files ending in {' '.join(PICTURE_ENDINGS)}"
+                f"needs files ending in {' '.join(picture_endings())}"
             )
+    if left_out := left_out_below(folder, classes=True):
+        warnings.warn(f"{name}: split {split!r}: {told(left_out)}", stacklevel=4)
     return classes
 
 
@@ -125,17 +131,6 @@ def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted by name, hidden ones left out."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    return [folder / name for name in names]
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder by their endings, in any case, sorted by name, hidden ones left out."""
-    with os.scandir(folder) as entries:
-        names = sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(PICTURE_ENDINGS) and not entry.name.startswith(".") and entry.is_file()
-        )
     return [folder / name for name in names]
 
 
@@ -213,9 +208,16 @@ def images_of_files(
     """Images of class folders, labels in the order of the classes. `key` begins the name of the cached array."""
     paths = [path for files in classes.values() for path in files]
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-    return load_images(
-        PictureFiles(paths), labels, list(classes), preprocessing, key=key, max_cached_bytes=max_cached_bytes
-    )
+    names = [name_in_class(path, class_name) for class_name, files in classes.items() for path in files]
+    files = PictureFiles(paths, names)
+    return load_images(files, labels, list(classes), preprocessing, key=key, max_cached_bytes=max_cached_bytes)
+
+
+def name_in_class(path: Path, class_name: str) -> str:
+    """The picture as "<class>/<picture>", with the folders between them where it lies deeper."""
+    parts = path.parts[:-1]
+    depth = 1 + (parts[::-1].index(class_name) if class_name in parts else 0)
+    return "/".join((class_name, *path.parts[-depth:]))
 
 
 def read_lists(file_name: str) -> Any:

@@ -20,11 +20,11 @@ from fewshot.data.datasets.base import (
     find_root,
     has_splits,
     images_of_files,
-    picture_files,
     read_lists,
     subfolders,
 )
 from fewshot.data.images import Images, load_images
+from fewshot.data.picture_files import pictures_below
 from fewshot.data.transforms import Preprocessing
 
 PICTURES_PER_CLASS = 600
@@ -121,7 +121,7 @@ class FC100(FewShotDataset):
             return _torchvision_images(self, expected, split, preprocessing)
         # One level at a time: "train" is a split folder and, inside one, also a class of CIFAR-100.
         folders = {path.name: path for part in SPLITS if (root / part).is_dir() for path in subfolders(root / part)}
-        classes = {name: picture_files(folders[name]) for name in expected if name in folders}
+        classes = {name: pictures_below(folders[name]) for name in expected if name in folders}
         return _folder_images(self, classes, expected, split, preprocessing)
 
 

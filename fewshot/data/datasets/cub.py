@@ -11,12 +11,12 @@ from fewshot.data.datasets.base import (
     check_copy,
     class_folders,
     has_splits,
-    picture_files,
     read_lists,
     subfolders,
 )
 from fewshot.data.datasets.folder import IMAGENET_MEAN, IMAGENET_STD
 from fewshot.data.images import MAX_CACHED_BYTES
+from fewshot.data.picture_files import pictures_below
 from fewshot.data.transforms import Preprocessing
 
 PICTURES_PER_CLASS = range(41, 61)  # the smallest class has 41 pictures, the largest 60
@@ -65,7 +65,7 @@ class CUB(FolderDataset):
             return class_folders(root / split, name=self.name, split=split)
         for folder in (root / "CUB_200_2011" / "images", root / "images"):
             if folder.is_dir():
-                return {path.name: picture_files(path) for path in subfolders(folder) if path.name in expected}
+                return {path.name: pictures_below(path) for path in subfolders(folder) if path.name in expected}
         raise FileNotFoundError(
             f"{self.name}: {root.absolute()} has neither split folders nor CUB_200_2011/images; {self.help_text}"
         )

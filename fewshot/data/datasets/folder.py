@@ -13,9 +13,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageFolderSplits(FolderDataset):
-    """Pictures laid out as `<root>/<split>/<class>/<picture>`, in any format Pillow reads among png jpg jpeg webp bmp.
+    """Pictures laid out as `<root>/<split>/<class>/<picture>`, in the formats of `fewshot.data.pictures.FORMATS`.
 
-    Classes and pictures are taken in the order of their names. Grey, palette and transparent pictures (white behind
+    Folders below a class folder belong to the class. Files that are left out are counted in a warning. Classes and
+    pictures are taken in the order of their names. Grey, palette and transparent pictures (white behind
     them) become RGB, and EXIF rotation is applied.
 
     Args:

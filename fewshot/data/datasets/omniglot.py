@@ -20,11 +20,11 @@ from fewshot.data.datasets.base import (
     expanded,
     find_root,
     has_splits,
-    picture_files,
     read_lists,
     subfolders,
 )
 from fewshot.data.images import Images, PictureFiles, load_images
+from fewshot.data.picture_files import pictures_below
 from fewshot.data.transforms import Preprocessing
 
 DRAWINGS_PER_CHARACTER = 20
@@ -103,7 +103,7 @@ class Omniglot(FewShotDataset):
         root = expanded(self.root)
         if has_splits(root):
             parts = [root / split for split in SPLITS if (root / split).is_dir()]
-            return {path.name: picture_files(path) for part in parts for path in subfolders(part)}
+            return {path.name: pictures_below(path) for part in parts for path in subfolders(part)}
         unpacked = root / "omniglot-py"
         if self.download:
             _download(root)
@@ -119,7 +119,7 @@ class Omniglot(FewShotDataset):
                 f"{help_text}"
             )
         return {
-            f"{alphabet.name}.{character.name}": picture_files(character)
+            f"{alphabet.name}.{character.name}": pictures_below(character)
             for folder in folders
             for alphabet in subfolders(folder)
             for character in subfolders(alphabet)

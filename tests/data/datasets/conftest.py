@@ -14,7 +14,7 @@ from PIL import Image
 def make_tree() -> Callable[..., None]:
     """A function that writes tiny pictures <root>/<class>/<number>.png, each of another colour."""
 
-    def make(root: Path, classes: Iterable[str], count: int, *, size: int = 4) -> None:
+    def make(root: Path, classes: Iterable[str], count: int, *, size: int = 8) -> None:
         for class_number, name in enumerate(classes):
             (root / name).mkdir(parents=True)
             for number in range(count):

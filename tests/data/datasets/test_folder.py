@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,31 @@ def test_folders_by_other_names(tree: Path) -> None:
         ImageFolderSplits(str(tree), 4, test_folder="elsewhere", name="named").images("test")
 
 
-def test_endings_in_any_case_and_nothing_hidden(tmp_path: Path) -> None:
+def test_endings_in_any_case_nested_folders_and_what_is_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "a"
-    folder.mkdir(parents=True)
+    (folder / "deeper" / "still").mkdir(parents=True)
     (tmp_path / "train" / ".hidden").mkdir()
-    for name in ("1.png", "2.JPG", "3.jpeg", "4.WebP", "5.BMP", ".6.png"):
-        Image.new("RGB", (4, 4)).save(folder / name)
-    for name in ("notes.txt", "Thumbs.db"):
+    names = ["1.png", "2.JPG", "3.jpeg", "4.WebP", "5.BMP", "6.tif", "7.TIFF", "8.gif", "9.ppm", "deeper/still/9.pgm"]
+    for name in (*names, ".6.png", "../loose.png"):
+        Image.new("L" if name.endswith("pgm") else "RGB", (4, 4)).save(folder / name)
+    for name in ("notes.txt", "Thumbs.db", "no ending", "x.heics", "raw.NEF", "raw.nef"):
         (folder / name).write_text("no picture")
-    images = ImageFolderSplits(str(tmp_path), 4).images("train")
-    assert list(images.names) == ["a/1.png", "a/2.JPG", "a/3.jpeg", "a/4.WebP", "a/5.BMP"]
-    assert images.class_names == ["a"]
+    with pytest.warns(UserWarning, match="split 'train': 7 files are left out") as told:
+        images = ImageFolderSplits(str(tmp_path), 4).images("train")
+    assert "2 .nef" in str(told[0].message) and "1 without ending" in str(told[0].message)
+    assert str(told[0].message).endswith(f"the first: {tmp_path}/train/loose.png: it lies in no class folder")
+    assert list(images.names) == [f"a/{name}" for name in names]
+    assert images.class_names == ["a"] and len(images.read(np.arange(len(names)))) == len(names)
+
+
+def test_a_link_to_nothing_and_a_pipe_are_named(tree: Path) -> None:
+    (tree / "val" / "d" / "gone.png").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"cannot read picture .*gone\.png"):
+        ImageFolderSplits(str(tree), 4).images("val")
+    (tree / "val" / "d" / "gone.png").unlink()
+    os.mkfifo(tree / "val" / "d" / "pipe.jpg")
+    with pytest.raises(ValueError, match=r"pipe\.jpg \(it is no regular file\)"):
+        ImageFolderSplits(str(tree), 4).images("val")
 
 
 def test_preprocessing_is_the_sets_own_or_the_one_asked_for(tree: Path) -> None:

@@ -1,0 +1,56 @@
+"""Which files of a folder are pictures, and which are left out: nothing is left out without a word."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fewshot.data.pictures import FORMATS, picture_endings
+
+LeftOut = tuple[Path, str]
+"""A file that is not read, and why, which begins with its path."""
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Files in the folder and the folders in it with a picture's ending, in the order of their names."""
+    return [path for path in files_below(folder) if path.suffix.lower() in picture_endings()]
+
+
+def left_out_below(folder: Path, *, classes: bool) -> list[LeftOut]:
+    """The other files, and where the folder is one of class folders, pictures that lie in none of them."""
+    found = []
+    for path in files_below(folder):
+        ending = path.suffix.lower()
+        if ending in picture_endings():
+            reason = "it lies in no class folder" if classes and path.parent == folder else ""
+        elif ending in FORMATS["HEIF"]:
+            reason = "HEIC needs pillow-heif, which the extra heif of this package brings"
+        else:
+            reason = f"pictures with the ending {ending} are not read" if ending else "it has no ending"
+        if reason:
+            found.append((path, f"{path}: {reason}"))
+    return found
+
+
+def told(left_out: Sequence[LeftOut]) -> str:
+    """How many files are left out, by their endings, and the first one with its reason."""
+    kinds = Counter(path.suffix.lower() or "without ending" for path, _ in left_out)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return f"{len(left_out)} files are left out ({counted}); the first: {left_out[0][1]}"
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files in the folder and the folders in it, hidden ones left out, in the order of their names.
+
+    Links are followed; a folder that is reached twice counts once.
+    """
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(where) in seen:  # a link back into the folder
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(where))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(where, name) for name in sorted(names) if not name.startswith("."))

@@ -1,0 +1,35 @@
+"""Cosines about a centre from inner products, beside those of the vectors themselves."""
+
+import torch
+import torch.nn.functional as F
+
+from fewshot.functional.gram import CentredProducts, of_length_one
+from fewshot.functional.solvers import inverse
+
+
+def test_products_are_those_of_the_centred_vectors():
+    torch.manual_seed(0)
+    vectors = torch.randn(2, 7, 5, dtype=torch.float64)
+    centre = torch.rand(2, 7, dtype=torch.float64)
+    centre = centre / centre.sum(1, keepdim=True)
+    coefficients = torch.randn(2, 7, 3, dtype=torch.float64)
+    products = CentredProducts(torch.bmm(vectors, vectors.transpose(1, 2)), centre)
+    centred = F.normalize(vectors - torch.bmm(centre.unsqueeze(1), vectors), dim=-1)
+    weights = torch.bmm(coefficients.transpose(1, 2), centred)  # [T, N, D]
+    torch.testing.assert_close(products.weights_products(coefficients), torch.bmm(centred, weights.transpose(1, 2)))
+    torch.testing.assert_close(
+        products.cosines(slice(2, 7), slice(0, 4)), torch.bmm(centred[:, 2:], centred[:, :4].transpose(1, 2))
+    )
+    scaled, cosines = of_length_one(coefficients, products.weights_products(coefficients))
+    directions = F.normalize(weights, dim=-1)
+    torch.testing.assert_close(torch.bmm(scaled.transpose(1, 2), centred), directions)
+    torch.testing.assert_close(cosines, torch.bmm(centred, directions.transpose(1, 2)))
+
+
+def test_an_exported_inverse_is_the_inverse(monkeypatch):
+    torch.manual_seed(0)
+    factor = torch.randn(2, 20, 6)
+    matrices = torch.bmm(factor, factor.transpose(1, 2)) + 0.05 * torch.eye(20)  # a condition of some 1,000
+    expected = inverse(matrices)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(inverse(matrices), expected, rtol=1e-3, atol=1e-3)

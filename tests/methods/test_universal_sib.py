@@ -1,0 +1,106 @@
+"""What UniversalSIB promises beyond the contract of all methods."""
+
+import pytest
+import torch
+
+from fewshot.episode import STRANGER, Episode
+from fewshot.methods import UniversalSIB
+
+N_WAY = 4
+
+
+def head(**options):
+    torch.manual_seed(0)
+    made = UniversalSIB(**{"n_steps": 2, "width": 8, "trained": False, **options})
+    for parameter in made.parameters():  # the outputs start at zero, which would hide half of it
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return made.double().eval()
+
+
+def task(n_query=20, n_features=16, n_shot=2, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(N_WAY, n_features, generator=generator, dtype=torch.float64)
+
+    def draw(n):
+        labels = torch.arange(n) % N_WAY
+        noise = torch.randn(n, n_features, generator=generator, dtype=torch.float64)
+        return (centres[labels] + 0.8 * noise).unsqueeze(0), labels.unsqueeze(0)
+
+    return *draw(N_WAY * n_shot), *draw(n_query)
+
+
+def test_one_query_alone_gets_the_inductive_answer():
+    support, labels, query, _ = task()
+    together = head().refine(support, labels, query, N_WAY).logits
+    alone = torch.cat([head().refine(support, labels, query[:, q : q + 1], N_WAY).logits for q in range(20)], dim=2)
+    torch.testing.assert_close(alone[-1], alone[0])
+    torch.testing.assert_close(alone[0], together[0])
+    assert not torch.allclose(together[-1], together[0])
+
+
+def test_no_weight_knows_the_feature_size():
+    made = head()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    for n_features in (3, 16, 50):
+        support, labels, query, _ = task(n_features=n_features)
+        assert made.refine(support, labels, query, N_WAY).logits.isfinite().all()
+    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
+
+
+@pytest.mark.parametrize("n_shot", [1, 3])
+def test_what_nothing_can_be_told_from_is_answered_with_numbers(n_shot):
+    support, labels, query, _ = task(n_shot=n_shot)
+    same = query[:, :1].expand(-1, 20, -1)
+    for given in ((support, same), (support, 0 * query), (0 * support, query), (0 * support, 0 * query)):
+        refinement = head().refine(given[0], labels, given[1], N_WAY)
+        assert refinement.logits.isfinite().all() and refinement.strangers.isfinite().all()
+    repeated = head().refine(support, labels, same, N_WAY).logits[-1]
+    torch.testing.assert_close(repeated, repeated[:, :1].expand(-1, 20, -1))
+
+
+def test_proportions_that_are_told_count():
+    support, labels, query, _ = task()
+    unknown, uniform, given = (
+        head(prior=prior).refine(support, labels, query, N_WAY).logits[-1]
+        for prior in (None, "uniform", [0.7, 0.1, 0.1, 0.1])
+    )
+    assert not torch.allclose(unknown, uniform) and not torch.allclose(uniform, given)
+    assert given.softmax(-1).mean(1)[0, 0] > uniform.softmax(-1).mean(1)[0, 0]
+    with pytest.raises(ValueError, match="prior has 2 proportions but the episodes have 4 ways"):
+        head(prior=[0.5, 0.5]).refine(support, labels, query, N_WAY)
+    with pytest.raises(ValueError, match="prior='even' is not known"):
+        head(prior="even").refine(support, labels, query, N_WAY)
+
+
+def test_strangers_train_what_tells_them_and_nothing_else():
+    support, labels, query, truth = task()
+    made = head().train()
+    strange = truth.clone()
+    strange[:, ::5] = STRANGER
+    refinement = made.refine(support, labels, query, N_WAY)
+    terms, known = made.loss(refinement, strange), strange[0] != STRANGER
+    only_known = refinement._replace(logits=refinement.logits[:, :, known], strangers=refinement.strangers[..., known])
+    torch.testing.assert_close(terms["cross_entropy"], made.loss(only_known, truth[:, known])["cross_entropy"])
+    assert terms["strangers"] != made.loss(refinement, truth)["strangers"]
+
+
+def test_some_training_tasks_are_told_their_proportions(monkeypatch):
+    support, labels, query, truth = task()
+    made = head().train()
+    episode = Episode(support, labels, query, truth, N_WAY)
+    results = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr("fewshot.methods.universal_sib.TOLD", share)
+        results.append(made(torch.nn.Identity(), episode).logits)
+    torch.testing.assert_close(results[0], made.refine(support, labels, query, N_WAY).logits)
+    made.prior = "uniform"  # which these queries are
+    torch.testing.assert_close(results[1], made.refine(support, labels, query, N_WAY).logits)
+
+
+def test_the_weights_of_the_package_are_for_their_own_sizes():
+    made = UniversalSIB()
+    assert sum(value.numel() for value in made.state_dict().values()) < 250_000  # under 1 MB
+    with pytest.raises(ValueError, match="n_steps=2 but the weights that come with the package have n_steps=6"):
+        UniversalSIB(n_steps=2)
+    with pytest.raises(ValueError, match="width=8 but"):
+        UniversalSIB(width=8)

@@ -1,0 +1,111 @@
+"""Training tasks from several feature spaces, through the data module and a trainer."""
+
+import numpy as np
+import pytest
+import torch
+from blobs import CONV4, Blobs, trainer
+
+from fewshot.backbones import BackboneConfig
+from fewshot.data.batches import ResumableLoader
+from fewshot.data.task_mixture import TaskMixture
+from fewshot.episode import STRANGER
+from fewshot.methods import NearestClassMean, UniversalSIB
+from fewshot.training.encoding import FrozenBackbone
+from fewshot.training.feature_augmentation import augmented
+from fewshot.training.feature_spaces import FeatureSpace, FeatureSpacesDataModule
+from fewshot.training.few_shot_module import FewShotModule
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training.*"),
+    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
+]
+
+WIDE = BackboneConfig(name="conv4_128", image_size=28)
+TASKS = TaskMixture(ways=(2, 5), shots=(1, 2), queries=(1, 3), strangers=(0.0, 0.3))
+
+
+def spaces_of(*backbones):
+    torch.manual_seed(0)
+    return [FeatureSpace(Blobs(), backbone) for backbone in backbones]
+
+
+def data_module(**options):
+    options = {"tasks": TASKS, "tasks_per_batch": 4, "train_episodes": 16, "val_episodes": 4, "n_query": 3, **options}
+    return FeatureSpacesDataModule(Blobs(), spaces_of(CONV4, WIDE), **options)
+
+
+def batches(loader, epoch=0):
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def test_every_batch_comes_from_one_space_and_is_the_same_again(monkeypatch):
+    weights = {name: FrozenBackbone(config) for name, config in (("conv4", CONV4), ("conv4_128", WIDE))}
+    monkeypatch.setattr("fewshot.training.feature_spaces.FrozenBackbone", lambda config: weights[config.name])
+    data = data_module(augment=False, train_episodes=64)
+    first = batches(data.train_dataloader())
+    assert len(first) == 16 and {episode.n_tasks for episode in first} == {4}
+    widths = [weights[name].network.num_features for name in ("conv4", "conv4_128")]
+    assert {episode.support.shape[-1] for episode in first} == set(widths)
+    for episode in first:
+        assert episode.check() is episode
+        assert int(episode.query_labels.min()) >= STRANGER
+    again, other = batches(data.train_dataloader()), batches(data.train_dataloader(), epoch=1)
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one.query, two.query) and torch.equal(one.query_labels, two.query_labels)
+    assert any(one.query.shape != two.query.shape for one, two in zip(first, other, strict=True))
+    assert any((episode.query_labels == STRANGER).any() for episode in first)
+
+
+def test_an_epoch_goes_on_where_it_stopped():
+    loader = data_module().train_dataloader()
+    assert isinstance(loader, ResumableLoader)
+    whole = batches(loader)
+    state = {"epoch": 0, "batches": 2, "batch_size": 4, "world_size": 1}
+    loader.load_state_dict(state)
+    rest = batches(loader)
+    assert len(rest) == 2
+    assert all(torch.equal(one.query, two.query) for one, two in zip(whole[2:], rest, strict=True))
+
+
+def test_a_head_is_trained_on_spaces_and_validated_on_pictures():
+    module = FewShotModule(UniversalSIB(n_steps=2, width=8, trained=False), CONV4)
+    before = module.method.pull.detach().clone()
+    fitted = trainer(max_epochs=2, log_every_n_steps=1)
+    fitted.fit(module, data_module())
+    assert not torch.equal(module.method.pull, before)
+    assert module.results["val"]["n_episodes"] == 4
+    assert {"train/loss", "train/strangers", "train/gradient_cosine"} <= set(fitted.logged_metrics)
+    assert all(np.isfinite(float(value)) for value in fitted.logged_metrics.values())
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match=r"spaces=\[\]; name at least one data set with its backbone"):
+        FeatureSpacesDataModule(Blobs(), [])
+    with pytest.raises(ValueError, match="train_episodes=10 is no multiple of tasks_per_batch=4 on 1 device"):
+        data_module(train_episodes=10).train_dataloader()
+    small = FeatureSpacesDataModule(Blobs(), [FeatureSpace(Blobs(n_pictures=3), CONV4)], tasks_per_batch=1)
+    with pytest.raises(ValueError, match="space blobs by conv4: 8 classes, the smallest with 3 pictures"):
+        small.train_dataloader()
+
+
+def test_augmentation_is_a_function_of_its_generator_and_shared_by_all():
+    torch.manual_seed(0)
+    support, query = torch.rand(2, 3, 40), torch.rand(2, 5, 40)
+    seen = set()
+    for seed in range(30):
+        one, two = (augmented(support, query, np.random.default_rng(seed)) for _ in range(2))
+        assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
+        assert one[0].shape[:2] == (2, 3) and one[1].shape[:2] == (2, 5) and one[0].shape[-1] == one[1].shape[-1]
+        assert one[1].isfinite().all()
+        seen.add((one[0].shape[-1] < 40, torch.equal(one[0], support)))
+    assert seen >= {(True, False), (False, True), (False, False)}
+    few = augmented(support[..., :10], query[..., :10], np.random.default_rng(0))
+    assert few[0].shape[-1] == 10
+
+
+def test_a_space_serves_any_method_too():
+    module = FewShotModule(NearestClassMean(), CONV4)
+    trainer().test(module, data_module(test_episodes=4), verbose=False)
+    assert module.results["test"]["n_episodes"] == 4
