@@ -8,10 +8,9 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-import torch
 
 from fewshot.files import (
     WholeFile,
@@ -19,7 +18,6 @@ from fewshot.files import (
     csv_line,
     full_path,
     read_csv,
-    write_by,
     write_json,
     written_aside,
 )
@@ -94,27 +92,6 @@ def test_a_full_disk_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pyte
         write_json(tmp_path / "x.json", {"a": 1})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [1]}
     assert os.listdir(tmp_path) == ["x.json"]
-
-
-@pytest.mark.parametrize("number", [1, 3, 9])
-def test_a_writer_of_zip_files_meets_a_full_disk(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's own would raise a RuntimeError of positions in the file, or end the process."""
-
-    class Full(io.BytesIO):
-        writings = 0
-
-        def write(self, content: Any) -> int:
-            Full.writings += 1
-            if Full.writings >= number:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return super().write(content)
-
-    write_by(tmp_path / "x.pt", lambda file: torch.save({"a": torch.arange(3)}, file))
-    before = (tmp_path / "x.pt").read_bytes()
-    monkeypatch.setattr(WholeFile, "open", lambda self: setattr(self, "_file", Full()) or self._file)
-    with pytest.raises(OSError, match="No space left") as failed:
-        write_by(tmp_path / "x.pt", lambda file: torch.save({"a": torch.arange(4)}, file))
-    assert failed.value.filename == str(tmp_path / "x.pt") and (tmp_path / "x.pt").read_bytes() == before
 
 
 def test_what_a_kill_left_goes_with_the_next_writing(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from fewshot.backbones.checkpoint_file import save_whole
 from fewshot.data.ranks import rank_and_world_size
-from fewshot.files import plain, write_by
+from fewshot.files import plain
 from fewshot.methods.class_path import same_class, with_present_paths
 from fewshot.training.checkpoints import ClassName, flattened
 
@@ -222,7 +223,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         try:
-            write_by(target, lambda file: torch.save(checkpoint, file))
+            save_whole(target, checkpoint)
         except OSError as error:
             raise ValueError(
                 f"cannot write the checkpoint {target} ({error.strerror}); make room: the one before it is whole, "
