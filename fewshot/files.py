@@ -15,7 +15,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -190,38 +190,6 @@ class WholeFile:
             self.discard()
         if isinstance(error, OSError):
             error.filename = error.filename or str(self.path)
-
-
-class _Unfailing:
-    """Takes bytes for a file, and keeps the first error of the disk instead of raising it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        try:
-            if self.error is None:
-                self._file.write(content)
-        except OSError as error:
-            self.error = error
-        return len(content)
-
-    def flush(self) -> None:
-        """Nothing: the file is synced when it ends."""
-
-
-def write_by(path: Path, save: Callable[[Any], object]) -> None:
-    """Write a file, whole or not at all, by a function that is given something to write bytes to.
-
-    Raises OSError where the disk fails, after that function has ended: torch's writer of zip files would turn an error
-    of `write` into another one that does not tell the cause, or end the process.
-    """
-    with WholeFile(path, "wb") as file:
-        unfailing = _Unfailing(file)
-        save(unfailing)
-        if unfailing.error is not None:
-            raise unfailing.error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -12,7 +12,15 @@ from typing import Literal
 
 import pytest
 
-from fewshot.files import WholeFile, check_place, csv_line, full_path, read_csv, write_json, written_aside
+from fewshot.files import (
+    WholeFile,
+    check_place,
+    csv_line,
+    full_path,
+    read_csv,
+    write_json,
+    written_aside,
+)
 
 
 def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,30 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
 """
+PRETRAINING = """
+experiment: pretraining
+model:
+  class_path: PretrainModule
+  init_args:
+    n_classes: 10
+    backbone: {name: conv4, image_size: 28}
+data:
+  class_path: ClassDataModule
+  init_args:
+    dataset:
+      class_path: ImageFolderSplits
+      init_args: {root: pictures, image_size: 28}
+    batch_size: 10
+    n_query: 2
+    val_episodes: 3
+    test_episodes: 4
+trainer:
+  max_epochs: 2
+  log_every_n_steps: 1
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
 
 
 def newest(experiment: Path) -> Path:

@@ -1,4 +1,6 @@
-"""What is in a weight file and beside it, read without unpickling anything but tensors and plain containers."""
+"""What is in a weight file and beside it, read without unpickling anything but tensors and plain containers; and one
+written whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from fewshot.backbones.checkpoint_limits import RefusedError, check_content, check_limits, check_sizes
-from fewshot.files import resolve_weights
+from fewshot.files import WholeFile, resolve_weights
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -113,3 +115,35 @@ def _config_beside(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{config}, beside the weight file {file.name}, is not valid JSON: {error}") from error
     return found if isinstance(found, dict) else {}
+
+
+def save_whole(path: Path, content: Any) -> None:
+    """Write a file by torch.save, whole or not at all.
+
+    Raises OSError where the disk fails, after torch has ended: its writer of zip files would turn an error of the disk
+    into another one that does not tell the cause, or end the process.
+    """
+    with WholeFile(path, "wb") as file:
+        unfailing = _Unfailing(file)
+        torch.save(content, unfailing)
+        if unfailing.error is not None:
+            raise unfailing.error
+
+
+class _Unfailing:
+    """Takes bytes for a file, and keeps the first error of the disk instead of raising it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, content: Any) -> int:
+        try:
+            if self.error is None:
+                self._file.write(content)
+        except OSError as error:
+            self.error = error
+        return len(content)

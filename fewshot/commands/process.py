@@ -55,6 +55,8 @@ NOISE = (
     (".*smaller than the logging interval.*", UserWarning),
     # every rank has computed the same value over all ranks; averaging it would cost a digit
     (r"(?s).*sync_dist=True.*when logging on epoch level.*", UserWarning),
+    # a run that is continued has checkpoints there, which stay
+    (".*directory .* exists and is not empty.*", UserWarning),
     # nothing was validated, and the command says so
     (".*could not find the monitored key.*", UserWarning),
     # trainer.overfit_batches: the samplers here do not shuffle, but Lightning knows its own alone

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning
-import torch
 from torch import Tensor
 
 from fewshot.backbones import BackboneConfig, WideResNet
-from fewshot.backbones.checkpoint_file import read_checkpoint, state_dict_of
+from fewshot.backbones.checkpoint_file import read_checkpoint, save_whole, state_dict_of
 from fewshot.backbones.weights import load_strictly, state_faults
 from fewshot.backbones.wrn28_10 import SMALL_IMAGES, checkpoint_filter_fn, original_names
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import write_by
 from fewshot.methods import SIB, MLPGradient, NearestClassMean, ScaledClassMeans
 from fewshot.training.few_shot_module import FewShotModule
 
@@ -248,4 +246,4 @@ def write_checkpoint(module: FewShotModule, file: Path) -> None:
         "hyper_parameters": dict(module.hparams),
     }
     module.on_save_checkpoint(checkpoint)
-    write_by(file, lambda opened: torch.save(checkpoint, opened))
+    save_whole(file, checkpoint)

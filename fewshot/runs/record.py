@@ -140,10 +140,8 @@ class RunRecord(Callback):
             interrupted = stopped or (self._trainer is not None and self._trainer.interrupted)
             self.content["status"] = "interrupted" if interrupted else "finished"
         self.content |= {"ended": now(), "seconds": round(time.monotonic() - self._start, 3)}
-        with contextlib.suppress(
-            *(() if error is None else (OSError, ValueError))
-        ):  # the first error is the one to say
-            self._check_there()
+        hidden = () if error is None else (OSError, ValueError)  # what came first is to be said
+        with contextlib.suppress(*hidden):
             self.write()
 
     def _check_there(self) -> None:
@@ -154,6 +152,9 @@ class RunRecord(Callback):
     def write(self) -> None:
         """Write what is known so far."""
         if self.folder is not None:
+            if self._written:
+                check_there(self.folder)
+            self._written = True
             write_json(self.folder / RECORD, {key: self.content[key] for key in KEYS if key in self.content})
 
     def _begin(self, trainer: Trainer, split: Split) -> None:

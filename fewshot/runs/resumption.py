@@ -17,8 +17,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from fewshot.backbones.checkpoint_file import save_whole
 from fewshot.data.ranks import rank_and_world_size
-from fewshot.files import write_by
+from fewshot.files import plain
 from fewshot.methods.class_path import same_class, with_present_paths
 from fewshot.training.checkpoints import ClassName, flattened
 
@@ -199,8 +200,7 @@ def data_differences(data: Mapping[str, Any], checkpoint: Path, *, same_run: boo
     for key in sorted(ours.keys() & theirs.keys()):
         here, there = ours[key], theirs[key]
         named = isinstance(here, ClassName) and isinstance(there, ClassName)
-        here, there = (list(value) if isinstance(value, tuple) else value for value in (here, there))
-        if not (same_class(str(here), str(there)) if named else here == there):
+        if not (same_class(here, there) if named else plain(here) == plain(there)):
             found[key] = {"here": here, "there": there, "note": ""}
     decisive = [key for key in found if key in VALIDATED]
     if same_run and decisive:
@@ -223,7 +223,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         try:
-            write_by(target, lambda file: torch.save(checkpoint, file))
+            save_whole(target, checkpoint)
         except OSError as error:
             raise ValueError(
                 f"cannot write the checkpoint {target} ({error.strerror}); make room: the one before it is whole, "

@@ -8,10 +8,10 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from fewshot.backbones.checkpoint_file import save_whole
 from fewshot.data.interface import data_of
 from fewshot.data.ranks import rank_and_world_size
 from fewshot.episode import Episode
-from fewshot.files import write_by
 
 
 def divergence(module: LightningModule, loss: Tensor, episode: Episode, logits: Tensor, *, save: bool) -> ValueError:
@@ -62,5 +62,5 @@ def write_episodes(module: LightningModule, episode: Episode, logits: Tensor, ta
     names = [class_names(module, episode, int(task)) for task in tasks]
     content = {**fields, "logits": logits.detach()[:, tasks].cpu(), "class_names": names}
     content |= {"step": module.global_step, "epoch": module.current_epoch}
-    write_by(path, lambda file: torch.save(content, file))
+    save_whole(path, content)
     return path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
 import re
@@ -20,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fewshot.backbones import create_backbone
-from fewshot.backbones.checkpoint_file import read_checkpoint
+from fewshot.backbones.checkpoint_file import read_checkpoint, save_whole
 from fewshot.backbones.checkpoint_limits import check_sizes
-from fewshot.files import resolve_weights
+from fewshot.files import WholeFile, resolve_weights
 
 State = dict[str, Any]
 
@@ -236,3 +238,24 @@ def test_nothing_there_says_where_it_looked(tmp_path: Path) -> None:
         resolve_weights(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match=r"looked for .*nowhere"):
         create_backbone("conv4", weights=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("number", [1, 3, 9])
+def test_a_writer_of_zip_files_meets_a_full_disk(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own would raise a RuntimeError of positions in the file, or end the process."""
+
+    class Full(io.BytesIO):
+        writings = 0
+
+        def write(self, content: Any) -> int:
+            Full.writings += 1
+            if Full.writings >= number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    save_whole(tmp_path / "x.pt", {"a": torch.arange(3)})
+    before = (tmp_path / "x.pt").read_bytes()
+    monkeypatch.setattr(WholeFile, "open", lambda self: setattr(self, "_file", Full()) or self._file)
+    with pytest.raises(OSError, match="No space left") as failed:
+        save_whole(tmp_path / "x.pt", {"a": torch.arange(4)})
+    assert failed.value.filename == str(tmp_path / "x.pt") and (tmp_path / "x.pt").read_bytes() == before

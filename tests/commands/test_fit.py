@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_experiment import CONFIG, newest, refused
+from tiny_experiment import CONFIG, PRETRAINING, newest, refused
 
 import fewshot
 from fewshot import FewShotModule, PretrainModule
@@ -235,30 +235,15 @@ def test_without_checkpoints_the_trained_module_itself_is_tested(in_folder, caps
 
 
 def test_pretraining_then_meta_training_from_its_folder(in_folder):
-    pretrain = {
-        "experiment": "pretrain",
-        "model": {
-            "class_path": "PretrainModule",
-            "init_args": {"n_classes": 10, "backbone": {"name": "conv4", "image_size": 28}},
-        },
-        "data": {
-            "class_path": "ClassDataModule",
-            "init_args": {
-                "dataset": {"class_path": "ImageFolderSplits", "init_args": {"root": "pictures", "image_size": 28}},
-                **{"batch_size": 10, "n_query": 2, "val_episodes": 3, "test_episodes": 4},
-            },
-        },
-        "trainer": yaml.safe_load(CONFIG)["trainer"],
-    }
-    (in_folder / "pretrain.yaml").write_text(yaml.safe_dump(pretrain))
+    (in_folder / "pretrain.yaml").write_text(PRETRAINING)
     main(["fit", "--config", "pretrain.yaml"])
-    run = in_folder / "runs" / "pretrain" / "version_0"
+    run = in_folder / "runs" / "pretraining" / "version_0"
     assert results(run)["method"] == "nearest class mean"
     module = PretrainModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True)
     main(
         [
             *["fit", "--config", "tiny.yaml", "--experiment", "meta", "--trainer.max_epochs", "1"],
-            *["--model.backbone.weights", "runs/pretrain"],
+            *["--model.backbone.weights", "runs/pretraining"],
         ]
     )
     meta = in_folder / "runs" / "meta" / "version_0" / "checkpoints" / "best.ckpt"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from fewshot.data.batches import batch_loader
+from fewshot.data.batches import ResumableLoader, batch_loader, whole_batch
 from fewshot.data.keys import EpisodeKeys
 
 
@@ -70,3 +70,17 @@ def test_iterating_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     list(loader())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_sampler_that_lightning_puts_in_is_resumed_too():
+    """As trainer.overfit_batches does: one that knows no epochs."""
+    numbers = [0, 1, 2, 3, 4, 5]
+    whole = DataLoader(Echo(), sampler=SequentialSampler(numbers), batch_size=2, collate_fn=whole_batch)
+    first, again = (ResumableLoader(Echo(), sampler=whole.sampler, batch_size=2, collate_fn=whole_batch) for _ in "ab")
+    batches = iter(first)
+    next(batches)
+    state = first.state_dict()
+    assert (state["epoch"], state["batches"]) == (0, 1)
+    again.load_state_dict(state)
+    assert list(again) == list(whole)[1:] and list(again) == list(whole)
+    assert again.state_dict()["batches"] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -220,3 +221,33 @@ def test_the_commit_of_the_package(tmp_path, monkeypatch):
     found = package_state()
     assert found is not None and found["dirty"] is True
     assert os.path.exists(package / "method.py")
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_folder_that_goes_in_training_ends_the_run(how, tmp_path, monkeypatch, capsys):
+    """By one line, and without another folder in its place."""
+
+    def go(self: Any, trainer: Any, *_: Any) -> None:
+        (shutil.rmtree if how == "removed" else lambda path: os.rename(path, tmp_path / "elsewhere"))(trainer.log_dir)
+
+    monkeypatch.setattr(RunRecord, "on_train_batch_end", go)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "tiny.yaml", "--experiment", how])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and line.startswith(f"error: runs/{how}/version_0 was removed or moved while this run")
+    assert os.listdir(Path("runs", how)) == []
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_what_failed(tmp_path, monkeypatch):
+    ended = RunRecord("fit", ["fit"])
+    ended.folder, ended.begun = tmp_path, True
+    ended.write()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    ended.close(ValueError("the first error"))
+    with pytest.raises(OSError, match="No space"):
+        ended.close(None)
+    assert os.listdir(tmp_path) == ["run.json"] and json.loads((tmp_path / "run.json").read_text())

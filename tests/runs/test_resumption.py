@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -17,7 +18,16 @@ import torch
 from continued_runs import assert_same_end, write_configs
 
 from fewshot.commands import main
-from fewshot.runs.resumption import AtomicCheckpointIO, Resumption, random_states, restore_random_states
+from fewshot.files import LAST
+from fewshot.runs.checkpointing import run_checkpoints
+from fewshot.runs.folder import unfinished
+from fewshot.runs.resumption import (
+    AtomicCheckpointIO,
+    Resumption,
+    data_differences,
+    random_states,
+    restore_random_states,
+)
 
 MOMENTS = {
     "in the first epoch": "SIGKILL 5",
@@ -193,3 +203,55 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 def test_intervals_are_positive(option: str) -> None:
     with pytest.raises(ValueError, match=f"checkpoint_{option}=0"):
         Resumption(Path("last.ckpt"), **{option: 0})
+
+
+DATA: dict[str, Any] = {
+    "class_path": "fewshot.data.episodic_datamodule.EpisodicDataModule",
+    "init_args": {"n_shot": 1, "num_workers": 0, "dataset": {"mean": (0.5, 0.5)}},
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "decides"), [("n_shot", 5, True), ("num_workers", 4, False), ("n_way", 9, False)]
+)
+def test_options_of_the_data_that_differ_are_told(option: str, value: int, decides: bool, tmp_path: Path) -> None:
+    checkpoint = tmp_path / LAST
+    assert data_differences(DATA, checkpoint, same_run=True) == {}  # no config beside it
+    former = {**DATA, "class_path": "fewshot.data.datamodule.EpisodicDataModule"}
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": former}))
+    assert data_differences(DATA, checkpoint, same_run=True) == {}
+    changed = {**DATA, "init_args": {**DATA["init_args"], option: value}}
+    known = {} if option == "n_way" else {f"data.{option}": {"here": value, "there": value - 4, "note": ""}}
+    assert data_differences(changed, checkpoint, same_run=False) == known
+    if decides:
+        with pytest.raises(ValueError, match=r"data.n_shot is 5 but the run that is to go on has 1: .*--ckpt_path"):
+            data_differences(changed, checkpoint, same_run=True)
+    else:
+        assert data_differences(changed, checkpoint, same_run=True) == known
+
+
+def test_a_best_checkpoint_that_lies_elsewhere_is_forgotten(tmp_path: Path) -> None:
+    """What another run's checkpoint says of its own best one is nothing to a new run, whose first epoch is the best."""
+    (tmp_path / "a" / LAST).parent.mkdir(parents=True)
+    (tmp_path / "a" / "checkpoints" / "best.ckpt").touch()
+    best, _ = run_checkpoints(tmp_path / "a")
+    best.best_model_path = str(tmp_path / "a" / "checkpoints" / "best.ckpt")
+    best.best_k_models, best.kth_best_model_path = {best.best_model_path: torch.tensor(0.9)}, best.best_model_path
+    best.best_model_score = best.kth_value = torch.tensor(0.9)
+    state = best.state_dict()
+    other, _ = run_checkpoints(tmp_path / "b")
+    other.load_state_dict(state)
+    assert other.best_model_path == "" and other.best_k_models == {} and other.best_model_score is None
+    (tmp_path / "a").rename(tmp_path / "c")
+    moved, _ = run_checkpoints(tmp_path / "c")
+    moved.load_state_dict(state)
+    assert moved.best_model_path == str(tmp_path / "c" / "checkpoints" / "best.ckpt")
+    assert moved.best_model_score == torch.tensor(0.9) and list(moved.best_k_models) == [moved.best_model_path]
+
+
+def test_what_a_killed_writer_left_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / LAST).parent.mkdir()
+    for name in (".run.json.partial", "checkpoints/.best.ckpt.partial", "mine.partial"):
+        (tmp_path / name).touch()
+    with unfinished(tmp_path):
+        assert [path.name for path in tmp_path.rglob("*.partial")] == ["mine.partial"]

@@ -257,13 +257,39 @@ def logger(class_path: str = "pytorch_lightning.loggers.WandbLogger", **argument
     return config(class_path=class_path, init_args={"save_dir": ".", "offline": True, **arguments})
 
 
-def test_a_continued_run_keeps_its_id(fitted: Path, logged: OfflineRun, tmp_path: Path) -> None:
+def test_a_continued_run_keeps_its_id_online_alone(
+    fitted: Path, logged: OfflineRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with wandb_session(tmp_path):
-        again, _ = placed(logger(), folder=fitted, command="fit")
-        fresh, _ = placed(logger(), folder=tmp_path, command="fit")
+        offline, _ = placed(logger(), folder=fitted, command="fit")
+        online, _ = placed(logger(offline=False), folder=fitted, command="fit")
+        fresh, _ = placed(logger(offline=False), folder=tmp_path, command="fit")
         named, _ = placed(logger(id="mine"), folder=fitted, command="fit")
-    assert again.init_args["id"] == logged.run.run_id
+    assert online.init_args["id"] == logged.run.run_id and offline.init_args["id"] is None
     assert fresh.init_args["id"] is None and named.init_args["id"] == "mine"
+
+
+@pytest.mark.slow
+def test_a_run_continued_offline_has_the_whole_history_under_an_id_of_its_own(work: Path) -> None:
+    """What `wandb sync` would upload: no second file of the same id, which would replace the first one's history."""
+    options = ["fit", "--config", "tiny.yaml", "--experiment", "goes_on"]
+    main([*options, "--trainer.max_epochs", "1"])
+    run = work / "runs" / "goes_on" / "version_0"
+    first = OfflineRun(run)
+    (run / "unfinished").touch()
+    main([*options, "--ckpt_path", "auto"])
+    names = [path.name.rsplit("-", 1)[-1] for path in (run / "wandb").glob("offline-run-*")]
+    assert len(set(names)) == len(names) == 2 and first.run.run_id in names
+    second = OfflineRun(run)
+    assert second.run.run_id != first.run.run_id
+    assert (second.run.display_name, second.run.run_group) == (first.run.display_name, first.run.run_group)
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("train/loss", "val/accuracy"):
+        logged = [(row["trainer/global_step"], row[name]) for row in second.history if name in row]
+        assert logged == [(int(row["step"]), pytest.approx(float(row[name]))) for row in rows if row[name]]
+        assert len(logged) > len(first.values(name)) > 0
 
 
 def test_other_loggers_get_the_folder_and_nothing_else(tmp_path: Path) -> None:
