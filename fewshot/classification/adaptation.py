@@ -46,6 +46,8 @@ class Adapted(NamedTuple):
     """[Q, N] after it."""
     held_out: int | None = None
     """Support pictures that the temperature was fitted on, 0 where none could be held out; None where it was given."""
+    strangers: Tensor | None = None
+    """[Q] probabilities that an unlabelled one is of none of the classes, from methods that tell; on the CPU."""
 
 
 def adapt(
@@ -67,7 +69,8 @@ def adapt(
         unlabelled: [Q, D], none or more.
         n_way: N.
         chunk_size: how many unlabelled are refined together at most; they are dealt to chunks of about equal size
-            at random (by a fixed seed), so that every chunk has the mixture of the whole. None takes all together.
+            at random (by a fixed seed), so that every chunk has the mixture of the whole. None takes all together, or
+            as many as the method bears.
         temperature: what logits are divided by; None finds it by `support_temperature`.
 
     Raises:
@@ -91,6 +94,8 @@ def adapt(
             f"temperature={temperature}; give a number in {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}, or None to have "
             "it found"
         )
+    bounds = [bound for bound in (chunk_size, method.most_together) if bound is not None]
+    chunk_size = min(bounds, default=None)
     with torch.inference_mode():
         labelled, labels = support.unsqueeze(0), support_labels.unsqueeze(0)
         held_out = None
@@ -98,7 +103,7 @@ def adapt(
             temperature, held_out = support_temperature(
                 method, support, support_labels, unlabelled, n_way, chunk_size=chunk_size
             )
-        before, after = _refined(method, labelled, labels, unlabelled, n_way, chunk_size)
+        before, after, strangers = _refined(method, labelled, labels, unlabelled, n_way, chunk_size)
         head = None
         if method.transductive:
             freeze = method.freeze
@@ -106,7 +111,7 @@ def adapt(
                 freeze = functools.partial(Method.freeze, method)  # several chunks, several sets of weights: one head
             head = freeze(labelled, labels, unlabelled.unsqueeze(0), after.unsqueeze(0) if len(after) else None, n_way)
     before, after = ((logits / temperature).softmax(-1) for logits in (before, after))
-    return Adapted(labelled, labels, n_way, head, temperature, before, after, held_out)
+    return Adapted(labelled, labels, n_way, head, temperature, before, after, held_out, strangers)
 
 
 def moved(adapted: Adapted, device: torch.device) -> Adapted:
@@ -167,7 +172,7 @@ def support_temperature(
             support_labels[stays].unsqueeze(0),
             torch.cat([support[held], unlabelled[chunks(len(unlabelled), chunk_size)[0]]]),
             n_way,
-            None,
+            method.most_together,
         )[1]
         metric.update(logits[: len(held)], support_labels[held])
         counted += len(held)
@@ -187,7 +192,7 @@ def origin(adapted: Adapted, of_model: float | None) -> str:
         of_model: the one that the model brought, if any.
     """
     if adapted.held_out is None:
-        found = "fitted on validation episodes" if adapted.temperature == of_model else "given"
+        found = "of the model, from its training" if adapted.temperature == of_model else "given"
     elif adapted.held_out:
         found = f"fitted on {adapted.held_out} predictions of labelled pictures held out"
     else:
@@ -209,14 +214,21 @@ def chunks(total: int, chunk_size: int | None) -> list[Tensor]:
 
 def _refined(
     method: Method, support: Tensor, labels: Tensor, unlabelled: Tensor, n_way: int, chunk_size: int | None
-) -> tuple[Tensor, Tensor]:
-    """Logits [Q, N] before and after refinement; support [1, S, D], labels [1, S], unlabelled [Q, D]."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits [Q, N] before and after refinement, and probabilities [Q] of strangers from methods that tell.
+
+    Args: support [1, S, D], labels [1, S], unlabelled [Q, D].
+    """
     total = len(unlabelled)
     before = after = unlabelled.new_zeros(total, n_way, dtype=torch.float32)
+    strangers = unlabelled.new_zeros(total, dtype=torch.float32)
+    tells = False
     if not total:
-        return before, after
+        return before, after, None
     after = before.clone()
     for places in chunks(total, chunk_size):
-        logits = method.refine(support, labels, unlabelled[places].unsqueeze(0), n_way).logits
-        before[places], after[places] = logits[0, 0].float(), logits[-1, 0].float()
-    return before, after
+        refinement = method.refine(support, labels, unlabelled[places].unsqueeze(0), n_way)
+        before[places], after[places] = refinement.logits[0, 0].float(), refinement.logits[-1, 0].float()
+        if tells := refinement.strangers is not None:
+            strangers[places] = refinement.strangers[-1, 0].sigmoid().float()
+    return before, after, strangers.cpu() if tells else None

@@ -50,16 +50,17 @@ class FewShotClassifier(Estimator):
     Args:
         backbone: a timm name, a network from [B, C, S, S] to [B, D], or None where rows are features already.
         method: a Method, or the name of a class of fewshot.methods that needs no training; None takes the checkpoint's,
-            else PTMAP with class proportions estimated from the queries. A method that centres by the training classes'
-            mean takes that of all rows given to `fit`, unless it was told the other.
+            else UniversalSIB. A method that centres by the training classes' mean takes that of all rows given to
+            `fit`, unless it was told the other.
         checkpoint: a checkpoint of FewShotModule or the folder of its run, in place of a backbone (and a method).
         packages: of your own whose classes the checkpoint may name; they are imported.
         weights: of a backbone by name: a file or a run folder; None fetches timm's published weights.
         preprocessing: how pictures become tensors, where the backbone is a network of your own.
         image_size: side of the pictures in pixels; None takes the one of the weights.
-        chunk_size: how many unlabelled rows are refined together at most; None takes all together.
+        chunk_size: how many unlabelled rows are refined together at most; None takes all together, or as many as the
+            method bears.
         temperature: what logits are divided by for probabilities; None takes the checkpoint's, else finds it by
-            holding out labelled rows (1 where every class has one).
+            holding out labelled rows (1 where every class has one, and for UniversalSIB, which was trained so).
         batch_size: pictures that are encoded at a time.
         device: "auto" takes a GPU where there is one; else as torch says it.
 
@@ -69,6 +70,8 @@ class FewShotClassifier(Estimator):
         transduced_: [n] int64, the same as places in `classes_`.
         transduction_proba_: [Q, N] probabilities of the unlabelled rows, in their order.
         initial_proba_: [Q, N] the same before refinement.
+        strangers_: [Q] probabilities that an unlabelled row is of none of the classes; None where the method does not
+            tell.
         temperature_: what logits were divided by.
         temperature_from_: in words, what that was fitted on, or that it was not fitted.
         n_features_in_: D.
@@ -206,6 +209,7 @@ class FewShotClassifier(Estimator):
         self.temperature_from_ = origin(adapted, self._model.temperature)
         self.initial_proba_ = adapted.before.cpu().numpy()
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
+        self.strangers_ = None if adapted.strangers is None else adapted.strangers.numpy()
         self._adapted = moved(adapted, self._device)
 
     def predict_proba(self, X: Any) -> np.ndarray:

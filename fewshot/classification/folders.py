@@ -17,7 +17,7 @@ from torch import Tensor
 from fewshot.classification.classified import Classified
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.encoder import PictureEncoder
-from fewshot.classification.novelty import Measure, novelty, threshold
+from fewshot.classification.novelty import Told, novelty, threshold
 from fewshot.data.datasets.base import subfolders
 from fewshot.data.picture_files import pictures_below
 from fewshot.data.pictures import MAX_FILE_BYTES, picture_endings
@@ -167,7 +167,7 @@ def classified_folders(
     folders: EncodedFolders,
     query_root: Path,
     *,
-    measure: Measure | None = None,
+    measure: Told | None = None,
     share: float | None = None,
 ) -> Classified:
     """Adapt to the support, refine with the queries, and flag what is unlike every class.
@@ -178,8 +178,9 @@ def classified_folders(
         classifier: whose encoder gave the features.
         folders: what it gave.
         query_root: the folder below which queries are named.
-        measure: of how unlike every class a query is; None flags none.
-        share: of the queries that is to be flagged; None asks the support's own pictures.
+        measure: of how unlike every class a query is; "learned" takes what the method says; None flags none.
+        share: of the queries that is to be flagged; None asks the support's own pictures, or flags those that the
+            method thinks are of no class rather than of one.
 
     Raises:
         ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`.
@@ -187,7 +188,11 @@ def classified_folders(
     of_support, of_query, numbers = folders.support_features, folders.query_features, folders.support_labels
     classifier.fit_features(torch.cat([of_support, of_query]), [*numbers.tolist(), *[None] * len(of_query)])
     unlike, limit = None, None
-    if measure is not None:
+    if measure == "learned":
+        unlike = classifier.strangers_
+        assert unlike is not None, "asked of a method that tells"
+        limit = 0.5 if share is None else float(np.quantile(unlike, 1 - share))
+    elif measure is not None:
         task = (of_support, torch.from_numpy(numbers), of_query, len(folders.class_names), measure)
         limit = threshold(*task, share=share)
         unlike = novelty(*task).numpy()

@@ -13,7 +13,7 @@ import fewshot.methods
 from fewshot.backbones import BackboneConfig
 from fewshot.classification.encoder import PictureEncoder, encoder_of_backbone
 from fewshot.data.transforms import Preprocessing
-from fewshot.methods import PTMAP, Method
+from fewshot.methods import Method, UniversalSIB
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.saved_model import load_trained
 
@@ -28,7 +28,7 @@ class LoadedModel(NamedTuple):
     module: FewShotModule | None = None
     """The checkpoint's, whose backbone the encoder has; its method may be another. None without a checkpoint."""
     temperature: float | None = None
-    """Fitted for this method on validation episodes; None where it was not."""
+    """Fitted for this method on validation episodes, or 1 where it was trained to need none; None where neither."""
 
     def placed(self, device: torch.device, batch_size: int) -> LoadedModel:
         """The same on a device, encoding so many pictures at a time; what is there already is left as it is."""
@@ -64,16 +64,23 @@ def loaded_model(
         encoder = PictureEncoder(module.backbone, pictures)
         if method is None:
             return LoadedModel(encoder, module.method.eval(), module, module.temperature)
-        return LoadedModel(encoder, untrained_method(method).eval(), module)
+        return _with_method(encoder, method, module)
     if backbone is None:
-        return LoadedModel(None, untrained_method(method).eval())
+        return _with_method(None, method)
     if isinstance(backbone, str):
         encoder = encoder_of_backbone(backbone, weights=weights, image_size=image_size)
     elif preprocessing is None or not hasattr(backbone, "num_features"):
         raise ValueError("a network of your own needs preprocessing=Preprocessing(...) and num_features, D")
     else:
         encoder = PictureEncoder(backbone, preprocessing)
-    return LoadedModel(encoder, untrained_method(method).eval())
+    return _with_method(encoder, method)
+
+
+def _with_method(
+    encoder: PictureEncoder | None, given: str | Method | None, module: FewShotModule | None = None
+) -> LoadedModel:
+    method = untrained_method(given).eval()
+    return LoadedModel(encoder, method, module, 1.0 if method.comes_trained else None)
 
 
 def whole_module(model: LoadedModel, backbone: str | nn.Module | None, temperature: float) -> FewShotModule | None:
@@ -112,14 +119,9 @@ def device_of(name: str) -> torch.device:
         raise ValueError(f"device={name!r} cannot be used here ({reason}); give cpu, or auto") from error
 
 
-PRIOR_STRENGTH = 30.0
-"""Chosen on validation classes of Tiny ImageNet among 2, 10, 30 and 100: tasks of 5 and 10 ways, 1 and 5 shots, 400 and
-800 queries, balanced and not; from 10 on it gains in all of them."""
-
-
 def needs_training(method: Method) -> bool:
     """Whether what the method says of classes has to be learned first."""
-    return not method.scales_only and any(True for _ in method.parameters())
+    return not (method.scales_only or method.comes_trained) and any(True for _ in method.parameters())
 
 
 def takes_task_mean(method: Method) -> bool:
@@ -128,10 +130,7 @@ def takes_task_mean(method: Method) -> bool:
 
 
 def untrained_method(given: str | Method | None) -> Method:
-    """The method of that name; PTMAP with class proportions estimated from the queries where there is none.
-
-    The estimate counts with PRIOR_STRENGTH queries of every class beside it: with as few as PTMAP's own default it
-    runs away on folders of hundreds of queries.
+    """The method of that name; UniversalSIB where there is none.
 
     Args:
         given: the name of a class of fewshot.methods, or a method, which is given back; a copy of it where a task is
@@ -143,7 +142,7 @@ def untrained_method(given: str | Method | None) -> Method:
     if isinstance(given, Method):
         return copy.deepcopy(given) if takes_task_mean(given) else given
     if given is None:
-        return PTMAP(prior="queries", prior_strength=PRIOR_STRENGTH)
+        return UniversalSIB()
     if fault := _fault(given):
         raise ValueError(f"method={given!r} {fault}; choose one of {', '.join(untrained_names())}")
     return getattr(fewshot.methods, given)()

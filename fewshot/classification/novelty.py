@@ -10,6 +10,8 @@ from torch import Tensor
 from fewshot.functional.features import class_means, normalized, signed_power
 
 Measure = Literal["distance", "energy"]
+Told = Literal["distance", "energy", "learned"]
+"""A measure, or what the method itself says of every query."""
 
 ALONE = (
     "no class has two support pictures, so that how unlike each other they are is not known; say which share of the "

@@ -74,6 +74,8 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
     if strange := [label for label in fitted.classes if not isinstance(label, (str, int, float))]:
         raise ValueError(f"the label {strange[0]!r} is a {type(strange[0]).__name__}; save text or numbers as labels")
     tensors = {name: getattr(adapted, name) for name in OF_TASK} | {"transduced": torch.from_numpy(fitted.transduced)}
+    if adapted.strangers is not None:
+        tensors["strangers"] = adapted.strangers
     if adapted.head is not None:
         tensors |= {HEAD + name: getattr(adapted.head, name) for name in OF_HEAD}
     if fitted.module is None:
@@ -142,12 +144,16 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
     head = None
     if about["power"] is not None:
         head = FrozenHead(**{name: tensors[HEAD + name] for name in OF_HEAD}, power=about["power"])
+    support, support_labels, before, probabilities = (tensors[name] for name in OF_TASK)
     task = Adapted(
-        n_way=n_way,
-        head=head,
-        temperature=about["temperature"],
-        held_out=None,
-        **{name: tensors[name] for name in OF_TASK},
+        support,
+        support_labels,
+        n_way,
+        head,
+        about["temperature"],
+        before,
+        probabilities,
+        strangers=tensors.get("strangers"),
     )
     labels = (task.support_labels, tensors["transduced"])
     if (
@@ -157,6 +163,7 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         or not all(each.dtype == torch.int64 and bool(((each >= 0) & (each < n_way)).all()) for each in labels)
         or task.probabilities.shape[1:] != (n_way,)
         or task.before.shape != task.probabilities.shape
+        or (task.strangers is not None and task.strangers.shape != task.probabilities.shape[:1])
         or (head is not None and head.weights.shape != (1, n_way, width))
         or any(value_fault(value, torch.float32) for name, value in tensors.items() if name not in LABELS)
     ):

@@ -22,7 +22,7 @@ from fewshot.classification.folders import (
 )
 from fewshot.classification.model import needs_training, untrained_names
 from fewshot.classification.notes import of_answer, of_pictures, trained_on
-from fewshot.classification.novelty import ALONE
+from fewshot.classification.novelty import ALONE, Told
 from fewshot.classification.report.page import write_report
 from fewshot.commands.parser import Parser, add_packages, add_switch, check_configs
 from fewshot.commands.process import quietened, say
@@ -49,9 +49,9 @@ def parser() -> Parser:
     made.add_argument("--temperature", type=float | None, default=None, help="Of probabilities; null fits it.")
     made.add_argument(
         "--none_of_these",
-        type=Literal["distance", "energy"] | None,  # type: ignore[operator]
+        type=Told | None,  # type: ignore[operator]
         default=None,
-        help="Flag queries unlike every class, by their distance to the support or their energy.",
+        help="Flag queries unlike every class, by distance to the support, by energy, or as the method has learned it.",
     )
     made.add_argument(
         "--none_share", type=float | None, default=None, help="Share to flag; null asks the support's own pictures."
@@ -90,7 +90,7 @@ def add_model(made: Parser) -> None:
         Method,
         "method",
         required=False,
-        help="In place of the checkpoint's; without one null takes PTMAP with class proportions from the queries.",
+        help="In place of the checkpoint's; without one null takes UniversalSIB.",
     )
 
 
@@ -125,7 +125,11 @@ def classify(options: Any) -> str:
     check_apart(support, query)
     if options.query_labels:
         check_query_labels([path.relative_to(options.query).parts[0] for path in query], tuple(support))
-    if options.none_of_these and options.none_share is None and max(map(len, support.values())) < 2:
+    if (
+        options.none_of_these in ("distance", "energy")
+        and options.none_share is None
+        and max(map(len, support.values())) < 2
+    ):
         raise ValueError(f"none_of_these: {ALONE}")
     classifier = FewShotClassifier(
         options.backbone,
@@ -139,7 +143,7 @@ def classify(options: Any) -> str:
         batch_size=options.batch_size,
         device=options.device,
     ).prepare()
-    check_method(classifier, len(support))
+    check_method(classifier, len(support), options.none_of_these)
     encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     folders = encoded_folders(encoder, support, query, skip_broken=options.broken == "skip")
@@ -205,8 +209,8 @@ def check_options(options: Any) -> None:
             raise ValueError(f"none_share={options.none_share}; give a share between 0 and 1")
 
 
-def check_method(classifier: FewShotClassifier, n_way: int) -> None:
-    """ValueError, before anything is encoded, where the method is not trained or does not serve so many classes."""
+def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str | None) -> None:
+    """ValueError, before anything is encoded, where the method is not trained or cannot do what is asked of it."""
     method = classifier.method_
     name = type(method).__name__
     if classifier.method is not None and needs_training(method):
@@ -218,10 +222,14 @@ def check_method(classifier: FewShotClassifier, n_way: int) -> None:
         what = "asks for the classifier of the training classes"
         what = what if method.on_features else "adapts the backbone to every task"
         raise ValueError(f"{name} {what}, which classify does not do; choose {', '.join(untrained_names())}")
+    if none_of_these == "learned" and not method.tells_strangers:
+        raise ValueError(
+            f"none_of_these: {name} does not tell pictures of no class; give distance or energy, or leave --method out"
+        )
     if method.n_way not in (None, n_way):
         raise ValueError(
             f"{name} of this checkpoint serves {method.n_way} classes alone, and the support has "
-            f"{n_way}; give --method PTMAP (or another that needs no training), or a model for any number of classes"
+            f"{n_way}; give --method UniversalSIB (or another that needs no training), or a model for any number"
         )
 
 
