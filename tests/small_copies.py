@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ FEW_STEPS = {"n_iterations": 5, "n_rounds": 2, "n_head_steps": 5}
 INCOMPLETE = "--data.dataset.init_args.complete=false"
 
 
+@cache
 def load(config: Path) -> DictConfig:
-    """A config as OmegaConf reads it; interpolations are filled in when a value is asked for."""
+    """A config as OmegaConf reads it, not to be changed; interpolations are filled in when a value is asked for."""
     loaded = OmegaConf.load(config)
     assert isinstance(loaded, DictConfig)
+    OmegaConf.set_readonly(loaded, True)
     return loaded
 
 
