@@ -34,6 +34,7 @@ from fewshot.methods import (
     PADDLE,
     PTMAP,
     TIM,
+    UNEM,
     AlphaTIM,
     EaseSiamese,
     LaplacianShot,
@@ -42,6 +43,7 @@ from fewshot.methods import (
     NearestClassMean,
     ProtoLP,
     RidgeRegression,
+    StatA,
     UniversalSIB,
 )
 from fewshot.training.feature_spaces import EncodedSpace, FeatureSpace, encoded_space
@@ -66,6 +68,8 @@ METHODS: Mapping[str, Method] = {
     "TIM": TIM(),
     "alpha-TIM": AlphaTIM(),
     "PADDLE": PADDLE(),
+    "UNEM, untrained": UNEM(),
+    "StatA": StatA(),
     "LaplacianShot": LaplacianShot(),
     "EASE": EaseSiamese(),
     "protoLP": ProtoLP(),
