@@ -45,15 +45,16 @@ class StatA(Method):
         s_c = b_c mean_c((z - m_c)^2) + (1 - b_c) (s' + (m_c - m'_c)^2),
         u_i = softmax(log N(z_i; m, s)),
 
-    mean_c being weighted by u_ic. A class without a query stays at its anchor.
+    mean_c being weighted by u_ic. A class that is the most likely one of no query stays at its anchor. Densities of many
+    dimensions are far apart: most probabilities come out near 0 or 1, and are not to be believed as they are.
 
     Assumes of the queries: any proportions, classes without a query among them. A mixture of equal weights still pulls
     towards as many of each class, the less the stronger the anchors.
 
     Departures: the support's means stand where the paper has the embeddings of the classes' names, and the scale of the
     cosines is one for pictures. An anchor is the mean of several examples here, so alpha_c is `anchor_strength` times
-    their number, equal to the paper's at one shot. Nothing but the objective above binds the assignments. Variances are
-    bounded from below, for dimensions that are constant.
+    their number, equal to the paper's at one shot. The update of s_c is derived from the objective, and no term beside
+    those above binds the assignments. Variances are bounded from below, for dimensions that are constant.
 
     Args:
         n_iterations: updates of Gaussians and assignments.
@@ -99,12 +100,11 @@ class StatA(Method):
         counts = assignments.sum(1).unsqueeze(-1)  # [T, N, 1]
         variances = _average(query, assignments, means)  # [T, N, D]
         variance = (counts * variances).sum(1, keepdim=True) / query.shape[1]  # [T, 1, D]
-        least = LEAST_VARIANCE * variance.mean(-1, keepdim=True) + torch.finfo(query.dtype).eps ** 2
-        return Gaussians(means, variance.maximum(least).expand_as(means))
+        return Gaussians(means, (variance + torch.finfo(query.dtype).eps ** 2).expand_as(means))
 
     def _fitted(self, query: Tensor, assignments: Tensor, anchors: Gaussians, strength: Tensor) -> Gaussians:
         """The Gaussians of the assignments, on their way to the anchors."""
-        counted = F.one_hot(assignments.argmax(-1), assignments.shape[-1]) if self.counts == "hard" else assignments
+        counted = _hardened(assignments) if self.counts == "hard" else assignments
         counts = counted.sum(1).unsqueeze(-1)  # [T, N, 1]
         share = counts / (counts + strength)
         own = torch.bmm(_weights(assignments), query)  # [T, N, D]
@@ -113,6 +113,12 @@ class StatA(Method):
         variances = share * _average(query, assignments, means) + (1 - share) * anchored
         least = LEAST_VARIANCE * anchors.variances.mean(-1, keepdim=True)
         return Gaussians(means, variances.maximum(least))
+
+
+def _hardened(assignments: Tensor) -> Tensor:
+    """One for the most likely class of every query, which classes that are equal share, [T, Q, N]."""
+    first = (assignments == assignments.amax(-1, keepdim=True)).to(assignments.dtype)
+    return first / first.sum(-1, keepdim=True)
 
 
 def _weights(assignments: Tensor) -> Tensor:

@@ -39,8 +39,9 @@ class UNEM(Method):
     classes: what the layers start at is EM with free proportions, at half the scale.
 
     Departures: the paper's lambda is balance times Q, so that what is learned does not depend on how many queries there
-    are. Features are of length one, and the log-likelihood has a scale, which the paper lacks. The first layer's u is
-    softmax(l / temperature) at the support's means. `power`, for features with a long tail.
+    are. Features are of length one, and the log-likelihood has a scale, which the paper lacks. The update of the means
+    is derived from the objective. The assignments that the first layer starts from are softmax(l / temperature) at the
+    support's means. `power`, for features with a long tail.
 
     Args:
         n_steps: layers, the paper's L (published: 10).
@@ -78,13 +79,20 @@ class UNEM(Method):
         for balance, temperature in zip(balances, temperatures, strict=True):
             assignments = class_softmax(shown[-1])  # [T, Q, N]
             means = member_means(torch.cat([known, assignments], dim=1), examples)
-            shares = assignments.mean(1, keepdim=True).clamp_min(torch.finfo(assignments.dtype).tiny)
-            shown.append((self._likelihoods(query, means) + balance * shares.log()) / temperature)
+            shown.append((self._likelihoods(query, means) + balance * _log_shares(shown[-1])) / temperature)
         return Refinement(torch.stack(shown))
 
     def _likelihoods(self, query: Tensor, means: Tensor) -> Tensor:
         """Their logarithms, less what all classes share, [T, Q, N]."""
         return (-0.5 * self.scale) * squared_distances(query, means)
+
+
+def _log_shares(logits: Tensor) -> Tensor:
+    """Logarithm of the mean of softmax(logits) over queries, up to what all classes share, [T, 1, N].
+
+    Without the mean itself, which may be too small a number for a class that has no query.
+    """
+    return logits.transpose(1, 2).log_softmax(1).logsumexp(2).unsqueeze(1)
 
 
 def _inverse_softplus(value: float) -> float:

@@ -149,11 +149,14 @@ def test_no_update_of_stat_a_increases_the_objective(tasks):
 @pytest.mark.parametrize("method", [UNEM(), StatA(), StatA(counts="soft")])
 def test_constant_dimensions_and_repeated_pictures_leave_numbers(method):
     picture = torch.tensor([0.0, 2.0, 0.0, 1.0])
-    support = torch.stack([picture, picture + 1, picture * 3])[None]
-    query = picture.expand(1, 4, -1)
-    with torch.inference_mode():
-        assert method.classify(support, torch.tensor([[0, 1, 2]]), query, 3).isfinite().all()
-        assert method.classify(support, torch.tensor([[0, 1, 2]]), query[:, :1], 3).isfinite().all()
+    labels = torch.tensor([[0, 1, 2]])
+    for others in ([1.0, 1.0, 1.0, 1.0], [1.0, 0.5, 1.0, 2.0]):  # the same picture everywhere, and two kinds
+        support = torch.stack([picture, picture * torch.tensor(others), picture])[None]
+        for n_query in (1, 4):
+            with torch.inference_mode():
+                logits = method.classify(support, labels, picture.expand(1, n_query, -1), 3)
+            assert logits.isfinite().all()
+            torch.testing.assert_close(logits[..., 0], logits[..., 2])  # the same picture in two classes
 
 
 def test_a_class_without_queries_keeps_its_place_among_far_ones():
