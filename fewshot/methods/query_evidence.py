@@ -19,6 +19,10 @@ SIZES = (11, 10, 4, 11)
 N_STATISTICS = 10
 LIMIT = 15.0
 """Logits are shown to the network within this."""
+LEAST_SPREAD = 0.02
+"""Cosines are taken to differ by this at least."""
+FEW_QUERIES = 4
+"""So many count for the size of all cosines in how much those with the class means differ."""
 
 
 class Told(NamedTuple):
@@ -97,10 +101,13 @@ def task_of(
     between = products.cosines(slice(n_support, total), slice(0, total))  # [T, Q, S+Q]
     itself = F.pad(torch.eye(n_query, dtype=torch.bool, device=cosines.device), (n_support, 0))
     others = between.masked_fill(itself, 0)
-    size = (others.square().sum((1, 2)) / (n_query * (total - 1))).clamp_min(1e-6).sqrt().view(-1, 1, 1)
+    square = (others.square().sum((1, 2)) / (n_query * (total - 1))).clamp_min(LEAST_SPREAD**2)  # [T]
+    size = square.sqrt().view(-1, 1, 1)
     neighbours = (sharpness / size * between).masked_fill(itself, -torch.inf).softmax(-1)
     nearest = between.masked_fill(itself, -1).topk(3, dim=-1).values.mean(-1) / size.squeeze(-1)
-    spread = cosines.var(1, unbiased=False).mean(-1).clamp_min(1e-6).sqrt()  # [T]
+    # few queries, or alike ones, say little of how much cosines differ
+    spread = cosines.var(1, unbiased=False).mean(-1) * n_query + FEW_QUERIES * square
+    spread = (spread / (n_query + FEW_QUERIES)).sqrt()
     best = cosines.topk(min(2, n_way), dim=-1).values
     margin = (best[..., 0] - best[..., -1]).mean(1) / spread
     pairs = spread.new_full((), n_query * (n_query - 1)).clamp_min(1)

@@ -202,7 +202,7 @@ class UniversalSIB(Method):
         sharpness = (10 * self.log_sharpness).exp()
         task = task_of(seen, cosines[:, n_support:], answer, one_hot, told, sharpness)
         few = (n_query - 1) / (n_query - 1 + (10 * self.log_few).exp())
-        scales = self.scales(task.statistics)  # [T, 2K+4]
+        scales = self.scales(task.statistics).clamp(-5, 5)  # [T, 2K+4]
         from_support, from_weights = scales[:, : self.n_steps + 1].sigmoid(), scales[:, self.n_steps + 1 : -2].exp()
         step_size, strictness = scales[:, -2].exp().view(-1, 1, 1), scales[:, -1:]
         stranger = (10 * self.stranger_bias).expand(n_tasks, n_query)
