@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fewshot.data.datasets import FewShotDataset
     from fewshot.data.episodic_datamodule import EpisodicDataModule
     from fewshot.episode import Episode
-    from fewshot.methods import SIB, Method, TransportSIB
+    from fewshot.methods import SIB, Method, TransportSIB, UniversalSIB
+    from fewshot.training.feature_spaces import FeatureSpacesDataModule
     from fewshot.training.few_shot_module import FewShotModule
     from fewshot.training.pretrain_module import PretrainModule
     from fewshot.training.saved_model import load_trained, save_trained
@@ -30,12 +31,14 @@ __all__ = [
     "ClassDataModule",
     "Episode",
     "EpisodicDataModule",
+    "FeatureSpacesDataModule",
     "FewShotClassifier",
     "FewShotDataset",
     "FewShotModule",
     "Method",
     "PretrainModule",
     "TransportSIB",
+    "UniversalSIB",
     "load_trained",
     "save_trained",
 ]
@@ -46,12 +49,14 @@ _HOMES = {
     "ClassDataModule": "data.class_datamodule",
     "Episode": "episode",
     "EpisodicDataModule": "data.episodic_datamodule",
+    "FeatureSpacesDataModule": "training.feature_spaces",
     "FewShotClassifier": "classification.classifier",
     "FewShotDataset": "data.datasets",
     "FewShotModule": "training.few_shot_module",
     "Method": "methods",
     "PretrainModule": "training.pretrain_module",
     "TransportSIB": "methods",
+    "UniversalSIB": "methods",
     "load_trained": "training.saved_model",
     "save_trained": "training.saved_model",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,12 @@ FEW_STEPS = {"n_iterations": 5, "n_rounds": 2, "n_head_steps": 5}
 INCOMPLETE = "--data.dataset.init_args.complete=false"
 
 
+@cache
 def load(config: Path) -> DictConfig:
-    """A config as OmegaConf reads it; interpolations are filled in when a value is asked for."""
+    """A config as OmegaConf reads it, not to be changed; interpolations are filled in when a value is asked for."""
     loaded = OmegaConf.load(config)
     assert isinstance(loaded, DictConfig)
+    OmegaConf.set_readonly(loaded, True)
     return loaded
 
 
@@ -91,6 +95,17 @@ def small(config: Path, workplace: Path) -> list[str]:
     if dataset.class_path not in SMALL_COPIES:
         pytest.fail(f"{config.name} uses {dataset.class_path}; give it a small copy in SMALL_COPIES")
     folder, size, classes_of = SMALL_COPIES[dataset.class_path]
-    if not (workplace / "data" / folder).exists():
-        write_pictures(workplace / "data" / folder, size, classes_of)
+    spaces = data.get("spaces", [])
+    folders = (
+        [folder] if not spaces else [Path(one.init_args.root).name for one in (dataset, *(s.dataset for s in spaces))]
+    )
+    for folder in folders:
+        if not (workplace / "data" / folder).exists():
+            write_pictures(workplace / "data" / folder, size, classes_of)
+    if loaded.model.init_args.backbone.get("pretrained"):  # nothing is fetched
+        changes.append("--model.backbone.pretrained=false")
+    if spaces:
+        written = OmegaConf.to_container(loaded, resolve=True)["data"]["init_args"]["spaces"]  # type: ignore[call-overload,index]
+        few = [{**space, "backbone": {**space["backbone"], "pretrained": False}} for space in written[:2]]
+        changes.append(f"--data.spaces={json.dumps(few)}")
     return changes if dataset.class_path == "ImageFolderSplits" else [*changes, INCOMPLETE]

@@ -34,10 +34,6 @@ SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 # wandb leaves the file open from which it reads a trial's values
 pytestmark = pytest.mark.filterwarnings("ignore:.*config-trial:pytest.PytestUnraisableExceptionWarning")
 each_sweep = pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
-one_sweep_by_default = pytest.mark.parametrize(
-    "sweep",
-    [pytest.param(path, marks=[] if path.stem == "sib_steps" else pytest.mark.slow, id=path.stem) for path in SWEEPS],
-)
 
 # Less of everything, nothing that a sweep draws.
 TINY = {
@@ -180,7 +176,8 @@ def test_a_sweep_is_valid_and_maximises_validation_accuracy(sweep: Path) -> None
     assert "--trainer.strategy=ddp" in sweep.read_text(encoding="utf-8").split("project:")[0]
 
 
-@one_sweep_by_default
+@pytest.mark.slow
+@each_sweep
 def test_two_trials_of_an_agent(sweep: Path, place: Path, started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, trials = load(sweep), []
     tiny = [option for option in small(config_of(sweep), place) if "max_epochs" not in option]

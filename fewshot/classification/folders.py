@@ -183,19 +183,14 @@ def classified_folders(
             method thinks are of no class rather than of one.
 
     Raises:
-        ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`, and for a method that
-            does not tell.
+        ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`.
     """
     of_support, of_query, numbers = folders.support_features, folders.query_features, folders.support_labels
     classifier.fit_features(torch.cat([of_support, of_query]), [*numbers.tolist(), *[None] * len(of_query)])
     unlike, limit = None, None
     if measure == "learned":
         unlike = classifier.strangers_
-        if unlike is None:
-            raise ValueError(
-                f"none_of_these: {type(classifier.method_).__name__} does not tell pictures of no class; give distance "
-                "or energy"
-            )
+        assert unlike is not None, "asked of a method that tells"
         limit = 0.5 if share is None else float(np.quantile(unlike, 1 - share))
     elif measure is not None:
         task = (of_support, torch.from_numpy(numbers), of_query, len(folders.class_names), measure)

@@ -143,7 +143,7 @@ def classify(options: Any) -> str:
         batch_size=options.batch_size,
         device=options.device,
     ).prepare()
-    check_method(classifier, len(support))
+    check_method(classifier, len(support), options.none_of_these)
     encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     folders = encoded_folders(encoder, support, query, skip_broken=options.broken == "skip")
@@ -209,8 +209,8 @@ def check_options(options: Any) -> None:
             raise ValueError(f"none_share={options.none_share}; give a share between 0 and 1")
 
 
-def check_method(classifier: FewShotClassifier, n_way: int) -> None:
-    """ValueError, before anything is encoded, where the method is not trained or does not serve so many classes."""
+def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str | None) -> None:
+    """ValueError, before anything is encoded, where the method is not trained or cannot do what is asked of it."""
     method = classifier.method_
     name = type(method).__name__
     if classifier.method is not None and needs_training(method):
@@ -222,10 +222,14 @@ def check_method(classifier: FewShotClassifier, n_way: int) -> None:
         what = "asks for the classifier of the training classes"
         what = what if method.on_features else "adapts the backbone to every task"
         raise ValueError(f"{name} {what}, which classify does not do; choose {', '.join(untrained_names())}")
+    if none_of_these == "learned" and not method.tells_strangers:
+        raise ValueError(
+            f"none_of_these: {name} does not tell pictures of no class; give distance or energy, or leave --method out"
+        )
     if method.n_way not in (None, n_way):
         raise ValueError(
             f"{name} of this checkpoint serves {method.n_way} classes alone, and the support has "
-            f"{n_way}; give --method PTMAP (or another that needs no training), or a model for any number of classes"
+            f"{n_way}; give --method UniversalSIB (or another that needs no training), or a model for any number"
         )
 
 

@@ -15,22 +15,26 @@ LeftOut = tuple[Path, str]
 
 def pictures_below(folder: Path) -> list[Path]:
     """Files in the folder and the folders in it with a picture's ending, in the order of their names."""
-    return [path for path in files_below(folder) if path.suffix.lower() in picture_endings()]
+    endings = picture_endings()
+    return [Path(where, name) for where, name in files_below(folder) if name.lower().endswith(endings)]
 
 
 def left_out_below(folder: Path, *, classes: bool) -> list[LeftOut]:
     """The other files, and where the folder is one of class folders, pictures that lie in none of them."""
-    found = []
-    for path in files_below(folder):
+    found, endings = [], picture_endings()
+    for where, name in files_below(folder):
+        is_picture = name.lower().endswith(endings)
+        if is_picture and not (classes and where == os.fspath(folder)):
+            continue
+        path = Path(where, name)
         ending = path.suffix.lower()
-        if ending in picture_endings():
-            reason = "it lies in no class folder" if classes and path.parent == folder else ""
+        if is_picture:
+            reason = "it lies in no class folder"
         elif ending in FORMATS["HEIF"]:
             reason = "HEIC needs pillow-heif, which the extra heif of this package brings"
         else:
             reason = f"pictures with the ending {ending} are not read" if ending else "it has no ending"
-        if reason:
-            found.append((path, f"{path}: {reason}"))
+        found.append((path, f"{path}: {reason}"))
     return found
 
 
@@ -41,8 +45,8 @@ def told(left_out: Sequence[LeftOut]) -> str:
     return f"{len(left_out)} files are left out ({counted}); the first: {left_out[0][1]}"
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Files in the folder and the folders in it, hidden ones left out, in the order of their names.
+def files_below(folder: Path) -> Iterator[tuple[str, str]]:
+    """Folder and name of the files in a folder and those in it, hidden ones left out, in the order of their names.
 
     Links are followed; a folder that is reached twice counts once.
     """
@@ -53,4 +57,4 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(os.path.realpath(where))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(where, name) for name in sorted(names) if not name.startswith("."))
+        yield from ((where, name) for name in sorted(names) if not name.startswith("."))

@@ -56,6 +56,8 @@ class Method(Recorded, nn.Module):
     """Queries that are to be refined together at most, where memory grows with their square; None for any number."""
     comes_trained: bool = False
     """Whether its weights come with the package, and its probabilities are as they were trained to be believed."""
+    tells_strangers: bool = False
+    """Whether `refine` says of every query how likely it is of none of the classes."""
     on_features: bool = True
     """Whether `classify` on features is all there is to it; False for a method that needs the backbone's weights."""
     relabels: bool = True

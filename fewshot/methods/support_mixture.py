@@ -180,5 +180,5 @@ def _among_queries(values: Tensor) -> Tensor:
 
 
 def _spread(values: Tensor) -> Tensor:
-    """Standard deviation over the queries, [T, 1] from [T, Q]; at least 0.001."""
-    return values.var(1, unbiased=False, keepdim=True).clamp_min(1e-6).sqrt()
+    """Standard deviation over the queries, [T, 1] from [T, Q]; at least 0.02."""
+    return values.var(1, unbiased=False, keepdim=True).clamp_min(4e-4).sqrt()

@@ -8,13 +8,14 @@ the network is trained on many feature spaces and on tasks of every kind, see
 
 from __future__ import annotations
 
-import math
+import os
 from importlib.resources import as_file, files
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewshot.episode import STRANGER, Episode
@@ -24,56 +25,15 @@ from fewshot.functional.information import class_softmax
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.class_prior import ClassPrior
-from fewshot.methods.entry_network import DeepEntryNetwork, Evidence
+from fewshot.methods.entry_network import DeepEntryNetwork
 from fewshot.methods.options import check_above, check_at_least
-from fewshot.methods.support_mixture import SupportAnswer, SupportMixture, small_network
+from fewshot.methods.query_evidence import N_STATISTICS, SIZES, Seen, Task, Told, evidence_of, first_centre, task_of
+from fewshot.methods.support_mixture import SupportMixture, small_network
 
 SWEEPS = 6
 """Of the relaxed transport, in every step."""
 TOLD = 0.2
 """Share of the training tasks that are told their queries' proportions."""
-N_STATISTICS = 10
-LIMIT = 15.0
-"""Logits are shown to the network within this."""
-
-
-class Told(NamedTuple):
-    """What a person knows of the queries' class proportions."""
-
-    proportions: Tensor
-    """[T, N], each task's summing to one; uniform where nothing is known."""
-    known: Tensor
-    """[T, 1], 1 or 0."""
-
-
-class Task(NamedTuple):
-    """What stays the same through all steps of a batch of tasks."""
-
-    answer: SupportAnswer
-    one_hot: Tensor
-    """[T, S, N]."""
-    neighbours: Tensor
-    """[T, Q, S+Q], how much a query heeds each example; rows sum to one."""
-    nearness: Tensor
-    """[T, Q], mean cosine with the three nearest examples, in units of all cosines' size."""
-    clearness: Tensor
-    """[T, Q, 5], how near each query is to any class, by itself and among the queries."""
-    spread: Tensor
-    """[T, 1, 1], how much cosines with the class means differ over the queries."""
-    statistics: Tensor
-    """[T, 10]."""
-    told: Told
-
-
-class Seen(NamedTuple):
-    """What is there at one step."""
-
-    logits: Tensor
-    """[T, Q, N]."""
-    cosines: Tensor
-    """[T, Q, N], of the queries with the class weights."""
-    stranger: Tensor
-    """[T, Q], logit of the look before that a query is of none of the classes."""
 
 
 class Look(NamedTuple):
@@ -122,6 +82,7 @@ class UniversalSIB(Method):
     """
 
     most_together = 2000
+    tells_strangers = True
 
     def __init__(
         self,
@@ -141,7 +102,7 @@ class UniversalSIB(Method):
         self.power, self.prior = power, prior
         self.deep_weight, self.stranger_weight = deep_weight, stranger_weight
         self.initializer = SupportMixture(width)
-        self.network = DeepEntryNetwork((11, 10, 4, N_STATISTICS + 1), width, n_says=2)
+        self.network = DeepEntryNetwork(SIZES, width, n_says=2)
         self.scales = small_network(N_STATISTICS, 2 * n_steps + 4, width)
         # in tenths, so that the network's learning rate serves them too
         self.log_step = _tenths(n_steps, -0.7)
@@ -155,6 +116,12 @@ class UniversalSIB(Method):
         self.comes_trained = trained
         if trained:
             self._load()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights as the package brings them: safetensors, with the sizes that they are for."""
+        sizes = {"n_steps": self.n_steps, "width": self.network.width, "power": self.power}
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, path, metadata={name: str(size) for name, size in sizes.items()})
 
     def _load(self) -> None:
         """Take the weights that come with the package.
@@ -228,13 +195,14 @@ class UniversalSIB(Method):
         answer = self.initializer(powered, normalized(examples), one_hot)
         shown, gradients, strangers = [answer.logits], [], []
         gram = torch.bmm(powered, powered.transpose(1, 2))  # [T, S+Q, S+Q]
-        centre = self._first_centre(one_hot, n_query)  # [T, S+Q]
+        centre = first_centre(one_hot, n_query, 10 * self.centring)  # [T, S+Q]
         seen = CentredProducts(gram, centre)
         weights = torch.cat([one_hot / one_hot.sum(1, keepdim=True), one_hot.new_zeros(n_tasks, n_query, n_way)], dim=1)
         weights, cosines = of_length_one(weights, seen.weights_products(weights))
-        task = self._task(seen, cosines[:, n_support:], answer, one_hot, told)
+        sharpness = (10 * self.log_sharpness).exp()
+        task = task_of(seen, cosines[:, n_support:], answer, one_hot, told, sharpness)
         few = (n_query - 1) / (n_query - 1 + (10 * self.log_few).exp())
-        scales = self.scales(task.statistics)  # [T, 2K+4]
+        scales = self.scales(task.statistics).clamp(-5, 5)  # [T, 2K+4]
         from_support, from_weights = scales[:, : self.n_steps + 1].sigmoid(), scales[:, self.n_steps + 1 : -2].exp()
         step_size, strictness = scales[:, -2].exp().view(-1, 1, 1), scales[:, -1:]
         stranger = (10 * self.stranger_bias).expand(n_tasks, n_query)
@@ -263,40 +231,6 @@ class UniversalSIB(Method):
             weights, cosines = of_length_one(weights, seen.weights_products(weights))
         return Refinement(torch.stack(shown), torch.stack(gradients), strangers=torch.stack(strangers))
 
-    def _first_centre(self, one_hot: Tensor, n_query: int) -> Tensor:
-        """Shares of the examples in the centre, [T, S+Q]: between the mean of class means and that of everything."""
-        n_support, n_way = one_hot.shape[1:]
-        of_support = F.pad((one_hot / one_hot.sum(1, keepdim=True)).mean(-1), (0, n_query))
-        constant, of_shots, of_queries = 10 * self.centring
-        shots, queries = (constant.new_full((), n / n_way).log() for n in (n_support, n_query))
-        share = constant + of_shots * shots + of_queries * queries
-        everything = torch.full_like(of_support, 1 / (n_support + n_query))
-        return everything + torch.sigmoid(share) * (of_support - everything)
-
-    def _task(self, seen: CentredProducts, cosines: Tensor, answer: SupportAnswer, one_hot: Tensor, told: Told) -> Task:
-        """Args: cosines are the queries' with the class means, [T, Q, N]."""
-        n_support, n_way = one_hot.shape[1:]
-        n_query = cosines.shape[1]
-        total = n_support + n_query
-        between = seen.cosines(slice(n_support, total), slice(0, total))  # [T, Q, S+Q]
-        itself = F.pad(torch.eye(n_query, dtype=torch.bool, device=cosines.device), (n_support, 0))
-        others = between.masked_fill(itself, 0)
-        size = (others.square().sum((1, 2)) / (n_query * (total - 1))).clamp_min(1e-6).sqrt().view(-1, 1, 1)
-        neighbours = ((10 * self.log_sharpness).exp() / size * between).masked_fill(itself, -torch.inf).softmax(-1)
-        nearest = between.masked_fill(itself, -1).topk(3, dim=-1).values.mean(-1) / size.squeeze(-1)
-        spread = cosines.var(1, unbiased=False).mean(-1).clamp_min(1e-6).sqrt()  # [T]
-        best = cosines.topk(min(2, n_way), dim=-1).values
-        margin = (best[..., 0] - best[..., -1]).mean(1) / spread
-        pairs = spread.new_full((), n_query * (n_query - 1)).clamp_min(1)
-        overlap = others[:, :, n_support:].square().sum((1, 2)) / pairs
-        rank = -(overlap + 1 / n_query).clamp_min(1e-6).log()
-        shots, queries, ways = (torch.full_like(spread, n).log() for n in (n_support / n_way, n_query / n_way, n_way))
-        found = [spread.log() + 2, rank - 3, margin - 1, shots, queries - 2, ways - 1.5]
-        found += [told.known.squeeze(-1), class_softmax(answer.logits).amax(-1).mean(1), *answer.certainty.unbind(-1)]
-        clearness = torch.cat([cosines.amax(-1, keepdim=True) / spread.view(-1, 1, 1), answer.clearness], dim=-1)
-        statistics = torch.stack(found, dim=-1)
-        return Task(answer, one_hot, neighbours, nearest, clearness, spread.view(-1, 1, 1), statistics, told)
-
     def _look(self, task: Task, seen: Seen, strictness: Tensor, step: int) -> Look:
         """What the transport and the network make of the queries.
 
@@ -308,8 +242,7 @@ class UniversalSIB(Method):
         """
         logits, n_way = seen.logits, seen.logits.shape[-1]
         known = (1 - seen.stranger.sigmoid()).unsqueeze(-1)  # [T, Q, 1]
-        log_probabilities = logits.log_softmax(-1)
-        probabilities = log_probabilities.exp()
+        probabilities = class_softmax(logits)
         held = (probabilities * known).sum(1) / known.sum(1).clamp_min(1e-3)  # [T, N]
         imbalance = (held * (held * n_way).clamp_min(1e-12).log()).sum(-1, keepdim=True)  # [T, 1]
         strict = self.not_told[step] + task.told.known * (self.where_told[step] - self.not_told[step])
@@ -317,52 +250,7 @@ class UniversalSIB(Method):
         masses = task.told.proportions.clamp_min(1e-4)
         potentials = relaxed_sinkhorn_potentials(logits, masses, strict, SWEEPS)  # [T, N]
         plan = class_softmax(logits + potentials.unsqueeze(1))
-        around = torch.bmm(task.neighbours, torch.cat([task.one_hot, plan * known], dim=1))  # [T, Q, N]
-        entropy = -(probabilities * log_probabilities).sum(-1) / math.log(max(n_way, 2))  # [T, Q]
-        share = probabilities.mean(1) * n_way  # [T, N]
-        cosines = seen.cosines / task.spread
-        best = cosines.amax(-1)  # [T, Q]
-        support_logits = task.answer.logits - task.answer.logits.mean(-1, keepdim=True)
-        evidence = Evidence(
-            torch.stack(
-                [
-                    (logits - logits.mean(-1, keepdim=True)).clamp(-LIMIT, LIMIT) / 3,
-                    probabilities * n_way / 3,
-                    log_probabilities.clamp_min(-LIMIT) / 3,
-                    plan * n_way / 3,
-                    (plan * n_way + 1e-3).log() / 3,
-                    around * n_way / 3,
-                    (around * n_way + 1e-2).log() / 3,
-                    support_logits.clamp(-LIMIT, LIMIT) / 3,
-                    class_softmax(task.answer.logits) * n_way / 3,
-                    cosines,
-                    cosines - best.unsqueeze(-1),
-                ],
-                dim=-1,
-            ),
-            torch.stack(
-                [
-                    entropy,
-                    best,
-                    task.nearness / 3,
-                    seen.stranger.sigmoid(),
-                    around.sum(-1),
-                    *task.clearness.unbind(-1),
-                ],
-                dim=-1,
-            ),
-            torch.stack(
-                [
-                    share,
-                    (share + 1e-2).log(),
-                    task.told.known * (task.told.proportions * n_way + 1e-2).log(),
-                    potentials,
-                ],
-                dim=-1,
-            ),
-            torch.cat([task.statistics, torch.full_like(strict, step / self.n_steps)], dim=-1),
-        )
-        said = self.network(evidence, plan)
+        said = self.network(evidence_of(task, seen, plan, potentials, step / self.n_steps), plan)
         planned = logits + potentials.unsqueeze(1) + said.entries
         return Look(planned, said.queries[..., 0] + 10 * self.stranger_bias, said.queries[..., 1] + 2)
 

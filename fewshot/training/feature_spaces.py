@@ -181,7 +181,5 @@ class SpaceTasks(Dataset[Episode]):
             query=query,
             query_labels=torch.from_numpy(index.query_labels),
             n_way=sizes.n_way,
-            numbers=torch.tensor(numbers),
-            support_index=torch.from_numpy(index.support),
-            query_index=torch.from_numpy(index.query),
+            numbers=torch.tensor(numbers),  # and no places of pictures, which would be those of `dataset`
         )

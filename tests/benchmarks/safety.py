@@ -1,6 +1,6 @@
 """Whether using unlabelled pictures ever does harm: methods over data sets, backbones, sizes and class proportions.
 
-python -m tests.benchmarks.safety [--split val] [--tasks 24] [--cells 60] [--sets cifar_fs ...] [--methods TIM ...]
+python -m tests.benchmarks safety [--split val] [--tasks 24] [--cells 60] [--sets cifar_fs ...] [--methods TIM ...]
 
 A cell of the grid is a data set seen by a backbone, a number of ways, shots and queries of a class, and a kind of class
 proportions. In every cell all methods get the same tasks; differences are paired, with 95 % intervals. Data sets are
@@ -233,7 +233,7 @@ def spaces_of(sets: Sequence[str], backbones: Sequence[str], split: str) -> Iter
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.safety", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks safety", description=__doc__)
     parser.add_argument("--split", default="test", choices=("val", "test"))
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))

@@ -17,7 +17,7 @@ from fewshot import FewShotClassifier, FewShotModule
 from fewshot.backbones import BackboneConfig
 from fewshot.classification.adaptation import chunks
 from fewshot.data.transforms import Preprocessing
-from fewshot.methods import PTMAP, SIB, TIM, EquivariantGradient, MLPGradient, NearestClassMean
+from fewshot.methods import PTMAP, SIB, TIM, EquivariantGradient, MLPGradient, NearestClassMean, UniversalSIB
 from fewshot.training.saved_model import save_trained
 
 NOT_OURS = {
@@ -123,7 +123,7 @@ def test_temperature_comes_from_labelled_rows_held_out():
     given = FewShotClassifier(method=NearestClassMean(scale=200.0), temperature=2.0).fit(rows, labels)
     assert given.temperature_ == 2.0 and given.temperature_from_ == "given"
     one_shot, labels, _ = blobs(1)
-    unfitted = FewShotClassifier().fit(one_shot, labels)
+    unfitted = FewShotClassifier(method=PTMAP()).fit(one_shot, labels)
     assert unfitted.temperature_ == 1.0 and unfitted.temperature_from_.startswith("not fitted: too few")
 
 
@@ -365,3 +365,34 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
         FewShotClassifier.from_checkpoint(Path("nowhere"))
     with pytest.raises(ValueError, match="leave one out"):
         FewShotClassifier("conv4", checkpoint="x.ckpt").prepare()
+
+
+def test_without_a_method_the_head_of_the_package_classifies(tmp_path):
+    rows, labels, truth = blobs(2, n_unlabelled=40)
+    classifier = FewShotClassifier().fit(rows, labels)
+    assert isinstance(classifier.method_, UniversalSIB)
+    assert classifier.temperature_ == 1.0 and classifier.temperature_from_ == "of the model, from its training"
+    assert (classifier.transduction_ == truth).mean() > 0.9
+    assert classifier.strangers_.shape == (120,) and (0 <= classifier.strangers_).all()
+    classifier.save(tmp_path / "saved")
+    again = FewShotClassifier.load(tmp_path / "saved")
+    np.testing.assert_allclose(again.strangers_, classifier.strangers_)
+    np.testing.assert_allclose(again.predict_proba(rows[:3]), classifier.predict_proba(rows[:3]), rtol=1e-5)
+    assert FewShotClassifier(method="TIM").fit(rows, labels).strangers_ is None
+
+
+def test_memory_does_not_grow_with_the_square_of_the_rows(monkeypatch):
+    rows, labels, _ = blobs(2, n_unlabelled=40)
+    seen, whole = [], UniversalSIB.refine
+
+    def refine(self, support, support_labels, query, n_way):
+        seen.append(query.shape[1])
+        return whole(self, support, support_labels, query, n_way)
+
+    monkeypatch.setattr(UniversalSIB, "refine", refine)
+    monkeypatch.setattr(UniversalSIB, "most_together", 15)
+    FewShotClassifier().fit(rows, labels)
+    assert max(seen) <= 15 and sum(seen) == 120
+    seen.clear()
+    FewShotClassifier(chunk_size=10).fit(rows, labels)
+    assert max(seen) <= 10 and sum(seen) == 120

@@ -101,7 +101,13 @@ def test_without_a_checkpoint_by_a_timm_name_and_a_method_without_training(work,
     rows, record = classified(*options, "--method", "TIM", "--method.n_iterations", "20", "--query_labels")
     assert record["settings"]["method"] == "TIM" and len(rows) == 12
     rows, record = classified(*options, "--overwrite")
-    assert record["settings"]["method"] == "PTMAP" and len(rows) == 12
+    assert record["settings"]["method"] == "UniversalSIB" and len(rows) == 12
+    rows, record = classified(*options, "--overwrite", "--none_of_these", "learned")
+    assert record["settings"]["none of these"] == "learned above 0.5"
+    assert {row["none_of_these"] for row in rows} <= {"true", "false"}
+    assert all((float(row["novelty"]) > 0.5) == (row["none_of_these"] == "true") for row in rows)
+    message = refused(capsys, *options, "--overwrite", "--none_of_these", "learned", "--method", "TIM")
+    assert "none_of_these: TIM does not tell pictures of no class; give distance or energy" in message
 
 
 def test_chunks_and_flat_folders(work, model):
@@ -233,7 +239,7 @@ def test_a_method_for_another_number_of_classes_is_refused_before_encoding(work,
     save_trained(module.eval(), Preprocessing(16, 16, (0.5,) * 3, (0.25,) * 3), tmp_path / "five")
     monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     message = refused(capsys, "--ckpt_path", "five")
-    assert "SIB of this checkpoint serves 5 classes alone, and the support has 3; give --method PTMAP" in message
+    assert "SIB of this checkpoint serves 5 classes alone, and the support has 3; give --method UniversalSIB" in message
 
 
 def test_a_method_without_its_training_is_refused_before_encoding(work, model, capsys, monkeypatch):

@@ -60,6 +60,7 @@ def test_further_iterations_change_nothing() -> None:
     torch.testing.assert_close(fifteen, sixty, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_solution() -> None:
     features, labels = problem(1, 3, 2)
     assert torch.autograd.gradcheck(lambda x: solved(x, labels, 0.1, 30), features.requires_grad_(), atol=1e-5)

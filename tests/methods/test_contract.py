@@ -113,7 +113,26 @@ METHODS = {
 }
 
 
-@pytest.fixture(params=METHODS, ids=lambda name: name)
+VARIANTS = {
+    "protonet, learned temperature",
+    "sib, K=0",
+    "pt-map, given prior",
+    "pt-map, support prior",
+    "alpha-tim, tsallis support",
+    "imprinted weights, fine-tuned",
+    "ease + siamese, prior of the queries",
+    "protolp, prior of the queries",
+    "maml, first order",
+    "ilpc, prior of the support",
+}
+"""Other options of methods that are above, whose lines other tests run too; these are run by the slow tests."""
+
+
+def in_turn(name):
+    return pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else [], id=name)
+
+
+@pytest.fixture(params=[in_turn(name) for name in METHODS])
 def method(request):
     torch.manual_seed(1)
     built = METHODS[request.param]()

@@ -58,6 +58,13 @@ def test_what_nothing_can_be_told_from_is_answered_with_numbers(n_shot):
     torch.testing.assert_close(repeated, repeated[:, :1].expand(-1, 20, -1))
 
 
+@pytest.mark.parametrize("n_shot", [1, 9])
+def test_two_queries_that_are_alike_do_not_make_logits_of_thousands(n_shot):
+    support, labels, query, _ = task(n_shot=n_shot, n_features=100)
+    alike = query[:, :1] + 1e-4 * query[:, :2]
+    assert head().refine(support, labels, alike, N_WAY).logits.abs().max() < 100
+
+
 def test_proportions_that_are_told_count():
     support, labels, query, _ = task()
     unknown, uniform, given = (

@@ -200,7 +200,9 @@ def test_a_checkpoint_of_another_model_is_refused(what, capsys):
         assert part in error
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "predict"])
+@pytest.mark.parametrize(
+    "command", ["fit", *(pytest.param(one, marks=pytest.mark.slow) for one in ("validate", "predict"))]
+)
 def test_every_command_refuses_it(command, capsys):
     error = refused(capsys, command, "--config", "sib.yaml", "--ckpt_path", saved(few_shot(image_size=20)))
     assert "of 'conv4' for pictures of 20 px" in error
@@ -302,7 +304,7 @@ def test_a_truncated_checkpoint_is_refused(kept, fitted):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("kept", [0.0, 0.6])
+@pytest.mark.parametrize("kept", [pytest.param(0.0, marks=pytest.mark.slow), 0.6])
 def test_the_command_line_refuses_a_truncated_checkpoint(kept, option, fitted, capsys):
     content = fitted.read_bytes()
     Path("cut.ckpt").write_bytes(content[: int(kept * len(content))])
@@ -370,6 +372,11 @@ def array_of_objects(path: Path) -> None:
 
 WRITERS = [plain_pickle, older_pickle, zipped_by_torch, array_of_objects]
 SUFFIXES = [".ckpt", ".pth", ".safetensors", ".npz"]
+ONE_OF_EACH = [
+    pytest.param(write, suffix, marks=[] if suffix == ".ckpt" else [pytest.mark.slow])
+    for write, suffix in zip(WRITERS, SUFFIXES, strict=True)
+]
+"""The others are read by the same function, which the test above calls."""
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -386,7 +393,7 @@ def test_a_malicious_file_is_refused_and_not_executed(write, suffix, folder):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize(("write", "suffix"), list(zip(WRITERS, SUFFIXES, strict=True)))
+@pytest.mark.parametrize(("write", "suffix"), ONE_OF_EACH)
 def test_the_command_line_refuses_a_malicious_file(write, suffix, option, folder, capsys):
     write(Path(f"malicious{suffix}"))
     error = refused(capsys, "test", "--config", "sib.yaml", option, f"malicious{suffix}")

@@ -80,6 +80,13 @@ def test_a_head_is_trained_on_spaces_and_validated_on_pictures():
     assert all(np.isfinite(float(value)) for value in fitted.logged_metrics.values())
 
 
+def test_a_loss_that_is_not_finite_names_no_classes_of_another_data_set():
+    module = FewShotModule(UniversalSIB(n_steps=2, width=8, trained=False), CONV4)
+    module.method.stranger_bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"the loss is nan at step 0, epoch 0, episodes \[0, 1, 2, 3\]; lower the"):
+        trainer(num_sanity_val_steps=0).fit(module, data_module())
+
+
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match=r"spaces=\[\]; name at least one data set with its backbone"):
         FeatureSpacesDataModule(Blobs(), [])

@@ -119,6 +119,7 @@ def test_what_is_asked_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
         Glyphs().images("dev")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_nearest_mean_of_plain_pixels_is_far_from_solving_it() -> None:
     """One picture of each of five classes: pixels alone do better than chance and leave much to learn."""
     images = Glyphs(pictures_per_class=10).images("test")

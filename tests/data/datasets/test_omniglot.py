@@ -75,6 +75,7 @@ def test_both_divisions_from_both_layouts(
     assert tuple(map(len, found)) == sizes and sorted(name for names in found for name in names) == ALL
 
 
+@pytest.mark.slow
 def test_rotations_are_classes(layouts: dict[str, Path]) -> None:
     data = Omniglot(str(layouts["splits"]))
     assert [len(data.images(split).class_names) for split in SPLITS] == [4112, 688, 1692]
