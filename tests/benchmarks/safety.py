@@ -35,6 +35,7 @@ from fewshot.methods import (
     PADDLE,
     PTMAP,
     TIM,
+    UNEM,
     AlphaTIM,
     BaseClasses,
     EaseSiamese,
@@ -44,6 +45,7 @@ from fewshot.methods import (
     NearestClassMean,
     ProtoLP,
     RidgeRegression,
+    StatA,
     UniversalSIB,
 )
 from fewshot.training.feature_spaces import EncodedSpace, FeatureSpace, encoded_space
@@ -68,6 +70,8 @@ METHODS: Mapping[str, Method] = {
     "TIM": TIM(),
     "alpha-TIM": AlphaTIM(),
     "PADDLE": PADDLE(),
+    "UNEM, untrained": UNEM(),
+    "StatA": StatA(),
     "LaplacianShot": LaplacianShot(),
     "EASE": EaseSiamese(),
     "protoLP": ProtoLP(),
