@@ -231,8 +231,12 @@ def csv_line(cells: Iterable[object], end: str = "\n") -> str:
 
 def read_csv(text: str) -> list[list[str]]:
     """The cells of every line that `csv_line` wrote, without its apostrophes."""
-    lines = csv.reader(io.StringIO(text, newline=""))
-    return [[cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in line] for line in lines]
+    return [[plain_cell(cell) for cell in line] for line in csv.reader(io.StringIO(text, newline=""))]
+
+
+def plain_cell(cell: str) -> str:
+    """The text of a cell without the apostrophe that `csv_line` put before a formula."""
+    return cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell
 
 
 UNFINISHED = "unfinished"

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
+from fewshot.classification.class_embeddings import centred
 from fewshot.methods.base import Method
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.metrics import (
@@ -48,6 +49,8 @@ class Adapted(NamedTuple):
     """Support pictures that the temperature was fitted on, 0 where none could be held out; None where it was given."""
     strangers: Tensor | None = None
     """[Q] probabilities that an unlabelled one is of none of the classes, from methods that tell; on the CPU."""
+    centre: Tensor | None = None
+    """[D], what later pictures are centred by before they are classified; None where they are taken as they are."""
 
 
 def adapt(
@@ -59,6 +62,7 @@ def adapt(
     *,
     chunk_size: int | None = None,
     temperature: float | None = None,
+    n_embeddings: int = 0,
 ) -> Adapted:
     """Tell a method the task: classify the unlabelled jointly, and keep what later pictures are classified by.
 
@@ -72,6 +76,7 @@ def adapt(
             at random (by a fixed seed), so that every chunk has the mixture of the whole. None takes all together, or
             as many as the method bears.
         temperature: what logits are divided by; None finds it by `support_temperature`.
+        n_embeddings: how many of the support, its last ones, are no pictures but embeddings of classes.
 
     Raises:
         ValueError: the method does not serve so many ways, is none on features, or was not told of training classes.
@@ -101,7 +106,7 @@ def adapt(
         held_out = None
         if temperature is None:
             temperature, held_out = support_temperature(
-                method, support, support_labels, unlabelled, n_way, chunk_size=chunk_size
+                method, support, support_labels, unlabelled, n_way, chunk_size=chunk_size, n_embeddings=n_embeddings
             )
         before, after, strangers = _refined(method, labelled, labels, unlabelled, n_way, chunk_size)
         head = None
@@ -116,8 +121,9 @@ def adapt(
 
 def moved(adapted: Adapted, device: torch.device) -> Adapted:
     """The same task with what later pictures are classified by on a device; probabilities stay where they are."""
-    support, labels, head = move_data_to_device((adapted.support, adapted.support_labels, adapted.head), device)
-    return adapted._replace(support=support, support_labels=labels, head=head)
+    of_task = (adapted.support, adapted.support_labels, adapted.head, adapted.centre)
+    support, labels, head, centre = move_data_to_device(of_task, device)
+    return adapted._replace(support=support, support_labels=labels, head=head, centre=centre)
 
 
 def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
@@ -131,6 +137,7 @@ def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
     parts = []
     with torch.inference_mode():
         for part in query.split(AT_ONCE) if len(query) else [query]:
+            part = part if adapted.centre is None else centred(part, adapted.centre)
             if adapted.head is not None:
                 logits = adapted.head.logits(part.unsqueeze(0))
             else:
@@ -147,20 +154,23 @@ def support_temperature(
     n_way: int,
     *,
     chunk_size: int | None = None,
+    n_embeddings: int = 0,
 ) -> tuple[float, int]:
     """The temperature with which probabilities of support pictures held out, one a class and fold, say their labels.
 
-    With it comes how many were held out. They are classified jointly with the unlabelled. Classes with one picture are
-    not held out; where fewer than two can be, the temperature is 1 and none was. One at a bound is warned of.
+    With it comes how many were held out. They are classified jointly with the unlabelled. Embeddings of classes and the
+    only one of a class are not held out; where fewer than two can be, the temperature is 1 and none was. One at a bound
+    is warned of.
 
     Args: as of `adapt`.
     """
     places = [(support_labels == c).nonzero().flatten() for c in range(n_way)]
+    pictures = len(support) - n_embeddings
     folds = min(MAX_FOLDS, max(len(one) for one in places))
     metric = CalibrationTemperature().to(support.device)
     counted = 0
     for fold in range(folds):
-        out = [int(one[fold]) for one in places if len(one) >= 2 and fold < len(one)]
+        out = [int(one[fold]) for one in places if len(one) >= 2 and fold < len(one) and int(one[fold]) < pictures]
         if len(out) < 2:
             continue
         held = torch.tensor(out, device=support.device)

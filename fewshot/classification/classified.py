@@ -24,10 +24,10 @@ class Classified:
 
     Attributes:
         class_names: N names, in the order of the columns.
-        support: S files.
+        support: S files, or names of rows.
         support_labels: [S] int64 in 0..N-1.
-        query: Q files.
-        query_names: Q names as a table shows them: the path below the query folder, with forward slashes.
+        query: Q files, or names of rows.
+        query_names: Q names as a table shows them: the path below the query folder, with forward slashes, or the row's.
         support_features: [S, D] float32.
         query_features: [Q, D] float32.
         before: [Q, N] probabilities before refinement, rows sum to one.
@@ -37,12 +37,14 @@ class Classified:
         skipped: files that could not be read or are no pictures that are read, with the reason, which names them.
         settings: what was run, by name: backbone, method, checkpoint, temperature, chunk, versions; plain text.
         notes: what speaks against believing the answer.
+        texts: of support and queries, what stands in the place of their pictures; None where they are pictures.
+        class_embeddings: classes that were known by an embedding too.
     """
 
     class_names: tuple[str, ...]
-    support: tuple[Path, ...]
+    support: tuple[Path | str, ...]
     support_labels: np.ndarray
-    query: tuple[Path, ...]
+    query: tuple[Path | str, ...]
     query_names: tuple[str, ...]
     support_features: np.ndarray
     query_features: np.ndarray
@@ -53,6 +55,13 @@ class Classified:
     skipped: tuple[tuple[Path, str], ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    texts: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    class_embeddings: int = 0
+
+    @property
+    def things(self) -> tuple[str, str]:
+        """What a query is called, one and several."""
+        return ("picture", "pictures") if self.texts is None else ("row", "rows")
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -84,14 +93,14 @@ class Classified:
 
 
 def write_predictions(file: Path, classified: Classified) -> None:
-    """One line for each query: path, predicted class, probability, margin, class before refinement, whether it is
+    """One line for each query: path or id, predicted class, probability, margin, class before refinement, whether it is
     flagged as none of the classes, and for every class its probability after and before refinement.
 
     A name that is no Unicode text, as of a file that was named in another encoding, has escapes in it.
     """
     names, best = classified.class_names, classified.probabilities.max(1)
     asked = classified.novelty is not None
-    header = ["path", "predicted", "probability", "margin", "predicted_before"]
+    header = ["path" if classified.texts is None else "id", "predicted", "probability", "margin", "predicted_before"]
     header += ["novelty", "none_of_these"] if asked else []
     header += [f"probability {name}" for name in names] + [f"before {name}" for name in names]
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
@@ -111,6 +120,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "settings": dict(classified.settings),
         "classes": list(classified.class_names),
         "n_support": len(classified.support),
+        "n_class_embeddings": classified.class_embeddings,
         "n_query": len(classified.query),
         "n_changed": int(classified.changed.sum()),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
@@ -121,9 +131,12 @@ def run_record(classified: Classified) -> dict[str, Any]:
 
 def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
     """Lines that say what was found."""
+    known = f"{len(classified.support)} labelled ones"
+    if classified.class_embeddings:
+        known += f" and {classified.class_embeddings} class embeddings"
     lines = [
-        f"{len(classified.query)} pictures classified after {len(classified.support)} labelled ones of "
-        f"{len(classified.class_names)} classes; {classified.changed.sum()} changed class through refinement"
+        f"{len(classified.query)} {classified.things[1]} classified after {known} of {len(classified.class_names)} "
+        f"classes; {classified.changed.sum()} changed class through refinement"
     ]
     if "temperature" in classified.settings:
         lines.append(f"temperature of the probabilities: {classified.settings['temperature']}")

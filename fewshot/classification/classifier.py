@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.classification.adaptation import Adapted, adapt, later, moved, origin
+from fewshot.classification.class_embeddings import as_class_embeddings, support_of
 from fewshot.classification.conventions import (
     Estimator,
     check_rows,
@@ -63,6 +64,7 @@ class FewShotClassifier(Estimator):
             holding out labelled rows (1 where every class has one, and for UniversalSIB, which was trained so).
         batch_size: pictures that are encoded at a time.
         device: "auto" takes a GPU where there is one; else as torch says it.
+        class_embedding_weight: as how many labelled rows an embedding of a class counts.
 
     Attributes:
         classes_: [N] the labels, sorted where they can be.
@@ -95,6 +97,7 @@ class FewShotClassifier(Estimator):
         temperature: float | None = None,
         batch_size: int = 64,
         device: str = "auto",
+        class_embedding_weight: int = 1,
     ) -> None:
         self.backbone = backbone
         self.method = method
@@ -107,14 +110,15 @@ class FewShotClassifier(Estimator):
         self.temperature = temperature
         self.batch_size = batch_size
         self.device = device
+        self.class_embedding_weight = class_embedding_weight
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> FewShotClassifier:
-        """A classifier with the backbone and method of a run.
+        """A classifier with the backbone and method of a run; options are those of the constructor.
 
         Args:
             path: a checkpoint of FewShotModule, the folder of a run or experiment, or a saved model.
-            options: of the constructor.
+            options: by name.
 
         Raises:
             FileNotFoundError: there is none.
@@ -160,44 +164,47 @@ class FewShotClassifier(Estimator):
         self.prepare()
         return self._model.method
 
-    def fit(self, X: Any, y: Any) -> FewShotClassifier:
+    def fit(self, X: Any, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
         """Adapt to a task.
 
         Args:
             X: n pictures or feature rows, labelled and unlabelled.
             y: n labels; -1 or None where there is none.
+            class_embeddings: extra support, also where no row is labelled: a mapping from labels to features [D] of the
+                same model, as of CLIP's text side, or [N, D] of the labels 0..N-1.
 
         Raises:
-            ValueError: rows and labels do not go together, there are fewer than two classes, a picture cannot be read,
-                or the method does not serve so many classes.
+            ValueError: what does not go together, one class alone, more than the method serves, a broken picture.
         """
         self.prepare()
-        return self.fit_features(self._features(X, None, y), y)
+        return self.fit_features(self._features(X, None, y), y, class_embeddings)
 
-    def fit_features(self, features: Tensor, y: Any) -> FewShotClassifier:
-        """`fit` on features [n, D] that the encoder gave; arguments and errors as there."""
+    def fit_features(self, features: Tensor, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
+        """`fit` on features [n, D]; arguments and errors as there."""
         self.prepare()
         labels = labels_of(y, len(features))
         check_unlabelled(y, labels)
-        classes, places = numbered(labels)
-        features, transduced = features.to(self._device), torch.from_numpy(places).to(self._device)
-        known = transduced >= 0
+        given = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
+        classes, places = numbered(labels, () if given is None else given.class_names)
+        transduced = torch.from_numpy(places).to(self._device)
+        task = support_of(features.to(self._device), transduced, given, classes, self.class_embedding_weight)
         method = self._model.method
-        method.build(features.shape[1])
+        method.build(task.rows.shape[1])
         method.to(self._device)
         if takes_task_mean(method):
-            method.prepare(of_own_pictures(features))
+            method.prepare(of_own_pictures(task.rows))
         adapted = adapt(
             method,
-            features[known],
-            transduced[known],
-            features[~known],
+            task.features,
+            task.labels,
+            task.rows[transduced < 0],
             len(classes),
             chunk_size=self.chunk_size,
             temperature=self._model.temperature if self.temperature is None else self.temperature,
+            n_embeddings=task.n_embeddings,
         )
-        transduced[~known] = adapted.probabilities.argmax(1)
-        self._restore(label_array(classes), adapted, transduced.cpu().numpy())
+        transduced[transduced < 0] = adapted.probabilities.argmax(1)
+        self._restore(label_array(classes), adapted._replace(centre=task.centre), transduced.cpu().numpy())
         return self
 
     def _restore(self, classes: np.ndarray, adapted: Adapted, transduced: np.ndarray) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Made = TypeVar("Made", bound="Estimator")
 
 
 def scikit_learns(name: str, otherwise: type[Exception]) -> Any:
@@ -43,7 +42,7 @@ class Estimator:
         """The constructor's arguments by name."""
         return {name: getattr(self, name) for name in self._defaults()}
 
-    def set_params(self, **options: Any) -> Self:
+    def set_params(self: Made, **options: Any) -> Made:
         """Change arguments of the constructor; ValueError for one that does not exist."""
         if wrong := [name for name in options if name not in self._defaults()]:
             raise ValueError(
@@ -135,15 +134,19 @@ def check_unlabelled(y: Any, labels: Sequence[Hashable]) -> None:
     warnings.warn(f"{said}; it is taken for a class, and an unlabelled row has None", stacklevel=4)
 
 
-def numbered(labels: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
+def numbered(labels: Sequence[Hashable], named: Sequence[Hashable] = ()) -> tuple[list[Hashable], np.ndarray]:
     """The classes that labels name, and [n] int64, the place among them of each label, -1 for None and for -1.
 
     Classes are sorted; where they cannot be compared they stand in the order of their first occurrence.
 
+    Args:
+        labels: of the rows.
+        named: classes that are known besides, which need no labelled row.
+
     Raises:
         ValueError: there are fewer than two classes.
     """
-    known = dict.fromkeys(label for label in labels if not _is_none(label))
+    known = dict.fromkeys(label for label in (*labels, *named) if not _is_none(label))
     if not known:
         raise ValueError("no row has a label; give at least one labelled row of each of two classes")
     if len(known) < 2:

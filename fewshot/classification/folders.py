@@ -8,16 +8,12 @@ import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from fewshot.classification.classified import Classified
-from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.encoder import PictureEncoder
-from fewshot.classification.novelty import Told, novelty, threshold
+from fewshot.classification.task import Task
 from fewshot.data.datasets.base import subfolders
 from fewshot.data.picture_files import pictures_below
 from fewshot.data.pictures import MAX_FILE_BYTES, picture_endings
@@ -110,31 +106,21 @@ def _check_folder(folder: Path, option: str, wanted: str) -> None:
         raise FileNotFoundError(f"{option}: {folder.absolute()} is {what}; put {wanted}")
 
 
-class EncodedFolders(NamedTuple):
-    """The pictures that could be read, with their features, and the others."""
-
-    class_names: tuple[str, ...]
-    support: tuple[Path, ...]
-    support_labels: np.ndarray
-    """[S] int64 in 0..N-1."""
-    support_features: Tensor
-    """[S, D]."""
-    query: tuple[Path, ...]
-    query_features: Tensor
-    """[Q, D]."""
-    skipped: tuple[tuple[Path, str], ...]
-    """With the reason."""
-
-
 def encoded_folders(
-    encoder: PictureEncoder, support: Mapping[str, Sequence[Path]], query: Sequence[Path], *, skip_broken: bool
-) -> EncodedFolders:
+    encoder: PictureEncoder,
+    support: Mapping[str, Sequence[Path]],
+    query: Sequence[Path],
+    query_root: Path,
+    *,
+    skip_broken: bool,
+) -> Task:
     """Features of labelled pictures by class, and of unlabelled ones.
 
     Args:
         encoder: what encodes them.
         support: pictures of each class.
         query: pictures to classify.
+        query_root: the folder below which they are named.
         skip_broken: go on without pictures that cannot be read.
 
     Raises:
@@ -151,71 +137,16 @@ def encoded_folders(
     of_query, query_kept, more = _encoded(encoder, query, skip_broken, "encoding the queries")
     if not len(of_query):
         raise ValueError(f"query: none of the {len(query)} pictures can be read; the first: {more[0][1]}")
-    return EncodedFolders(
+    kept = tuple(query[place] for place in query_kept)
+    return Task(
         names,
         tuple(labelled[place] for place in support_kept),
         numbers,
         of_support,
-        tuple(query[place] for place in query_kept),
+        kept,
+        tuple(path.relative_to(query_root).as_posix() for path in kept),
         of_query,
         (*broken, *more),
-    )
-
-
-def classified_folders(
-    classifier: FewShotClassifier,
-    folders: EncodedFolders,
-    query_root: Path,
-    *,
-    measure: Told | None = None,
-    share: float | None = None,
-) -> Classified:
-    """Adapt to the support, refine with the queries, and flag what is unlike every class.
-
-    The result's settings say what was found out, not what was asked for.
-
-    Args:
-        classifier: whose encoder gave the features.
-        folders: what it gave.
-        query_root: the folder below which queries are named.
-        measure: of how unlike every class a query is; "learned" takes what the method says; None flags none.
-        share: of the queries that is to be flagged; None asks the support's own pictures, or flags those that the
-            method thinks are of no class rather than of one.
-
-    Raises:
-        ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`.
-    """
-    of_support, of_query, numbers = folders.support_features, folders.query_features, folders.support_labels
-    classifier.fit_features(torch.cat([of_support, of_query]), [*numbers.tolist(), *[None] * len(of_query)])
-    unlike, limit = None, None
-    if measure == "learned":
-        unlike = classifier.strangers_
-        assert unlike is not None, "asked of a method that tells"
-        limit = 0.5 if share is None else float(np.quantile(unlike, 1 - share))
-    elif measure is not None:
-        task = (of_support, torch.from_numpy(numbers), of_query, len(folders.class_names), measure)
-        limit = threshold(*task, share=share)
-        unlike = novelty(*task).numpy()
-    alone = classifier.later_features(of_query).argmax(1)
-    agreement = float((alone == classifier.transduction_proba_.argmax(1)).mean())
-    return Classified(
-        class_names=folders.class_names,
-        support=folders.support,
-        support_labels=numbers,
-        query=folders.query,
-        query_names=tuple(path.relative_to(query_root).as_posix() for path in folders.query),
-        support_features=of_support.numpy(),
-        query_features=of_query.numpy(),
-        before=classifier.initial_proba_,
-        probabilities=classifier.transduction_proba_,
-        novelty=unlike,
-        novelty_threshold=limit,
-        skipped=folders.skipped,
-        settings={
-            "temperature": f"{classifier.temperature_:.3g} ({classifier.temperature_from_})",
-            "each query classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
-            "none of these": "not asked" if limit is None else f"{measure} above {limit:.3g}",
-        },
     )
 
 

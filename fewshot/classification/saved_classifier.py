@@ -76,6 +76,8 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
     tensors = {name: getattr(adapted, name) for name in OF_TASK} | {"transduced": torch.from_numpy(fitted.transduced)}
     if adapted.strangers is not None:
         tensors["strangers"] = adapted.strangers
+    if adapted.centre is not None:
+        tensors["centre"] = adapted.centre
     if adapted.head is not None:
         tensors |= {HEAD + name: getattr(adapted.head, name) for name in OF_HEAD}
     if fitted.module is None:
@@ -154,6 +156,7 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         before,
         probabilities,
         strangers=tensors.get("strangers"),
+        centre=tensors.get("centre"),
     )
     labels = (task.support_labels, tensors["transduced"])
     if (
@@ -164,6 +167,7 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         or task.probabilities.shape[1:] != (n_way,)
         or task.before.shape != task.probabilities.shape
         or (task.strangers is not None and task.strangers.shape != task.probabilities.shape[:1])
+        or (task.centre is not None and task.centre.shape != (width,))
         or (head is not None and head.weights.shape != (1, n_way, width))
         or any(value_fault(value, torch.float32) for name, value in tensors.items() if name not in LABELS)
     ):

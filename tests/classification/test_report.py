@@ -312,7 +312,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     classified = example(tmp_path / "a")
     with pytest.raises(ValueError, match="max_pictures=0; a report shows one picture or more"):
         write_report(tmp_path / "report.html", classified, max_pictures=0)
-    with pytest.raises(ValueError, match="there are no query pictures to report on"):
+    with pytest.raises(ValueError, match="there are no queries to report on"):
         write_report(tmp_path / "report.html", dataclasses.replace(classified, query=()))
 
 

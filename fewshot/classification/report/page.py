@@ -28,7 +28,7 @@ def write_report(
     file: Path,
     classified: Classified,
     *,
-    title: str = "Classified pictures",
+    title: str | None = None,
     max_pictures: int = 2000,
     table: str = "predictions.csv",
 ) -> None:
@@ -39,7 +39,7 @@ def write_report(
     Args:
         file: such as OUT/report.html; replaced if it is there, its folder made if it is not.
         classified: one query or more.
-        title: the heading.
+        title: the heading; None says what is classified.
         max_pictures: queries shown, at most; of more, those that changed class or are flagged, the least confident
             ones and a spread of the others are shown, and the page says how many are not.
         table: the file that lists all queries, named where the page does not show all of them.
@@ -48,9 +48,10 @@ def write_report(
         ValueError: no queries, or `max_pictures` below 1.
     """
     if max_pictures < 1:
-        raise ValueError(f"max_pictures={max_pictures}; a report shows one picture or more")
+        raise ValueError(f"max_pictures={max_pictures}; a report shows one {classified.things[0]} or more")
     if not classified.query:
-        raise ValueError("there are no query pictures to report on; name a folder that holds some")
+        raise ValueError("there are no queries to report on; name a folder that holds some")
+    title = f"Classified {classified.things[1]}" if title is None else title
     content = page(classified, title=title, max_pictures=max_pictures, table=table)
     with WholeFile(file) as opened:
         opened.write(content)
@@ -63,7 +64,8 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
     support_shown = np.concatenate(support)
     positions = feature_map(classified)
     width, height, where = plane(positions, support=support_shown, query=shown)
-    pictures = thumbnails([classified.query[i] for i in shown] + [classified.support[i] for i in support_shown])
+    files = [classified.query[i] for i in shown] + [classified.support[i] for i in support_shown]
+    pictures = thumbnails([file for file in files if isinstance(file, Path)]) or [None] * len(files)
     names = classified.class_names
     texts = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
     if len(names) > NAMED_CLASSES:
@@ -95,6 +97,7 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
             "shown": counts(classified.predicted[shown]),
         },
         cards=[{"i": i, "uri": uri, "at": at} for i, uri, at in zip(shown, pictures, where.query, strict=False)],
+        support_names=[file.name if isinstance(file, Path) else file for file in classified.support],
         support_uris=dict(zip(support_shown, pictures[len(shown) :], strict=True)),
         support_at=list(zip(where.support, classified.support_labels[support_shown], strict=True)),
         share=positions.share,
@@ -125,6 +128,7 @@ def _data(classified: Classified, where: FeatureMap, support: np.ndarray, shown:
     of_bars = [_whole(1000, np.take_along_axis(values, bars, 1)) for values in (before, after)]
     return {
         "classes": [printable(text) for text in classified.class_names],
+        "things": classified.things,
         "total": len(classified.query),
         "number": (shown + 1).tolist(),
         "predicted": classified.predicted[shown].tolist(),

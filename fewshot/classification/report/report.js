@@ -100,8 +100,8 @@
     });
     for (const [drawn, of] of others) drawn.classList.toggle("off", label >= 0 && of !== label);
     const all = cards.length.toLocaleString("en"), some = visible.length.toLocaleString("en");
-    let told = `Showing ${some} of ${all} ${cards.length === 1 ? "picture" : "pictures"}.`;
-    if (visible.length === cards.length) told = cards.length === 1 ? "Showing the only picture." : `Showing all ${all} pictures.`;
+    let told = `Showing ${some} of ${all} ${data.things[cards.length === 1 ? 0 : 1]}.`;
+    if (visible.length === cards.length) told = cards.length === 1 ? `Showing the only ${data.things[0]}.` : `Showing all ${all} ${data.things[1]}.`;
     $("#count").textContent = told;
     inGrid.start(visible.map((i) => buttons[i]));
     leave();
@@ -207,7 +207,7 @@
   function enlargeSupport(i) {
     open = null;
     $("#larger-name").replaceChildren(element("bdi", supportNames[i]));
-    $("#larger-facts").textContent = `Support picture of the class ${className(data.supportLabels[i])}.`;
+    $("#larger-facts").textContent = `Support ${data.things[0]} of the class ${className(data.supportLabels[i])}.`;
     $("#larger-bars").hidden = $("#previous").hidden = $("#next").hidden = true;
     present(supportButtons[i]);
   }

@@ -1,0 +1,101 @@
+"""Embeddings of classes as extra support: CLIP's text side, or any model's that shares a space with the rows.
+
+The two sides lie apart (Liang, Zhang, Kwon, Yeung, Zou: Mind the Gap, NeurIPS 2022, arXiv 2203.02053). So each is
+brought to unit length, centred by its own mean, and brought to unit length again: rows by the mean of all rows that are
+given, class embeddings by theirs. What comes later is centred by the mean of those rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.functional.features import normalized
+
+
+class ClassEmbeddings(NamedTuple):
+    """One row of features for each class."""
+
+    class_names: tuple[Any, ...]
+    features: Tensor
+    """[A, D]."""
+
+
+def as_class_embeddings(given: Any, n_features: int) -> ClassEmbeddings:
+    """What `FewShotClassifier.fit` was given, checked.
+
+    Args:
+        given: a mapping from label to [D], or [A, D], of the labels 0..A-1.
+        n_features: D.
+
+    Raises:
+        ValueError: anything else, or numbers that are not finite.
+    """
+    names: Sequence[Hashable] = list(given) if isinstance(given, Mapping) else range(len(given))
+    rows = list(given.values()) if isinstance(given, Mapping) else given
+    if isinstance(rows, list):
+        rows = [row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row) for row in rows]
+        if len({row.shape for row in rows}) > 1:
+            raise ValueError(f"class_embeddings have shapes {sorted({row.shape for row in rows})}; give [D] for each")
+        rows = np.stack(rows) if rows else np.zeros((0, n_features))
+    found = torch.as_tensor(np.asarray(rows.detach().cpu() if isinstance(rows, Tensor) else rows), dtype=torch.float32)
+    if found.ndim != 2 or found.shape[1] != n_features:
+        raise ValueError(
+            f"class_embeddings have shape {list(found.shape)} and the rows {n_features} features; give one row of as "
+            "many for each class, of the same model"
+        )
+    if not bool(found.isfinite().all()):
+        raise ValueError("class_embeddings contain NaN or infinity")
+    return ClassEmbeddings(tuple(names), found)
+
+
+class Support(NamedTuple):
+    """What the classes of a task are known by, and the rows beside it. Letters: S labelled rows, E embeddings."""
+
+    rows: Tensor
+    """[n, D]."""
+    features: Tensor
+    """[S + E, D]."""
+    labels: Tensor
+    """[S + E] int64."""
+    n_embeddings: int = 0
+    """E, the last ones of them."""
+    centre: Tensor | None = None
+    """[D], what the rows were centred by; None where there are no embeddings."""
+
+
+def support_of(
+    rows: Tensor, places: Tensor, given: ClassEmbeddings | None, classes: Sequence[Hashable], weight: int
+) -> Support:
+    """Labelled rows and class embeddings, without the gap between them.
+
+    Args:
+        rows: [n, D].
+        places: [n] int64, the class of each row, -1 for none.
+        given: one embedding for each class or for some; None leaves the rows as they are.
+        classes: N.
+        weight: as how many labelled rows an embedding counts.
+
+    Raises:
+        ValueError: a weight that is no whole number above 0.
+    """
+    known = places >= 0
+    if given is None:
+        return Support(rows, rows[known], places[known])
+    if type(weight) is not int or weight < 1:
+        raise ValueError(f"class_embedding_weight={weight!r}; give a whole number, 1 or more")
+    centre, of_classes = normalized(rows).mean(0), given.features.to(rows)
+    rows = centred(rows, centre)
+    of_classes = centred(of_classes, normalized(of_classes).mean(0)).repeat(weight, 1)
+    labels = torch.tensor([classes.index(name) for name in given.class_names] * weight, device=rows.device)
+    features = torch.cat([rows[known], of_classes])
+    return Support(rows, features, torch.cat([places[known], labels]), len(labels), centre)
+
+
+def centred(rows: Tensor, centre: Tensor) -> Tensor:
+    """Rows [n, D] at unit length about a centre [D], at unit length again."""
+    return normalized(normalized(rows) - centre)

@@ -1,0 +1,280 @@
+"""Files of features: .npy, .npz, .csv and .parquet. What they hold is data: nothing is unpickled, sizes are bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import zipfile
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+from fewshot.files import plain_cell
+
+MAX_NUMBERS = 2**31
+"""Numbers that are read from a file at most: 8 GiB of float32."""
+MAX_LINE = 2**24
+"""Characters of a line of a table at most."""
+ROWS_AT_ONCE = 4096
+MATRICES = ("features", "embeddings", "class_embeddings")
+"""Arrays of an .npz that features are looked for in; one with a single matrix may name it as it likes."""
+
+
+class Table(NamedTuple):
+    """What was asked for of a file."""
+
+    features: np.ndarray
+    """[n, D] float32; D = 0 where no features were asked for."""
+    columns: dict[str, list[str | None]]
+    """n cells of every column that was asked for, as text; None where there is none."""
+    one: bool = False
+    """Whether the file holds a single row without saying that it is a table: a vector."""
+
+
+def read_table(path: Path, columns: Sequence[str] = (), *, features: str | None = "features") -> Table:
+    """The features of a file, and some of its columns as text.
+
+    Args:
+        path: .npy: [n, D], or one row [D]. .npz: arrays by name. .csv: a line of names, and then one row a line;
+            without names where the first line holds numbers alone. .parquet: columns of numbers, or one of lists.
+        columns: what is wanted as text. In a table every other column is a feature, or, beside a column of lists, left.
+        features: the first of the names by which an .npz may call its features; None wants no features.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, holds something else or too much, or has no such column.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is {'no regular file' if path.exists() else 'not there'}")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path} does not end in {', '.join(READERS)}, which are read")
+    try:
+        return reader(path, tuple(columns), features)
+    except Refused as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split()).split("; ")[0]
+        if "allow_pickle" in reason or "Object arrays" in reason:
+            reason = "it holds Python objects, which are not read; save numbers, and text as an array of dtype str"
+        raise ValueError(f"{path} cannot be read: {reason[:200] or type(error).__name__}") from error
+
+
+class Refused(ValueError):
+    """A fault that is said in our words already."""
+
+
+def _check_numbers(count: int) -> None:
+    if count > MAX_NUMBERS:
+        raise Refused(f"it holds {count:,} numbers, and {MAX_NUMBERS:,} are read at most; split it, and name the parts")
+
+
+def _matrix(given: np.ndarray, name: str) -> np.ndarray:
+    """The array as float32 [n, D], in memory."""
+    if given.dtype.kind not in "biuf" or given.ndim not in (1, 2):
+        raise Refused(f"{name} is {given.dtype} {list(given.shape)}; features are numbers [rows, width]")
+    with np.errstate(over="ignore"):  # infinite then, which is refused by row
+        given = given if given.ndim == 2 else given[None]
+        return (np.array if isinstance(given, np.memmap) else np.asarray)(given, dtype=np.float32, order="C")
+
+
+def _cells(given: np.ndarray, name: str) -> list[str | None]:
+    """The entries of an array [n] as text."""
+    if given.ndim != 1 or given.dtype.kind not in "biufSU":
+        raise Refused(f"{name} is {given.dtype} {list(given.shape)}; give one text or number for each row")
+    return [_as_text(value) for value in given.tolist()]
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or value != value:  # NaN
+        return None
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _read_npy(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    _check_numbers(found.size)
+    if features is None:
+        return Table(np.zeros((len(found) if found.ndim else 0, 0), np.float32), {columns[-1]: _cells(found, "it")})
+    if columns:
+        raise Refused(f"a .npy holds features alone and no {columns[0]!r}; take .npz, .csv or .parquet, or --labels")
+    return Table(_matrix(found, "it"), {}, found.ndim == 1)
+
+
+def _read_npz(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
+    with zipfile.ZipFile(path) as packed:
+        headers = {one.filename[:-4]: one for one in packed.infolist() if one.filename.endswith(".npy")}
+        shapes = {name: _header(packed, one) for name, one in headers.items()}
+
+        def loaded(name: str) -> np.ndarray:
+            shape, dtype = shapes[name]
+            count = int(np.prod(shape, dtype=object))
+            _check_numbers(count * max(1, dtype.itemsize // 8))
+            if not dtype.hasobject and count * dtype.itemsize > headers[name].file_size:
+                raise Refused(f"{name} is cut short")
+            with packed.open(headers[name]) as opened:
+                return np.lib.format.read_array(opened, allow_pickle=False)
+
+        if missing := [name for name in columns if name not in headers]:
+            raise Refused(f"it has no array {missing[0]!r}; it has {', '.join(headers)}")
+        cells = {name: _cells(loaded(name), name) for name in columns}
+        if features is None:
+            return Table(np.zeros((len(next(iter(cells.values()))), 0), np.float32), cells)
+        matrices = [name for name, (shape, _) in shapes.items() if len(shape) == 2]
+        named = [name for name in dict.fromkeys((features, *MATRICES)) if name in matrices]
+        if not named and len(matrices) != 1:
+            raise Refused(f"it has no array {features!r} [rows, width]; it has {', '.join(headers) or 'none'}")
+        name = (named or matrices)[0]
+        rows = _matrix(loaded(name), name)
+    for column, found in cells.items():
+        if len(found) != len(rows):
+            raise Refused(f"{column} has {len(found)} entries for the {len(rows)} rows of {name}")
+    return Table(rows, cells)
+
+
+def _header(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and kind of an array, before it is unpacked."""
+    with packed.open(member) as opened:
+        version = np.lib.format.read_magic(opened)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(opened)
+    return shape, dtype
+
+
+def _lines(opened: TextIO) -> Iterator[str]:
+    while line := opened.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise Refused(f"a line has more than {MAX_LINE:,} characters")
+        yield line
+
+
+def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
+    with path.open(newline="", encoding="utf-8-sig") as opened:
+        lines = csv.reader(_lines(opened))
+        names = next(lines, [])
+        rows: Iterator[list[str]] = lines
+        if names and not columns and all(map(_is_number, names)):
+            rows, names = chain([names], lines), [str(place) for place in range(len(names))]
+        _check_columns(names, columns)
+        places = {name: names.index(name) for name in columns}
+        rest = [place for place in range(len(names)) if place not in places.values()]
+        texts: dict[str, list[str | None]] = {name: [] for name in columns}
+        numbers, n_rows = array("f"), 0
+        for cells in rows:
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                raise Refused(f"line {lines.line_num} has {len(cells)} cells, and the first has {len(names)}")
+            for name, place in places.items():
+                texts[name].append(plain_cell(cells[place]) or None)
+            if features is not None:
+                try:
+                    numbers.extend(map(float, cells if not places else [cells[place] for place in rest]))
+                except ValueError as error:
+                    wrong = next(place for place in rest if not _is_number(cells[place]))
+                    raise Refused(_no_number(names[wrong], cells[wrong], f"line {lines.line_num}")) from error
+                _check_numbers(len(numbers))
+            n_rows += 1
+    width = len(rest) if features is not None else 0
+    if features is not None and not width:
+        raise Refused("it has no column of features beside those that are named")
+    return Table(np.frombuffer(numbers, np.float32).reshape(n_rows, width) if n_rows * width
+                 else np.zeros((n_rows, width), np.float32), texts)  # fmt: skip
+
+
+def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
+    """Refused where names stand twice or one that is asked for is missing."""
+    if twice := [name for name in names if names.count(name) > 1][:1] if len(set(names)) < len(names) else []:
+        raise Refused(f"two columns are called {twice[0]!r}")
+    if missing := [name for name in columns if name not in names]:
+        shown = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise Refused(f"it has no column {missing[0]!r}; it has {shown or 'none'}")
+
+
+def _is_number(cell: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(cell)
+        return True
+    return False
+
+
+def _no_number(name: str, value: object, where: str) -> str:
+    return (
+        f"column {name!r} holds {str(value)[:40]!r} in {where}, which is no number, and every column is a feature that "
+        "is not named by --id_column, --label_column or --text_column"
+    )
+
+
+def _read_parquet(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise Refused("pyarrow reads .parquet and is not installed; pip install 'fewshot[parquet]'") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as opened:
+            return _of_parquet(opened, columns, features)
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _of_parquet(opened: Any, columns: tuple[str, ...], features: str | None) -> Table:
+    import pyarrow.types as kinds
+
+    about, schema = opened.metadata, opened.schema_arrow
+    _check_columns(schema.names, columns)
+    groups = [about.row_group(place) for place in range(about.num_row_groups)]
+    _check_numbers(sum(group.column(c).num_values for group in groups for c in range(group.num_columns)))
+    _check_numbers(sum(group.total_byte_size for group in groups) // 8)
+    rest = [] if features is None else [name for name in schema.names if name not in columns]
+    lists = [name for name in rest if _is_list(schema.field(name).type)]
+    if len(lists) > 1:
+        raise Refused(f"it has several columns of lists: {', '.join(lists[:3])}; keep the one that holds the features")
+    rest = lists or rest
+    for name in rest:
+        kind = schema.field(name).type
+        kind = kind.value_type if lists else kind
+        if not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind)):
+            raise Refused(_no_number(name, kind, "all rows"))
+    if features is not None and not rest:
+        raise Refused("it has no column of features beside those that are named")
+    texts: dict[str, list[str | None]] = {name: [] for name in columns}
+    parts: list[np.ndarray] = []
+    for batch in opened.iter_batches(ROWS_AT_ONCE, columns=[*columns, *rest]):
+        for name in columns:
+            texts[name] += [_as_text(value) for value in batch.column(name).to_pylist()]
+        if lists:
+            parts.append(_of_lists(batch.column(lists[0]), parts[0].shape[1] if parts else None))
+        elif rest:
+            with np.errstate(over="ignore"):
+                found = [batch.column(name).to_numpy(zero_copy_only=False) for name in rest]
+                parts.append(np.stack([np.asarray(one, np.float32) for one in found], 1))
+    n_rows = about.num_rows
+    return Table(np.concatenate(parts) if parts else np.zeros((n_rows, 0), np.float32), texts)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
+
+
+def _of_lists(column: Any, width: int | None) -> np.ndarray:
+    """A column of lists of numbers as float32 [n, D]; a number that is missing is NaN."""
+    lengths = set(column.value_lengths().to_pylist())
+    if len(lengths) != 1 or (width is not None and lengths != {width}) or None in lengths:
+        raise Refused("its lists are of different lengths, or some are missing; features are rows of one width")
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        return np.asarray(flat, np.float32).reshape(len(column), lengths.pop())
+
+
+Reader = Callable[[Path, tuple[str, ...], str | None], Table]
+READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
+"""By how a file's name ends."""

@@ -1,0 +1,207 @@
+"""Rows of features of a person's own, with ids, labels and texts: what --features and --class_embeddings read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fewshot.classification.class_embeddings import ClassEmbeddings
+from fewshot.classification.feature_files import READERS, Table, read_table
+from fewshot.classification.task import Task
+from fewshot.data.picture_files import LeftOut, files_below
+
+NO_LABEL = (None, "", "-1")
+"""Cells of rows without a label."""
+SHOWN = 500
+"""Characters of a text that a report shows."""
+
+
+class FeatureRows(NamedTuple):
+    """Rows of a file, or of the files of a folder."""
+
+    features: np.ndarray
+    """[n, D] float32, finite."""
+    ids: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    texts: tuple[str, ...]
+    """What a report shows of each row: its text, or its id."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files of the folder that are not read."""
+
+
+def feature_rows(
+    place: Path,
+    *,
+    labels: Path | None = None,
+    id_column: str | None = None,
+    label_column: str | None = None,
+    text_column: str | None = None,
+) -> FeatureRows:
+    """Read rows of features.
+
+    Args:
+        place: a file of `fewshot.classification.feature_files`, or a folder of them, in the order of their names.
+        labels: a file with labels beside the rows: a table with ids and labels, in which not every row needs to occur,
+            or one label for each row in their order.
+        id_column: where names of rows are; None numbers them from 0, after the file's name in a folder.
+        label_column: where labels are, in `labels` if that is given (None is `label` then), else beside the features.
+        text_column: where what a report shows is.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a file cannot be read, or rows, ids and labels do not go together.
+    """
+    files, left_out = _files(place)
+    inside = None if labels is not None else label_column
+    wanted = [name for name in (id_column, inside, text_column) if name is not None]
+    tables = [read_table(file, list(dict.fromkeys(wanted))) for file in files]
+    for file, table in zip(files, tables, strict=True):
+        _check_rows(file, table, files[0], tables[0].features.shape[1])
+    features = tables[0].features if len(tables) == 1 else np.concatenate([table.features for table in tables])
+
+    def column(name: str | None) -> list[str | None] | None:
+        return None if name is None else [cell for table in tables for cell in table.columns[name]]
+
+    names = column(id_column)
+    if names is None:
+        names = [
+            table.one * file.name or (f"{file.relative_to(place).as_posix()}:{row}" if place.is_dir() else str(row))
+            for file, table in zip(files, tables, strict=True)
+            for row in range(len(table.features))
+        ]
+    ids = _unique(names, place)
+    known = column(inside) or [None] * len(ids)
+    if labels is not None:
+        known = _labels_of(labels, ids, id_column or "id", label_column)
+    known = [None if label in NO_LABEL else label for label in known]
+    texts = [text or "" for text in column(text_column) or ids]
+    texts = [text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…" for text in texts]
+    return FeatureRows(features, ids, tuple(known), tuple(texts), tuple(left_out))
+
+
+def feature_task(rows: FeatureRows) -> Task:
+    """The labelled rows as support, by class, and the others as queries.
+
+    Raises:
+        ValueError: no row is without a label.
+    """
+    names = sorted({label for label in rows.labels if label is not None})  # the order of folders
+    places = {name: place for place, name in enumerate(names)}
+    numbers = np.array([-1 if label is None else places[label] for label in rows.labels], dtype=np.int64)
+    support = np.argsort(numbers, kind="stable")[(numbers < 0).sum() :]  # by class, as folders give them
+    query = np.flatnonzero(numbers < 0)
+    if not len(query):
+        raise ValueError(f"features: all {len(numbers)} rows have labels; rows to classify have an empty one, or -1")
+    features = torch.from_numpy(rows.features)
+    return Task(
+        tuple(names),
+        tuple(rows.ids[place] for place in support),
+        numbers[support],
+        features[torch.from_numpy(support)],
+        tuple(rows.ids[place] for place in query),
+        tuple(rows.ids[place] for place in query),
+        features[torch.from_numpy(query)] if len(support) else features,
+        rows.left_out,
+        (tuple(rows.texts[place] for place in support), tuple(rows.texts[place] for place in query)),
+    )
+
+
+def class_embeddings(file: Path) -> ClassEmbeddings:
+    """One row of features for each class, with the names of the classes.
+
+    Args:
+        file: .csv or .parquet with a column `class`; .npz with `class_names` beside the embeddings, `class_embeddings`
+            or a single matrix, or without names, and .npy: their classes are numbered from 0.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, or a class stands twice.
+    """
+    kind = file.suffix.lower()
+    name = None if kind == ".npy" else "class_names" if kind == ".npz" else "class"
+    try:
+        table = read_table(file, [name] if name else [], features="class_embeddings")
+    except ValueError as error:
+        if kind != ".npz" or "no array 'class_names'" not in str(error):
+            raise
+        table, name = read_table(file, features="class_embeddings"), None
+    _check_rows(file, table, file, table.features.shape[1])
+    names = table.columns[name] if name else [str(row) for row in range(len(table.features))]
+    return ClassEmbeddings(_unique(names, file), torch.from_numpy(table.features))
+
+
+def _files(place: Path) -> tuple[list[Path], list[LeftOut]]:
+    """The files to read, and those of a folder that are left out."""
+    if not place.exists():
+        raise FileNotFoundError(
+            f"features: {place.absolute()} is not there; name a file ({', '.join(READERS)}) or folder"
+        )
+    if not place.is_dir():
+        return [place], []
+    found = [Path(where, name) for where, name in files_below(place)]
+    read = [file for file in found if file.suffix.lower() in READERS]
+    if not read:
+        raise ValueError(f"features: {place} has no file in it that is read: {', '.join(READERS)}")
+    return read, [(file, f"{file}: features are read from {', '.join(READERS)}") for file in found if file not in read]
+
+
+def _check_rows(file: Path, table: Table, first: Path, width: int) -> None:
+    """ValueError where there are no rows, rows of another width than the first file's, or numbers not finite."""
+    features = table.features
+    if not features.size:
+        raise ValueError(
+            f"{file} has {len(features)} rows of {features.shape[1]} features; there is nothing to classify"
+        )
+    if features.shape[1] != width:
+        raise ValueError(
+            f"{file} has rows of {features.shape[1]} features, and {first} of {width}; they do not go together"
+        )
+    wrong = [start for start in range(0, len(features), 4096) if not np.isfinite(features[start : start + 4096]).all()]
+    if wrong:
+        row = wrong[0] + int((~np.isfinite(features[wrong[0] : wrong[0] + 4096]).all(1)).argmax())
+        raise ValueError(f"{file}: row {row}, counted from 0, holds a number that is missing, infinite or too large")
+
+
+def _unique(names: Sequence[str | None], place: Path) -> tuple[str, ...]:
+    """The names, of which none is missing and none stands twice; ValueError otherwise."""
+    seen: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name is None:
+            raise ValueError(f"{place}: row {row}, counted from 0, has no name")
+        if seen.setdefault(name, row) != row:
+            raise ValueError(f"{place}: rows {seen[name]} and {row}, counted from 0, are both called {name!r}")
+    return tuple(seen)
+
+
+def _labels_of(file: Path, ids: Sequence[str], id_column: str, label_column: str | None) -> list[str | None]:
+    """A label for every row, from a file of their own."""
+    is_table = file.suffix.lower() in (".csv", ".parquet")
+    name = label_column or ("label" if is_table else "labels")
+    names: list[str | None] | None = None
+    if is_table:
+        try:
+            table = read_table(file, [id_column, name], features=None)
+            names = table.columns[id_column]
+        except ValueError as error:
+            if f"no column {id_column!r}" not in str(error):
+                raise
+            table = read_table(file, [name], features=None)
+    else:
+        table = read_table(file, [name], features=None)
+    found = table.columns[name]
+    if names is None:
+        if len(found) != len(ids):
+            beside = f" and no column {id_column!r} that says whose" if is_table else ""
+            raise ValueError(f"labels: {file} has {len(found)} labels for {len(ids)} rows{beside}")
+        return found
+    by_id = dict(zip(_unique(names, file), found, strict=True))
+    if strange := by_id.keys() - set(ids):
+        first = next(name for name in by_id if name in strange)
+        raise ValueError(
+            f"labels: {file} names {first!r}, and no row is called so ({ids[0]!r}, ...); is --id_column right?"
+        )
+    return [by_id.get(name) for name in ids]

@@ -1,0 +1,113 @@
+"""A person's task as features: labelled rows, rows to classify, embeddings of the classes; and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot.classification.class_embeddings import ClassEmbeddings
+from fewshot.classification.classified import Classified
+from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.novelty import Told, novelty, threshold
+
+
+class Task(NamedTuple):
+    """Labelled rows and rows to classify, of pictures that could be read or of a file of features."""
+
+    class_names: tuple[str, ...]
+    support: tuple[Path | str, ...]
+    """Files, or names of rows."""
+    support_labels: np.ndarray
+    """[S] int64 in 0..N-1."""
+    support_features: Tensor
+    """[S, D]."""
+    query: tuple[Path | str, ...]
+    """As the support."""
+    query_names: tuple[str, ...]
+    """As a table shows them."""
+    query_features: Tensor
+    """[Q, D]."""
+    skipped: tuple[tuple[Path, str], ...] = ()
+    """Files that could not be read, with the reason."""
+    texts: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    """What stands in the place of pictures of support and queries; None where they are pictures."""
+    class_embeddings: Mapping[int, Tensor] = {}
+    """[D] of each class that has one, by its number."""
+
+
+def with_class_embeddings(task: Task, given: ClassEmbeddings) -> Task:
+    """The task with embeddings of its classes; those that have no labelled row come to it.
+
+    Raises:
+        ValueError: embeddings of another width than the rows, or fewer than two classes.
+    """
+    if (width := task.query_features.shape[1]) != given.features.shape[1]:
+        raise ValueError(
+            f"class_embeddings: they have {given.features.shape[1]} features and the rows {width}; both have to come "
+            "from one model"
+        )
+    names = sorted({*task.class_names, *given.class_names})
+    places = {name: place for place, name in enumerate(names)}
+    moved = np.array([places[name] for name in task.class_names], dtype=np.int64)
+    embeddings = {places[name]: row for name, row in zip(given.class_names, given.features, strict=True)}
+    labels = moved[task.support_labels] if len(moved) else task.support_labels
+    return task._replace(class_names=tuple(names), support_labels=labels, class_embeddings=embeddings)
+
+
+def classified_task(
+    classifier: FewShotClassifier, task: Task, *, measure: Told | None = None, share: float | None = None
+) -> Classified:
+    """Adapt to the support, refine with the queries, and flag what is unlike every class.
+
+    The result's settings say what was found out, not what was asked for.
+
+    Args:
+        classifier: whose encoder gave the features, if they are of pictures.
+        task: what it gave.
+        measure: of how unlike every class a query is; "learned" takes what the method says; None flags none.
+        share: of the queries that is to be flagged; None asks the support's own pictures, or flags those that the
+            method thinks are of no class rather than of one.
+
+    Raises:
+        ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`.
+    """
+    of_support, of_query, numbers = task.support_features, task.query_features, task.support_labels
+    labels = [*numbers.tolist(), *[None] * len(of_query)]
+    classifier.fit_features(torch.cat([of_support, of_query]), labels, class_embeddings=task.class_embeddings or None)
+    unlike, limit = None, None
+    if measure == "learned":
+        unlike = classifier.strangers_
+        assert unlike is not None, "asked of a method that tells"
+        limit = 0.5 if share is None else float(np.quantile(unlike, 1 - share))
+    elif measure is not None:
+        given = (of_support, torch.from_numpy(numbers), of_query, len(task.class_names), measure)
+        limit = threshold(*given, share=share)
+        unlike = novelty(*given).numpy()
+    alone = classifier.later_features(of_query).argmax(1)
+    agreement = float((alone == classifier.transduction_proba_.argmax(1)).mean())
+    return Classified(
+        class_names=task.class_names,
+        support=task.support,
+        support_labels=numbers,
+        query=task.query,
+        query_names=task.query_names,
+        support_features=of_support.numpy(),
+        query_features=of_query.numpy(),
+        before=classifier.initial_proba_,
+        probabilities=classifier.transduction_proba_,
+        novelty=unlike,
+        novelty_threshold=limit,
+        skipped=task.skipped,
+        settings={
+            "temperature": f"{classifier.temperature_:.3g} ({classifier.temperature_from_})",
+            "each query classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
+            "none of these": "not asked" if limit is None else f"{measure} above {limit:.3g}",
+        },
+        texts=task.texts,
+        class_embeddings=len(task.class_embeddings),
+    )
