@@ -45,8 +45,8 @@ class StatA(Method):
         s_c = b_c mean_c((z - m_c)^2) + (1 - b_c) (s' + (m_c - m'_c)^2),
         u_i = softmax(log N(z_i; m, s)),
 
-    mean_c being weighted by u_ic. A class that is the most likely one of no query stays at its anchor. Densities of many
-    dimensions are far apart: most probabilities come out near 0 or 1, and are not to be believed as they are.
+    mean_c being weighted by u_ic. A class that is the most likely one of no query stays at its anchor. Densities of
+    many dimensions are far apart: most probabilities come out near 0 or 1, and are not to be believed as they are.
 
     Assumes of the queries: any proportions, classes without a query among them. A mixture of equal weights still pulls
     towards as many of each class, the less the stronger the anchors.
