@@ -103,15 +103,16 @@ def write_predictions(file: Path, classified: Classified) -> None:
     header = ["path" if classified.texts is None else "id", "predicted", "probability", "margin", "predicted_before"]
     header += ["novelty", "none_of_these"] if asked else []
     header += [f"probability {name}" for name in names] + [f"before {name}" for name in names]
+    cells = [csv_line([name], "") for name in names]
+    numbers = ",%.6f" * (2 * len(names)) + "\r\n"
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
         opened.write(csv_line(header, "\r\n"))
         for row, path in enumerate(classified.query_names):
-            cells: list[Any] = [path, names[classified.predicted[row]], f"{best[row]:.6f}"]
-            cells += [f"{classified.margins[row]:.6f}", names[classified.predicted_before[row]]]
+            line = f"{csv_line([path], '')},{cells[classified.predicted[row]]},{best[row]:.6f},"
+            line += f"{classified.margins[row]:.6f},{cells[classified.predicted_before[row]]}"
             if classified.novelty is not None:
-                cells += [f"{classified.novelty[row]:.6f}", str(bool(classified.flagged[row])).lower()]
-            cells += [f"{value:.6f}" for value in (*classified.probabilities[row], *classified.before[row])]
-            opened.write(csv_line(cells, "\r\n"))
+                line += f",{classified.novelty[row]:.6f},{str(bool(classified.flagged[row])).lower()}"
+            opened.write(line + numbers % (*classified.probabilities[row].tolist(), *classified.before[row].tolist()))
 
 
 def run_record(classified: Classified) -> dict[str, Any]:

@@ -170,8 +170,7 @@ class FewShotClassifier(Estimator):
         Args:
             X: n pictures or feature rows, labelled and unlabelled.
             y: n labels; -1 or None where there is none.
-            class_embeddings: extra support, also where no row is labelled: a mapping from labels to features [D] of the
-                same model, as of CLIP's text side, or [N, D] of the labels 0..N-1.
+            class_embeddings: {label: [D]}, or [N, D] of the labels 0..N-1, by the same model: extra support.
 
         Raises:
             ValueError: what does not go together, one class alone, more than the method serves, a broken picture.

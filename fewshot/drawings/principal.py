@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+AT_ONCE = 8192
+"""Rows that are centred at a time, so that there is no second copy of all of them."""
+
 
 def principal_components(features: Tensor, n_kept: int = 2) -> Tensor:
     """Centred features along the directions of their largest variance, [..., n, n_kept], the largest one first.
@@ -19,15 +22,18 @@ def principal_components(features: Tensor, n_kept: int = 2) -> Tensor:
         n_kept: columns, 1 or more.
     """
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    centred = features - features.mean(-2, keepdim=True)
-    n, size = centred.shape[-2:]
+    n, size = features.shape[-2:]
+    mean, parts = features.mean(-2, keepdim=True), features.split(max(size, AT_ONCE), dim=-2)
     if n > size:
-        directions = torch.linalg.eigh(centred.mT @ centred)[1].flip(-1)  # [..., D, D], ascending turned round
+        products = sum((part - mean).mT @ (part - mean) for part in parts)  # [..., D, D]
+        directions = torch.linalg.eigh(products)[1].flip(-1)  # [..., D, D], ascending turned round
     else:
-        directions = torch.linalg.svd(centred, full_matrices=False)[2].mT  # [..., D, n]
+        directions = torch.linalg.svd(features - mean, full_matrices=False)[2].mT  # [..., D, n]
     directions = directions[..., :n_kept]
     largest = directions.gather(-2, directions.abs().argmax(-2, keepdim=True))  # [..., 1, n_kept]
-    coordinates = centred @ torch.where(largest < 0, -directions, directions)
-    rounding = torch.finfo(features.dtype).eps * max(n, size) * features.abs().amax((-2, -1), keepdim=True)
+    directions = torch.where(largest < 0, -directions, directions)
+    coordinates = torch.cat([(part - mean) @ directions for part in parts], dim=-2)
+    largest = torch.maximum(features.amax((-2, -1), keepdim=True), -features.amin((-2, -1), keepdim=True))
+    rounding = torch.finfo(features.dtype).eps * max(n, size) * largest
     coordinates = torch.where(coordinates.abs().amax(-2, keepdim=True) > rounding, coordinates, 0)
     return torch.nn.functional.pad(coordinates, (0, n_kept - coordinates.shape[-1]))

@@ -15,6 +15,10 @@ SCALES = torch.logspace(0, 2.5, 41)
 """Factors between cosine and logit that are tried, 1 to 316."""
 SHARE_SWEEPS = 20
 """Of moving the biases to where the classes' shares agree."""
+AT_ONCE = 8192
+"""Queries that are transformed at a time, so that few copies of them are in memory."""
+FITTED_ON = 20_000
+"""Queries, evenly over all, that scale and biases are fitted on at most."""
 
 
 class FrozenHead(NamedTuple):
@@ -63,15 +67,18 @@ def distilled_head(
         power: of the signed power transform; 1 leaves features as they are.
     """
     n_way, tasks = probabilities.shape[-1], len(support)
-    features = torch.cat([support, query], dim=1)  # [T, S+Q, D]
-    plain = normalized(features if power == 1.0 else signed_power(features, power))
+    parts = (support, *query.split(AT_ONCE, dim=1))
+    plain = torch.cat([normalized(part if power == 1.0 else signed_power(part, power)) for part in parts], dim=1)
     centre = plain.mean(1)  # [T, D]
-    seen = normalized(plain - centre.unsqueeze(1))
+    seen = torch.cat([normalized(part - centre.unsqueeze(1)) for part in plain.split(AT_ONCE, dim=1)], dim=1)
+    del plain
     members = torch.cat([F.one_hot(support_labels, n_way).to(seen.dtype), probabilities], dim=1)  # [T, S+Q, N]
     weights = member_means(members, seen)
     if not query.shape[1]:
         return FrozenHead(weights, weights.new_full((tasks,), 10.0), weights.new_zeros(tasks, n_way), centre, power)
-    cosines = torch.bmm(seen[:, support.shape[1] :], normalized(weights).transpose(1, 2))  # [T, Q, N]
+    step = -(-query.shape[1] // FITTED_ON)
+    seen, probabilities = seen[:, support.shape[1] :: step], probabilities[:, ::step]
+    cosines = torch.bmm(seen, normalized(weights).transpose(1, 2))  # [T, Q, N]
     wanted = probabilities.mean(1).clamp_min(1e-6).log()  # [T, N]
     best = weights.new_full((tasks,), torch.inf)
     scale, bias = weights.new_full((tasks,), 1.0), weights.new_zeros(tasks, n_way)

@@ -13,6 +13,8 @@ from fewshot.drawings.principal import principal_components
 WIDTH, MARGIN = 640, 34
 CROWD, CROWDED_WIDTH = 500, 960
 """Above so many pictures the drawing is that much larger, so that its markers are smaller beside it."""
+MANY = 20_000
+"""Above so many pictures single precision does, in half the memory."""
 
 
 class FeatureMap(NamedTuple):
@@ -36,9 +38,10 @@ def feature_map(classified: Classified) -> FeatureMap:
     A class centre is the mean of the class's support features and of all query features, these weighted by their
     probability of the class; refinement moves it, while the features stay.
     """
-    features = np.concatenate([classified.support_features, classified.query_features]).astype(np.float64)
-    coordinates = principal_components(torch.from_numpy(features)).numpy()  # [S + Q, 2]
-    variance = ((features - features.mean(0)) ** 2).sum()
+    features = torch.from_numpy(np.concatenate([classified.support_features, classified.query_features]))
+    features = features if len(features) > MANY else features.double()
+    coordinates = principal_components(features).double().numpy()  # [S + Q, 2]
+    variance = float(features.var(0, correction=0).double().sum()) * len(features)
     share = min(1.0, float((coordinates**2).sum() / variance)) if variance > 0 else 0.0
     members = np.eye(len(classified.class_names))[classified.support_labels]  # [S, N]
     weights = [np.concatenate([members, of_query]) for of_query in (classified.before, classified.probabilities)]
