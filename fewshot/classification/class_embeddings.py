@@ -62,6 +62,8 @@ class Support(NamedTuple):
     """[S + E, D]."""
     labels: Tensor
     """[S + E] int64."""
+    unlabelled: Tensor
+    """[n - S, D] of the rows; without a copy where they are the last ones."""
     n_embeddings: int = 0
     """E, the last ones of them."""
     centre: Tensor | None = None
@@ -85,7 +87,7 @@ def support_of(
     """
     known = places >= 0
     if given is None:
-        return Support(rows, rows[known], places[known])
+        return Support(rows, rows[known], places[known], _unlabelled(rows, known))
     if type(weight) is not int or weight < 1:
         raise ValueError(f"class_embedding_weight={weight!r}; give a whole number, 1 or more")
     centre, of_classes = normalized(rows).mean(0), given.features.to(rows)
@@ -93,7 +95,13 @@ def support_of(
     of_classes = centred(of_classes, normalized(of_classes).mean(0)).repeat(weight, 1)
     labels = torch.tensor([classes.index(name) for name in given.class_names] * weight, device=rows.device)
     features = torch.cat([rows[known], of_classes])
-    return Support(rows, features, torch.cat([places[known], labels]), len(labels), centre)
+    labels_of_all = torch.cat([places[known], labels])
+    return Support(rows, features, labels_of_all, _unlabelled(rows, known), len(labels), centre)
+
+
+def _unlabelled(rows: Tensor, known: Tensor) -> Tensor:
+    first = int(known.sum())
+    return rows[~known] if bool(known[first:].any()) else rows[first:]
 
 
 def centred(rows: Tensor, centre: Tensor) -> Tensor:

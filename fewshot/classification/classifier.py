@@ -196,7 +196,7 @@ class FewShotClassifier(Estimator):
             method,
             task.features,
             task.labels,
-            task.rows[transduced < 0],
+            task.unlabelled,
             len(classes),
             chunk_size=self.chunk_size,
             temperature=self._model.temperature if self.temperature is None else self.temperature,

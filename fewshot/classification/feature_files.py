@@ -222,6 +222,8 @@ def _read_parquet(path: Path, columns: tuple[str, ...], features: str | None) ->
             return _of_parquet(opened, columns, features)
     except pyarrow.ArrowException as error:
         raise ValueError(str(error)) from error
+    finally:
+        pyarrow.default_memory_pool().release_unused()
 
 
 def _of_parquet(opened: Any, columns: tuple[str, ...], features: str | None) -> Table:
@@ -245,18 +247,24 @@ def _of_parquet(opened: Any, columns: tuple[str, ...], features: str | None) -> 
     if features is not None and not rest:
         raise Refused("it has no column of features beside those that are named")
     texts: dict[str, list[str | None]] = {name: [] for name in columns}
-    parts: list[np.ndarray] = []
+    rows, filled = np.zeros((about.num_rows, 0), np.float32), 0
     for batch in opened.iter_batches(ROWS_AT_ONCE, columns=[*columns, *rest]):
         for name in columns:
             texts[name] += [_as_text(value) for value in batch.column(name).to_pylist()]
-        if lists:
-            parts.append(_of_lists(batch.column(lists[0]), parts[0].shape[1] if parts else None))
-        elif rest:
-            with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):
+            if lists:
+                part = _of_lists(batch.column(lists[0]), rows.shape[1] if filled else None)
+            else:
                 found = [batch.column(name).to_numpy(zero_copy_only=False) for name in rest]
-                parts.append(np.stack([np.asarray(one, np.float32) for one in found], 1))
-    n_rows = about.num_rows
-    return Table(np.concatenate(parts) if parts else np.zeros((n_rows, 0), np.float32), texts)
+                part = np.stack([np.asarray(one, np.float32) for one in found], 1) if rest else rows[:0]
+        if not filled:
+            _check_numbers(len(rows) * part.shape[1])
+            rows = np.empty((len(rows), part.shape[1]), np.float32)
+        rows[filled : filled + len(part)] = part
+        filled += batch.num_rows
+    if filled != len(rows):
+        raise Refused(f"it has {filled} rows and says {len(rows)}")
+    return Table(rows, texts)
 
 
 def _is_list(kind: Any) -> bool:
@@ -271,8 +279,7 @@ def _of_lists(column: Any, width: int | None) -> np.ndarray:
     if len(lengths) != 1 or (width is not None and lengths != {width}) or None in lengths:
         raise Refused("its lists are of different lengths, or some are missing; features are rows of one width")
     flat = column.flatten().to_numpy(zero_copy_only=False)
-    with np.errstate(over="ignore"):
-        return np.asarray(flat, np.float32).reshape(len(column), lengths.pop())
+    return np.asarray(flat, np.float32).reshape(len(column), lengths.pop())
 
 
 Reader = Callable[[Path, tuple[str, ...], str | None], Table]
