@@ -214,7 +214,7 @@ def report(cells: Sequence[Sequence[Row]], methods: Sequence[str]) -> str:
         ]
         ece = np.mean([row.ece for cell in cells for row in cell if row.method == name])
         lines.append(f"| {name} | {' | '.join(kinds)} | {ece:.1f} |")
-    for name in [name for name in methods if name.startswith("UniversalSIB")]:
+    for name in [name for name in methods if name == "UniversalSIB"]:
         for yardstick in YARDSTICKS:
             found = [(difference(rows, name, yardstick), rows[0]) for rows in cells]
             short = [
