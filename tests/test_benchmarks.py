@@ -1,5 +1,6 @@
 """The benchmarks run, and what they compare with is the original program."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.benchmarks import NAMES, class_embeddings
+from fewshot.data.feature_file import Features, write_features
+from fewshot.training.feature_spaces import EncodedSpace
+from tests.benchmarks import NAMES, class_embeddings, safety
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.reference import ReferenceSIB
 
@@ -64,3 +67,22 @@ def test_zero_shot_is_measured_with_all_classes_and_with_some(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "x.npz: rows of 4 of 4 classes, 1 draws" in said and "x.npz: rows of 2 of 4 classes, 2 draws" in said
     assert re.search(r"the default, after +100\.0", said)
+
+
+def test_safety_compares_methods_on_the_same_tasks(tmp_path, capsys, monkeypatch):
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(8, 16))
+    rows = (np.repeat(centres, 20, axis=0) + generator.normal(size=(160, 16))).astype(np.float32)
+    write_features(tmp_path / "rows.npy", iter([[rows]]), (1, 160), name="rows", partners=[0])
+    by_class = [np.arange(20 * number, 20 * number + 20) for number in range(8)]
+    space = EncodedSpace("rows by hand", Features(tmp_path / "rows.npy"), by_class)
+    cells = [cell for cell in safety.grid(8) if cell.n_way == 5 and cell.n_query == 5 and cell.n_shot == 1]
+    assert {cell.kind for cell in cells} == set(safety.KINDS)
+    monkeypatch.setattr(safety, "spaces_of", lambda *_: iter([space]))
+    monkeypatch.setattr(safety, "grid", lambda _: cells)
+    names = ["nearest class mean", "logistic regression", "UniversalSIB"]
+    safety.main(["--tasks", "3", "--methods", *names, "--output", str(tmp_path / "safety.json")])
+    printed = capsys.readouterr().out
+    assert "| UniversalSIB |" in printed and "less logistic regression" in printed and "strangers" in printed
+    found = json.loads((tmp_path / "safety.json").read_text(encoding="utf-8"))
+    assert len(found) == len(cells) * 3 and all(0 <= row["accuracy"] <= 100 for row in found)

@@ -55,7 +55,7 @@ def test_what_no_file_may_cause_is_seen(place: Path, monkeypatch: pytest.MonkeyP
     assert seen and seen[0].startswith("subprocess.Popen")
     assert tried(lambda _: os.system("true"), None, place).faults
     monkeypatch.setattr(hostile, "MEBIBYTES", 64)
-    assert tried(lambda _: bytearray(2**27), None, place).faults or not Path("/proc/self/clear_refs").exists()
+    assert tried(lambda _: bytearray(b"x") * 2**28, None, place).faults or not Path("/proc/self/clear_refs").exists()
     monkeypatch.setattr(hostile, "SECONDS", 0.05)
     assert "a traceback: TimeoutError: it hangs" in tried(lambda _: time.sleep(9), None, place).faults
     assert tried(lambda _: {}["x"], None, place).faults == ["a traceback: KeyError: 'x'"]

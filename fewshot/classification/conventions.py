@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Made = TypeVar("Made", bound="Estimator")
 
 
 def scikit_learns(name: str, otherwise: type[Exception]) -> Any:
@@ -43,7 +42,7 @@ class Estimator:
         """The constructor's arguments by name."""
         return {name: getattr(self, name) for name in self._defaults()}
 
-    def set_params(self, **options: Any) -> Self:
+    def set_params(self: Made, **options: Any) -> Made:
         """Change arguments of the constructor; ValueError for one that does not exist."""
         if wrong := [name for name in options if name not in self._defaults()]:
             raise ValueError(

@@ -68,7 +68,8 @@ def of_answer(classified: Classified, share: float | None) -> Iterator[str]:
             f"refinement moved {moved} of {n} {things} ({100 * moved / n:.0f} %) to another class, and one of the "
             "two answers to each is wrong; look at some of them, and compare another method (--method TIM)"
         )
-    if share is None and (flagged := int(classified.flagged.sum())) > FLAGGED_SHARE * n:
+    by_support = share is None and not classified.settings.get("none of these", "").startswith("learned")
+    if by_support and (flagged := int(classified.flagged.sum())) > FLAGGED_SHARE * n:
         yield (
             f"{flagged} of {n} {things} ({100 * flagged / n:.0f} %) are flagged as none of these, by how unlike each "
             f"other the labelled {things} of a class are; where those were taken in a row (the first by name) they are "

@@ -31,11 +31,13 @@ from fewshot.methods.ridge_regression import RidgeRegression
 from fewshot.methods.sib import SIB
 from fewshot.methods.simpleshot import SimpleShot
 from fewshot.methods.snail import SNAIL
+from fewshot.methods.stat_a import StatA
 from fewshot.methods.tadam import TADAM
 from fewshot.methods.tim import TIM
 from fewshot.methods.tpn import TPN
 from fewshot.methods.transductive_finetuning import TransductiveFineTuning
 from fewshot.methods.transport_sib import TransportSIB
+from fewshot.methods.unem import UNEM
 from fewshot.methods.universal_sib import UniversalSIB
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "TADAM",
     "TIM",
     "TPN",
+    "UNEM",
     "ActivationsToParameters",
     "AlphaTIM",
     "BaseClasses",
@@ -79,6 +82,7 @@ __all__ = [
     "RidgeRegression",
     "ScaledClassMeans",
     "SimpleShot",
+    "StatA",
     "TransductiveFineTuning",
     "TransportSIB",
     "UniversalSIB",

@@ -154,7 +154,8 @@ class Comparison:
             method = self._module(name, {}).method
             if method.n_way not in (None, data.n_way):
                 raise ValueError(f"methods.{name} serves n_way={method.n_way} alone, but data.n_way={data.n_way}")
-            if name not in self._checkpoints and any(True for _ in method.parameters()):
+            untrained = not method.comes_trained and any(True for _ in method.parameters())
+            if name not in self._checkpoints and untrained:
                 print(f"{name} is measured untrained; methods.{name}.ckpt_path takes the folder of its run", flush=True)
 
     def measure(self, setting: Setting) -> Iterator[Measured]:

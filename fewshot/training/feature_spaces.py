@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,6 +104,32 @@ class FeatureSpacesDataModule(EpisodicDataModule):
         if not spaces:
             raise ValueError("spaces=[]; name at least one data set with its backbone")
         self.spaces, self.tasks, self.augment = spaces, tasks, augment
+
+    def describe(self, split: Split) -> dict[str, Any]:
+        """As of EpisodicDataModule; training tasks have bounds for their sizes, and the spaces' names for data."""
+        if split != "train":
+            return super().describe(split)
+        return {
+            "data": [f"{space.dataset.name} by {space.backbone.name}" for space in self.spaces],
+            "split": split,
+            "n_way": list(self.tasks.ways),
+            "n_shot": list(self.tasks.shots),
+            "n_query": list(self.tasks.queries),
+            "seed": self.train_seed,
+            "n_episodes": self.train_episodes,
+            "episodes_sha256": self.episodes_sha256(split),
+        }
+
+    def episodes_sha256(self, split: Split, n_episodes: int | None = None) -> str:
+        """As of EpisodicDataModule; of training, a hash of all that the tasks are drawn from."""
+        if split != "train":
+            return super().episodes_sha256(split, n_episodes)
+        options = [asdict(self.tasks), self.augment, self.tasks_per_batch, self.train_seed]
+        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+        for space in self.spaces:
+            digest.update(json.dumps(asdict(space.backbone), sort_keys=True).encode())
+            digest.update("\0".join(space.dataset.images("train").names).encode())
+        return digest.hexdigest()
 
     def train_dataloader(self) -> DataLoader[Episode]:
         """This epoch's tasks; encodes what is not in the cache."""

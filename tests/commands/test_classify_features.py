@@ -12,7 +12,7 @@ from PIL import Image
 from fewshot.backbones import BackboneConfig
 from fewshot.commands import main
 
-CENTRES = 4 * np.eye(3, 6)
+CENTRES = 8 * np.eye(3, 6)
 
 
 @pytest.fixture

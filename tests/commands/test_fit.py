@@ -21,7 +21,7 @@ from PIL import Image
 from tiny_experiment import CONFIG, PRETRAINING, newest, refused
 
 import fewshot
-from fewshot import FewShotModule, PretrainModule
+from fewshot import FewShotModule, PretrainModule, load_trained, save_trained
 from fewshot.commands import COMMANDS, main
 from fewshot.commands.refusals import accepted_classes, one_line, refusal_of, short_key, type_name, worker_refusal
 from fewshot.methods import SIB
@@ -104,6 +104,13 @@ def test_results_say_what_was_measured(fitted):
     assert found["checkpoint"] == "runs/tiny/version_0/checkpoints/best.ckpt"
     assert found["versions"]["torch"] == importlib.metadata.version("torch")
     assert found["training_seed"] == 0
+
+
+def test_the_model_knows_what_it_was_trained_on(fitted, tmp_path):
+    about = {"data": "pictures", "channels": 3}
+    module, pictures, _ = load_trained(fitted)
+    assert module.trained_on == about
+    assert load_trained(save_trained(module, pictures, tmp_path / "saved")).module.trained_on == about
 
 
 def test_interpolation_follows_an_override(fitted):

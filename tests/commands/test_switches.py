@@ -32,7 +32,7 @@ def fitted(config: str, *options: str) -> Path:
     return newest(Path("runs", "tiny" if config == "tiny.yaml" else "pretraining"))
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [CONFIGS[0], pytest.param(CONFIGS[1], marks=pytest.mark.weekly)])
 @pytest.mark.parametrize(
     ("options", "steps"),
     [

@@ -33,6 +33,7 @@ from fewshot.methods import (
     ProtoNet,
     SimpleShot,
     TransportSIB,
+    UniversalSIB,
 )
 from fewshot.methods.base_classes import BaseClasses
 from fewshot.training.few_shot_module import FewShotModule
@@ -208,6 +209,11 @@ def test_a_single_query_is_not_refined_by_the_published_network(exported: Path) 
 )
 def test_heads_of_more_methods(method: Method, tmp_path: Path) -> None:
     check_head_of(method, tmp_path)
+
+
+@pytest.mark.weekly  # two minutes
+def test_the_universal_head(tmp_path: Path) -> None:
+    check_head_of(UniversalSIB(), tmp_path)
 
 
 def check_head_of(method: Method, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -80,7 +81,8 @@ def test_kills_at_random_moments(times: int, folder: Path, whole: tuple[Path, fl
         for _ in range(moments.choice([1, 1, 2, 3])):
             killed.start()
             time.sleep(moments.uniform(0, whole[1]))
-            os.kill(killed.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it had come to its end
+                os.kill(killed.pid, signal.SIGKILL)
             killed.join(60)
             folders = list(Path(runs, "tiny").glob("version_*")) if Path(runs, "tiny").is_dir() else []
             if len(folders) != 1 or not (folders[0] / UNFINISHED).exists() or not (folders[0] / LAST).exists():

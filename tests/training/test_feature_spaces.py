@@ -80,6 +80,15 @@ def test_a_head_is_trained_on_spaces_and_validated_on_pictures():
     assert all(np.isfinite(float(value)) for value in fitted.logged_metrics.values())
 
 
+def test_a_record_tells_what_training_tasks_are_drawn_from():
+    told = data_module().describe("train")
+    assert told["data"] == ["blobs by conv4", "blobs by conv4_128"]
+    assert (told["n_way"], told["n_shot"], told["n_query"], told["n_episodes"]) == ([2, 5], [1, 2], [1, 3], 16)
+    hashes = [data_module(**options).describe("train")["episodes_sha256"] for options in ({}, {}, {"train_seed": 5})]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert data_module().describe("val")["n_way"] == 5
+
+
 def test_a_loss_that_is_not_finite_names_no_classes_of_another_data_set():
     module = FewShotModule(UniversalSIB(n_steps=2, width=8, trained=False), CONV4)
     module.method.stranger_bias.data.fill_(torch.nan)
