@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from fewshot.data.feature_file import Features, write_features
 from fewshot.training.feature_spaces import EncodedSpace
-from tests.benchmarks import NAMES, safety
+from tests.benchmarks import NAMES, class_embeddings, safety
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.reference import ReferenceSIB
 
@@ -56,6 +56,17 @@ def test_an_unknown_benchmark_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["speed"])
     assert "choose among sib_training" in capsys.readouterr().err
+
+
+def test_zero_shot_is_measured_with_all_classes_and_with_some(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    labels, embeddings = np.arange(40) % 4, generator.normal(size=(4, 8))
+    rows = embeddings[labels] + 0.1 * generator.normal(size=(40, 8))
+    np.savez(tmp_path / "x.npz", features=rows, labels=labels, class_embeddings=embeddings)
+    class_embeddings.main([str(tmp_path / "x.npz"), "--present", "2", "--draws", "2"])
+    said = capsys.readouterr().out
+    assert "x.npz: rows of 4 of 4 classes, 1 draws" in said and "x.npz: rows of 2 of 4 classes, 2 draws" in said
+    assert re.search(r"the default, after +100\.0", said)
 
 
 def test_safety_compares_methods_on_the_same_tasks(tmp_path, capsys, monkeypatch):

@@ -246,7 +246,7 @@ def test_an_example_runs(block: Block, workplace: Path, monkeypatch: pytest.Monk
 
 def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    trained, by_name = (c.arguments for c in OURS if c.arguments[0] == "classify" and c.document != ROOT / "README.md")
+    trained, by_name = (c.arguments for c in OURS if "--support" in c.arguments and c.document != ROOT / "README.md")
     main(trained)
     with Path("photos/classified/predictions.csv").open(encoding="utf-8") as table:
         assert sum(1 for _ in csv.reader(table)) == 1 + 15
@@ -256,6 +256,19 @@ def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: py
     torch.save(BackboneConfig("resnet18", image_size=32).create().state_dict(), "published.pth")
     main([*by_name[:place], "resnet18", "--weights", "published.pth", "--image_size", "32", *by_name[place + 1 :]])
     assert Path("photos/by_dinov2/report.html").is_file()
+
+
+def test_the_commands_for_features_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits, by_words = (c.arguments for c in OURS if c.arguments[0] == "classify" and "--features" in c.arguments)
+    rows = np.random.default_rng(0).normal(size=(6, 4))
+    np.savez("digits.npz", features=rows, labels=[0, 1, -1, -1, -1, -1])
+    np.savez("pictures.npz", features=rows)
+    Path("words.csv").write_text("class,a,b,c,d\ncat,1,2,3,4\ndog,4,3,2,1\n", encoding="utf-8")
+    for command, n_query in ((digits, 4), (by_words, 6)):
+        main(command)
+        with Path(command[-1], "predictions.csv").open(encoding="utf-8") as table:
+            assert sum(1 for _ in csv.reader(table)) == 1 + n_query
 
 
 def test_the_example_of_a_method_works(examples: Path) -> None:

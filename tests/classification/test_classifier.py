@@ -89,6 +89,16 @@ def test_later_answers_agree_with_the_transduction(method):
     assert (classifier.predict(rows[unlabelled]) == classifier.transduction_[unlabelled]).mean() > 0.95
 
 
+def test_the_head_of_later_rows_is_fitted_on_some_of_many(monkeypatch):
+    rows, labels, truth = blobs(3, 40)
+    whole = FewShotClassifier(method="ProtoLP", temperature=1.0).fit(rows, labels)
+    monkeypatch.setattr("fewshot.methods.frozen_head.FITTED_ON", 50)
+    monkeypatch.setattr("fewshot.methods.frozen_head.AT_ONCE", 16)
+    some = FewShotClassifier(method="ProtoLP", temperature=1.0).fit(rows, labels)
+    assert np.array_equal(some.transduction_proba_, whole.transduction_proba_)
+    assert (some.predict(rows) == whole.predict(rows)).mean() > 0.97 and some.score(rows, truth) > 0.95
+
+
 def test_sib_keeps_its_own_refined_weights():
     rows, labels, _ = blobs()
     torch.manual_seed(3)

@@ -14,6 +14,13 @@ def test_components_are_scikit_learns_and_so_is_their_sign(n: int, size: int) ->
         torch.testing.assert_close(found[task], torch.from_numpy(expected))
 
 
+def test_many_rows_are_centred_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(40, 5, dtype=torch.float64) + 7
+    whole = principal_components(features)
+    monkeypatch.setattr("fewshot.drawings.principal.AT_ONCE", 9)
+    torch.testing.assert_close(principal_components(features), whole)
+
+
 def test_the_same_features_turned_give_the_same_map_up_to_sign() -> None:
     features = torch.randn(40, 5, dtype=torch.float64)
     turned = features @ torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0]

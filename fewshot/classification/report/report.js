@@ -10,7 +10,7 @@
   const cards = [...grid.children];
   const buttons = cards.map((card) => $("button", card));
   const names = cards.map((card) => $(".name", card).textContent);
-  const wanted = names.map(plain);
+  const wanted = cards.map((card, i) => plain(`${names[i]} ${$(".text", card)?.textContent ?? ""}`));
   const supportButtons = $$(".support-pictures button");
   const supportNames = supportButtons.map((button) => $("bdi", button).textContent);
   const points = ["before", "after"].map((when) => $$(`#map-${when} .queries > *`));
