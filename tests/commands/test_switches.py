@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -192,3 +193,13 @@ def _moved(config: str, experiment: str = "moved") -> Path:
     target.parent.mkdir(parents=True)
     run.rename(target)
     return target
+
+
+def test_the_command_that_is_proposed_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "--config", "tiny.yaml", "--runs", "my runs; touch x", "--experiment", "it's mine"])
+    proposed = capsys.readouterr().out.split("next: ")[1].splitlines()[0]
+    words = shlex.split(proposed)
+    assert words[:4] == ["python", "-m", "fewshot", "predict"]
+    main(words[3:])
+    assert (newest(Path("my runs; touch x", "it's mine")) / "predictions.csv").is_file()
+    assert not Path("x").exists()

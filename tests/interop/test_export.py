@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,23 @@ def test_the_steps_name_every_size() -> None:
     assert "84 x 84 px with bicubic" in told and "Keep 80 x 80 px, leaving out the first 2 rows" in told
     grey = " ".join(steps(Preprocessing(28, 28, mean=(0.5,), std=(0.5,), channels=1)))
     assert "1 channel(s)" in grey and "Nothing is cropped" in grey
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+from fewshot.commands import main
+main(["export", "--ckpt_path", sys.argv[1], "--output", sys.argv[2], "--formats", "[]"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limits there")
+def test_a_file_that_does_not_fit_is_told_in_a_line_and_leaves_nothing(tmp_path: Path) -> None:
+    model = Path(__file__).resolve().parents[1] / "former" / "saved_model"
+    command = [sys.executable, "-c", FULL_DISK, str(model), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip() == f"error: {tmp_path / 'out'} cannot be written: File too large"
+    assert not list(tmp_path.iterdir())
