@@ -41,7 +41,7 @@ OPTIONAL = {
     "onnx": ("export", "interop/graphs.py"),
     "onnxruntime": ("export", "interop/graphs.py"),
     "pillow_heif": ("heif", "data/pictures.py"),
-    "pyarrow": ("parquet", "classification/feature_files.py"),
+    "pyarrow": ("parquet", "classification/feature_parquet.py"),
     "sklearn": ("test", "classification/conventions.py"),
 }
 UNSAFE = re.compile(r"weights_only|allow_pickle|\btorch\b.*\bload\b|\byaml\b.*\bload\b")

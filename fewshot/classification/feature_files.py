@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import tokenize
 import zipfile
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TextIO
 
 import numpy as np
 
+from fewshot.classification.feature_parquet import read_parquet
+from fewshot.classification.feature_table import (
+    Refused,
+    Table,
+    as_text,
+    check_columns,
+    check_numbers,
+    check_packing,
+    no_number,
+)
 from fewshot.files import plain_cell
 
-MAX_NUMBERS = 2**31
-"""Numbers that are read from a file at most: 8 GiB of float32."""
 MAX_LINE = 2**24
 """Characters of a line of a table at most."""
-ROWS_AT_ONCE = 4096
 MATRICES = ("features", "embeddings", "class_embeddings")
 """Arrays of an .npz that features are looked for in; one with a single matrix may name it as it likes."""
-
-
-class Table(NamedTuple):
-    """What was asked for of a file."""
-
-    features: np.ndarray
-    """[n, D] float32; D = 0 where no features were asked for."""
-    columns: dict[str, list[str | None]]
-    """n cells of every column that was asked for, as text; None where there is none."""
-    one: bool = False
-    """Whether the file holds a single row without saying that it is a table: a vector."""
 
 
 def read_table(path: Path, columns: Sequence[str] = (), *, features: str | None = "features") -> Table:
@@ -57,20 +55,11 @@ def read_table(path: Path, columns: Sequence[str] = (), *, features: str | None 
         return reader(path, tuple(columns), features)
     except Refused as error:
         raise ValueError(f"{path}: {error}") from error
-    except (OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except FAULTS as error:
         reason = " ".join(str(error).split()).split("; ")[0]
         if "allow_pickle" in reason or "Object arrays" in reason:
             reason = "it holds Python objects, which are not read; save numbers, and text as an array of dtype str"
         raise ValueError(f"{path} cannot be read: {reason[:200] or type(error).__name__}") from error
-
-
-class Refused(ValueError):
-    """A fault that is said in our words already."""
-
-
-def _check_numbers(count: int) -> None:
-    if count > MAX_NUMBERS:
-        raise Refused(f"it holds {count:,} numbers, and {MAX_NUMBERS:,} are read at most; split it, and name the parts")
 
 
 def _matrix(given: np.ndarray, name: str) -> np.ndarray:
@@ -86,20 +75,12 @@ def _cells(given: np.ndarray, name: str) -> list[str | None]:
     """The entries of an array [n] as text."""
     if given.ndim != 1 or given.dtype.kind not in "biufSU":
         raise Refused(f"{name} is {given.dtype} {list(given.shape)}; give one text or number for each row")
-    return [_as_text(value) for value in given.tolist()]
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None or value != value:  # NaN
-        return None
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return [as_text(value) for value in given.tolist()]
 
 
 def _read_npy(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
     found = np.load(path, mmap_mode="r", allow_pickle=False)
-    _check_numbers(found.size)
+    check_numbers(found.size)
     if features is None:
         return Table(np.zeros((len(found) if found.ndim else 0, 0), np.float32), {columns[-1]: _cells(found, "it")})
     if columns:
@@ -115,9 +96,10 @@ def _read_npz(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
         def loaded(name: str) -> np.ndarray:
             shape, dtype = shapes[name]
             count = int(np.prod(shape, dtype=object))
-            _check_numbers(count * max(1, dtype.itemsize // 8))
+            check_numbers(count * max(1, dtype.itemsize // 8))
             if not dtype.hasobject and count * dtype.itemsize > headers[name].file_size:
                 raise Refused(f"{name} is cut short")
+            check_packing(count * dtype.itemsize, headers[name].compress_size)
             with packed.open(headers[name]) as opened:
                 return np.lib.format.read_array(opened, allow_pickle=False)
 
@@ -161,7 +143,7 @@ def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
         rows: Iterator[list[str]] = lines
         if names and not columns and all(map(_is_number, names)):
             rows, names = chain([names], lines), [str(place) for place in range(len(names))]
-        _check_columns(names, columns)
+        check_columns(names, columns)
         places = {name: names.index(name) for name in columns}
         rest = [place for place in range(len(names)) if place not in places.values()]
         texts: dict[str, list[str | None]] = {name: [] for name in columns}
@@ -178,23 +160,14 @@ def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
                     numbers.extend(map(float, cells if not places else [cells[place] for place in rest]))
                 except ValueError as error:
                     wrong = next(place for place in rest if not _is_number(cells[place]))
-                    raise Refused(_no_number(names[wrong], cells[wrong], f"line {lines.line_num}")) from error
-                _check_numbers(len(numbers))
+                    raise Refused(no_number(names[wrong], cells[wrong], f"line {lines.line_num}")) from error
+                check_numbers(len(numbers))
             n_rows += 1
     width = len(rest) if features is not None else 0
     if features is not None and not width:
         raise Refused("it has no column of features beside those that are named")
     return Table(np.frombuffer(numbers, np.float32).reshape(n_rows, width) if n_rows * width
                  else np.zeros((n_rows, width), np.float32), texts)  # fmt: skip
-
-
-def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
-    """Refused where names stand twice or one that is asked for is missing."""
-    if twice := [name for name in names if names.count(name) > 1][:1] if len(set(names)) < len(names) else []:
-        raise Refused(f"two columns are called {twice[0]!r}")
-    if missing := [name for name in columns if name not in names]:
-        shown = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        raise Refused(f"it has no column {missing[0]!r}; it has {shown or 'none'}")
 
 
 def _is_number(cell: str) -> bool:
@@ -204,84 +177,11 @@ def _is_number(cell: str) -> bool:
     return False
 
 
-def _no_number(name: str, value: object, where: str) -> str:
-    return (
-        f"column {name!r} holds {str(value)[:40]!r} in {where}, which is no number, and every column is a feature that "
-        "is not named by --id_column, --label_column or --text_column"
-    )
-
-
-def _read_parquet(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise Refused("pyarrow reads .parquet and is not installed; pip install 'fewshot[parquet]'") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as opened:
-            return _of_parquet(opened, columns, features)
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from error
-    finally:
-        pyarrow.default_memory_pool().release_unused()
-
-
-def _of_parquet(opened: Any, columns: tuple[str, ...], features: str | None) -> Table:
-    import pyarrow.types as kinds
-
-    about, schema = opened.metadata, opened.schema_arrow
-    _check_columns(schema.names, columns)
-    groups = [about.row_group(place) for place in range(about.num_row_groups)]
-    _check_numbers(sum(group.column(c).num_values for group in groups for c in range(group.num_columns)))
-    _check_numbers(sum(group.total_byte_size for group in groups) // 8)
-    rest = [] if features is None else [name for name in schema.names if name not in columns]
-    lists = [name for name in rest if _is_list(schema.field(name).type)]
-    if len(lists) > 1:
-        raise Refused(f"it has several columns of lists: {', '.join(lists[:3])}; keep the one that holds the features")
-    rest = lists or rest
-    for name in rest:
-        kind = schema.field(name).type
-        kind = kind.value_type if lists else kind
-        if not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind)):
-            raise Refused(_no_number(name, kind, "all rows"))
-    if features is not None and not rest:
-        raise Refused("it has no column of features beside those that are named")
-    texts: dict[str, list[str | None]] = {name: [] for name in columns}
-    rows, filled = np.zeros((about.num_rows, 0), np.float32), 0
-    for batch in opened.iter_batches(ROWS_AT_ONCE, columns=[*columns, *rest]):
-        for name in columns:
-            texts[name] += [_as_text(value) for value in batch.column(name).to_pylist()]
-        with np.errstate(over="ignore"):
-            if lists:
-                part = _of_lists(batch.column(lists[0]), rows.shape[1] if filled else None)
-            else:
-                found = [batch.column(name).to_numpy(zero_copy_only=False) for name in rest]
-                part = np.stack([np.asarray(one, np.float32) for one in found], 1) if rest else rows[:0]
-        if not filled:
-            _check_numbers(len(rows) * part.shape[1])
-            rows = np.empty((len(rows), part.shape[1]), np.float32)
-        rows[filled : filled + len(part)] = part
-        filled += batch.num_rows
-    if filled != len(rows):
-        raise Refused(f"it has {filled} rows and says {len(rows)}")
-    return Table(rows, texts)
-
-
-def _is_list(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
-    return kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
-
-
-def _of_lists(column: Any, width: int | None) -> np.ndarray:
-    """A column of lists of numbers as float32 [n, D]; a number that is missing is NaN."""
-    lengths = set(column.value_lengths().to_pylist())
-    if len(lengths) != 1 or (width is not None and lengths != {width}) or None in lengths:
-        raise Refused("its lists are of different lengths, or some are missing; features are rows of one width")
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(len(column), lengths.pop())
-
-
+FAULTS = (
+    *(OSError, EOFError, ValueError, MemoryError, RuntimeError, csv.Error, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError),  # of the text in the head of an array
+)
+"""What reading a damaged file raises."""
 Reader = Callable[[Path, tuple[str, ...], str | None], Table]
-READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
+READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": read_parquet}
 """By how a file's name ends."""

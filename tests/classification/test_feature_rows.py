@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fewshot import FewShotClassifier
-from fewshot.classification import feature_files
+from fewshot.classification import feature_files, feature_table
 from fewshot.classification.feature_files import read_table
 from fewshot.classification.feature_rows import class_embeddings, feature_rows, feature_task
 from fewshot.classification.task import Task, classified_task
@@ -133,6 +133,8 @@ def bad_files(folder):
     (folder / "cut.npy").write_bytes(header((10, 10)))
     (folder / "huge.npy").write_bytes(header((10**9, 10**9)))
     packed(folder / "huge.npz", features=header((10**9, 10**9)))
+    packed(folder / "zeros.npz", features=header((1000, 20_000)) + bytes(80_000_000))
+    packed(folder / "nested.npz", features=b"\x93NUMPY\x01\x00\x00\x20" + b"(" * 8192)
     packed(folder / "cut.npz", features=header((10, 10)))
     packed(folder / "two.npz", a=header((1, 1)) + bytes(4), b=header((1, 1)) + bytes(4))
     (folder / "no.npz").write_bytes(b"PK no zip")
@@ -152,6 +154,7 @@ def bad_files(folder):
     return {
         "objects.npy": "Python objects", "pickle.npy": "cannot be read", "objects.npz": "Python objects",
         "cut.npy": "cannot be read", "huge.npy": "", "huge.npz": "numbers, and", "cut.npz": "features is cut short",
+        "zeros.npz": "unpack to 80,000,000", "nested.npz": "cannot be read",
         "two.npz": "it has no array 'features' [rows, width]; it has a, b", "no.npz": "cannot be read",
         "empty.csv": "no column of features", "words.csv": "column 'city' holds 'Bern' in line 2, which is no number",
         "ragged.csv": "line 3 has 1 cells, and the first has 2", "twice.csv": "two columns are called 'a'",
@@ -179,7 +182,7 @@ def test_sizes_are_bounded_and_columns_are_asked_for_by_name(tmp_path, monkeypat
     write_csv(file, {"id": ["a"] * 6})
     with pytest.raises(ValueError, match=r"rows 0 and 1, counted from 0, are both called 'a'"):
         feature_rows(file, id_column="id")
-    monkeypatch.setattr(feature_files, "MAX_NUMBERS", 10)
+    monkeypatch.setattr(feature_table, "MAX_NUMBERS", 10)
     with pytest.raises(ValueError, match="and 10 are read at most"):
         read_table(file, ["id"])
     monkeypatch.setattr(feature_files, "MAX_LINE", 20)

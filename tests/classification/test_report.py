@@ -432,6 +432,20 @@ def test_the_page_runs_and_asks_for_nothing(browser: Browser, report: tuple[str,
     assert browser.run("[...document.querySelectorAll('button')].every(e => e.type === 'button' && !e.disabled)")
 
 
+def test_a_page_of_rows_shows_their_texts_and_finds_them(browser: Browser, tmp_path: Path) -> None:
+    classified = example(tmp_path / "a", n_queries=12)
+    rows = [path.name for path in classified.query]
+    texts = (tuple(f"known {i}" for i in range(6)), tuple(f"<b>said</b> {i} " + "so " * 100 for i in range(12)))
+    names = {"support": tuple(map(str, range(6))), "query": tuple(rows), "query_names": tuple(rows)}
+    written(tmp_path, dataclasses.replace(classified, texts=texts, **names))
+    browser.open(f"{(tmp_path / 'report.html').as_uri()}#text=b%3E%203")
+    assert browser.run("document.querySelector('#count').textContent") == "Showing 1 of 12 rows."
+    assert browser.run(SHOWN) == ["q3.png"] and browser.run("document.images.length") == 0
+    browser.run("document.querySelector('#grid li:not([hidden]) button').click()")
+    assert browser.run("document.querySelector('.frame').textContent").startswith("<b>said</b> 3 so so")
+    assert browser.complaints == []
+
+
 @pytest.mark.parametrize(
     "address",
     ["class=2", "changed=1", "flagged=1", "class=3&changed=1", "min=60", "min=40&max=70", "text=Q1", "text=nothing",
