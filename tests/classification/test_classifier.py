@@ -91,10 +91,10 @@ def test_later_answers_agree_with_the_transduction(method):
 
 def test_the_head_of_later_rows_is_fitted_on_some_of_many(monkeypatch):
     rows, labels, truth = blobs(3, 40)
-    whole = FewShotClassifier(method="ProtoLP", temperature=1.0).fit(rows, labels)
+    whole = FewShotClassifier(method="TIM", temperature=1.0).fit(rows, labels)
     monkeypatch.setattr("fewshot.methods.frozen_head.FITTED_ON", 50)
     monkeypatch.setattr("fewshot.methods.frozen_head.AT_ONCE", 16)
-    some = FewShotClassifier(method="ProtoLP", temperature=1.0).fit(rows, labels)
+    some = FewShotClassifier(method="TIM", temperature=1.0).fit(rows, labels)
     assert np.array_equal(some.transduction_proba_, whole.transduction_proba_)
     assert (some.predict(rows) == whole.predict(rows)).mean() > 0.97 and some.score(rows, truth) > 0.95
 

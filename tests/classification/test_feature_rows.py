@@ -91,7 +91,7 @@ def test_labels_from_a_file_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("rows.csv", None), ("rows.npz", "ProtoLP"), ("rows.parquet", "NearestClassMean")]
+    ("name", "method"), [("rows.csv", None), ("rows.npz", "TIM"), ("rows.parquet", "NearestClassMean")]
 )
 def test_the_answer_is_that_of_pictures_with_these_features(tmp_path, name, method):
     """Support by class and then by file, queries by file, as folders give them; to the last digit."""
