@@ -26,7 +26,7 @@ from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.class_prior import ClassPrior
 from fewshot.methods.entry_network import DeepEntryNetwork
-from fewshot.methods.options import check_above, check_at_least
+from fewshot.methods.options import check_above, check_at_least, check_choice
 from fewshot.methods.query_evidence import N_STATISTICS, SIZES, Seen, Task, Told, evidence_of, first_centre, task_of
 from fewshot.methods.support_mixture import SupportMixture, small_network
 
@@ -98,8 +98,11 @@ class UniversalSIB(Method):
         check_at_least(1, n_steps=n_steps, width=width)
         check_at_least(0, deep_weight=deep_weight, stranger_weight=stranger_weight)
         check_above(0, power=power)
+        if isinstance(prior, str):
+            check_choice(("uniform",), prior=prior)
         self.n_steps: int = n_steps
-        self.power, self.prior = power, prior
+        self.power, self.prior = power, None if prior is None else ClassPrior(prior)
+        self.relabels: bool = self.prior is None or self.prior.relabels
         self.deep_weight, self.stranger_weight = deep_weight, stranger_weight
         self.initializer = SupportMixture(width)
         self.network = DeepEntryNetwork(SIZES, width, n_says=2)
@@ -182,10 +185,8 @@ class UniversalSIB(Method):
         tasks = len(query)
         if self.prior is None:
             return Told(query.new_full((tasks, n_way), 1 / n_way), query.new_zeros(tasks, 1))
-        proportions = ClassPrior(self.prior).proportions(
-            query.new_zeros(tasks, 0, n_way), query.new_zeros(tasks, 0).long()
-        )
-        return Told(proportions, query.new_ones(tasks, 1))
+        nothing = query.new_zeros(tasks, 0, n_way)
+        return Told(self.prior.proportions(nothing, nothing[..., 0].long()), query.new_ones(tasks, 1))
 
     def _refined(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, told: Told) -> Refinement:
         n_support, n_query, n_tasks = support.shape[1], query.shape[1], len(query)

@@ -105,6 +105,7 @@ METHODS = {
     "ridge regression": lambda: RidgeRegression(),
     "universal sib": lambda: UniversalSIB(n_steps=2, width=8, trained=False),
     "universal sib, told": lambda: UniversalSIB(n_steps=2, width=8, prior="uniform", trained=False),
+    "universal sib, given prior": lambda: UniversalSIB(n_steps=2, width=8, prior=[0.1, 0.2, 0.3, 0.4], trained=False),
     "tpn": lambda: TPN(n_neighbours=6),
     "ease + siamese": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2),
     "ease + siamese, prior of the queries": lambda: EaseSiamese(tolerance=1e-3, n_rounds=2, prior="queries"),

@@ -5,6 +5,7 @@ import torch
 
 from fewshot.episode import STRANGER, Episode
 from fewshot.methods import UniversalSIB
+from fewshot.methods.class_prior import ClassPrior
 
 N_WAY = 4
 
@@ -75,8 +76,9 @@ def test_proportions_that_are_told_count():
     assert given.softmax(-1).mean(1)[0, 0] > uniform.softmax(-1).mean(1)[0, 0]
     with pytest.raises(ValueError, match="prior has 2 proportions but the episodes have 4 ways"):
         head(prior=[0.5, 0.5]).refine(support, labels, query, N_WAY)
-    with pytest.raises(ValueError, match="prior='even' is not known"):
-        head(prior="even").refine(support, labels, query, N_WAY)
+    for word in ("even", "support", "queries"):
+        with pytest.raises(ValueError, match=f"prior='{word}'; choose one of 'uniform'"):
+            head(prior=word)
 
 
 def test_strangers_train_what_tells_them_and_nothing_else():
@@ -100,7 +102,7 @@ def test_some_training_tasks_are_told_their_proportions(monkeypatch):
         monkeypatch.setattr("fewshot.methods.universal_sib.TOLD", share)
         results.append(made(torch.nn.Identity(), episode).logits)
     torch.testing.assert_close(results[0], made.refine(support, labels, query, N_WAY).logits)
-    made.prior = "uniform"  # which these queries are
+    made.prior = ClassPrior("uniform")  # which these queries are
     torch.testing.assert_close(results[1], made.refine(support, labels, query, N_WAY).logits)
 
 
