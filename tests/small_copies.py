@@ -94,14 +94,14 @@ def small(config: Path, workplace: Path) -> list[str]:
         return [*changes, f"--data.dataset.init_args.pictures_per_class={data.n_shot + N_QUERY}"]
     if dataset.class_path not in SMALL_COPIES:
         pytest.fail(f"{config.name} uses {dataset.class_path}; give it a small copy in SMALL_COPIES")
-    folder, size, classes_of = SMALL_COPIES[dataset.class_path]
     spaces = data.get("spaces", [])
-    folders = (
-        [folder] if not spaces else [Path(one.init_args.root).name for one in (dataset, *(s.dataset for s in spaces))]
-    )
+    folders = [SMALL_COPIES[dataset.class_path][0]]
+    if spaces:
+        folders = [Path(one.init_args.root).name for one in (dataset, *(space.dataset for space in spaces))]
+    copies = {folder: (size, classes_of) for folder, size, classes_of in SMALL_COPIES.values()}
     for folder in folders:
         if not (workplace / "data" / folder).exists():
-            write_pictures(workplace / "data" / folder, size, classes_of)
+            write_pictures(workplace / "data" / folder, *copies.get(folder, (64, tiny_imagenet_classes)))
     if loaded.model.init_args.backbone.get("pretrained"):  # nothing is fetched
         changes.append("--model.backbone.pretrained=false")
     if spaces:

@@ -75,7 +75,8 @@ def test_the_run_goes_on_from_its_own_config_and_ends_where_it_ended(runs: Path)
         assert results[key] == former[key]
     assert set(results) == set(former)
     assert results["accuracy_per_step"] == pytest.approx(former["accuracy_per_step"], abs=1e-6)
-    assert results["temperature"] == pytest.approx(former["temperature"], rel=1e-4)
+    # not to a digit: 0.1.0 counted no query of unknown class
+    assert results["temperature"] == pytest.approx(former["temperature"], rel=0.05)
     main(["test", "--config", config, "--ckpt_path", str(runs / "sib" / "version_0")])
     newest = max(run_versions(runs / "sib"))[1]
     again = json.loads((newest / "results.json").read_text(encoding="utf-8"))
