@@ -271,7 +271,8 @@ def test_a_trial_in_processes_of_its_own(processes: int, place: Path, started: A
     folder.mkdir()
     environment |= {"WITNESS": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment["PYTHONPATH"] = str(ROOT)
-    options = [*small(ROOT / "configs" / "quickstart.yaml", place), *TINY["sib_steps"], "--experiment=processes"]
+    options = [*small(ROOT / "configs" / "quickstart.yaml", place), *TINY["sib_steps"]]
+    options.append(f"--experiment=processes{processes}")
     options += ["--trainer.callbacks+=witness.Witness", f"--trainer.devices={processes}"]
     options += ["--trainer.strategy=ddp"] if processes > 1 else []
     done = subprocess.run(
@@ -284,7 +285,7 @@ def test_a_trial_in_processes_of_its_own(processes: int, place: Path, started: A
         assert {key: state["values"][key] for key in values} == values
         assert (state["started"], state["world_size"]) == (rank == 0, processes)
         assert state["weights"] == ranks[0]["weights"]
-    runs = list((place / "runs" / "processes").glob("version_*"))
-    logged = OfflineRun(max(runs, key=lambda run: run.name))
+    (run,) = (place / "runs" / f"processes{processes}").glob("version_*")
+    logged = OfflineRun(run)
     assert logged.run.run_id == "trial9" and len(logged.values("val/accuracy")) == 1
-    assert len([run for run in runs if list(run.rglob("*.wandb"))]) == len(runs) == processes
+    assert len(list(run.rglob("*.wandb"))) == 1
