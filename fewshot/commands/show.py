@@ -26,6 +26,7 @@ from fewshot.drawings.training import batch_picture, episode_picture, feature_ma
 from fewshot.files import check_place, run_versions
 from fewshot.runs.comparison import silent_trainer
 from fewshot.training.checkpoints import check_checkpoint
+from fewshot.training.feature_spaces import FeatureSpacesDataModule
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.pretrain_module import PretrainModule
 
@@ -128,6 +129,12 @@ def drawn(cli: ShowCLI, folder: Path) -> Iterator[str]:
         folder: exists.
     """
     data, splits = cli.datamodule, [split for split in SPLITS if split in cli.config["splits"]]
+    if "train" in splits and not data.trains_on_dataset:
+        kind = FeatureSpacesDataModule.__name__
+        if splits == ["train"]:
+            raise ValueError(f"splits: {kind} trains on features, of which there are no pictures; name val or test too")
+        yield f"no pictures of training: {kind} trains on features"
+        splits.remove("train")
     for split in splits:
         if split == "train" and isinstance(data, ClassDataModule):
             batch_picture(data).save(folder / "batch_train.png")

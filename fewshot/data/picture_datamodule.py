@@ -44,6 +44,8 @@ class PictureDataModule(LightningDataModule):
     """
 
     augmented_views: int = 0
+    trains_on_dataset: bool = True
+    """Whether training is on the train split of `dataset`, so that pictures of it show what is trained on."""
 
     def __init__(
         self,

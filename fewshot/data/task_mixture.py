@@ -113,7 +113,7 @@ class TaskMixture:
             sizes: of the batch.
         """
         n_way, n_shot = sizes.n_way, sizes.n_shot
-        n_strange = round(sizes.strangers * sizes.total)
+        n_strange = min(round(sizes.strangers * sizes.total), sizes.total - 1)
         others = min(len(by_class) - n_way, max(1, n_way // 2)) if n_strange else 0
         classes = generator.choice(len(by_class), n_way + others, replace=False)
         shares = self._proportions(generator, n_way)

@@ -100,8 +100,9 @@ def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: [..., Q, N].
-        labels: [..., Q] int64, broadcast over leading dimensions of logits.
+        labels: [..., Q] int64, broadcast over leading dimensions of logits; one below 0 has no cross-entropy, and zero
+            for its gradient.
     """
-    probabilities = logits.softmax(-1)
-    target = torch.nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
-    return probabilities - target
+    known = (labels >= 0).unsqueeze(-1)
+    target = torch.nn.functional.one_hot(labels.clamp_min(0), logits.shape[-1]).to(logits.dtype)
+    return (logits.softmax(-1) - target) * known

@@ -5,15 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEAST_SQUARE = 1e-5
+"""Squared lengths beside vectors of length one; inner products in float32 are right to some 1e-6."""
+
 
 class CentredProducts:
     """What the examples of a task see of each other and of class weights once a centre is taken off all of them.
 
     With inner products G of n examples x_i and the centre c = sum_i w_i x_i, the examples become
-    u_i = (x_i - c) / |x_i - c|, and class weights are combinations theta_c = sum_i A_ic u_i.
+    u_i = (x_i - c) / |x_i - c|, and class weights are combinations theta_c = sum_i A_ic u_i. An example that lies at
+    the centre, as far as float32 can tell, has no direction: u_i is zero.
 
     Args:
-        gram: G, [T, n, n].
+        gram: G, [T, n, n], of examples of length one.
         centre: w, [T, n], each task's summing to one.
     """
 
@@ -22,8 +26,7 @@ class CentredProducts:
         self.to_centre = torch.bmm(gram, centre.unsqueeze(-1))  # [T, n, 1], x_i . c
         self.centre_square = (centre.unsqueeze(-1) * self.to_centre).sum(1, keepdim=True)  # [T, 1, 1]
         own = gram.diagonal(dim1=1, dim2=2).unsqueeze(-1)
-        square = own - 2 * self.to_centre + self.centre_square
-        self.inverse = square.clamp_min(1e-8).rsqrt()  # [T, n, 1]
+        self.inverse = _inverse_length(own - 2 * self.to_centre + self.centre_square)  # [T, n, 1]
 
     def weights_products(self, coefficients: Tensor) -> Tensor:
         """u_i . theta_c for all examples, [T, n, N].
@@ -45,12 +48,16 @@ class CentredProducts:
 
 
 def of_length_one(coefficients: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients of class weights scaled to length one, and the cosines of all examples with them.
+    """Coefficients of class weights scaled to length one, or zero, and the cosines of all examples with them.
 
     Args:
         coefficients: A, [T, n, N].
         products: u_i . theta_c, [T, n, N].
     """
-    square = (coefficients * products).sum(1, keepdim=True)  # [T, 1, N], |theta_c|^2
-    inverse = square.clamp_min(1e-12).rsqrt()
+    inverse = _inverse_length((coefficients * products).sum(1, keepdim=True))  # [T, 1, N], of theta_c
     return coefficients * inverse, products * inverse
+
+
+def _inverse_length(square: Tensor) -> Tensor:
+    """One over the length of vectors with these squared lengths; 0 for what may be nothing but rounding."""
+    return torch.where(square > LEAST_SQUARE, square.clamp_min(LEAST_SQUARE).rsqrt(), 0.0)

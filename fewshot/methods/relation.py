@@ -6,6 +6,7 @@ arXiv 1711.06025.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,5 +54,5 @@ class RelationNetwork(Method):
     def loss(self, refinement: Refinement, query_labels: Tensor) -> dict[str, Tensor]:
         """The squared error of the relation scores, averaged over all pairs, in place of the cross-entropy."""
         scores = refinement.logits[-1].sigmoid()
-        target = F.one_hot(query_labels, scores.shape[-1]).to(scores.dtype)
+        target = (query_labels.unsqueeze(-1) == torch.arange(scores.shape[-1], device=scores.device)).to(scores.dtype)
         return {"squared_error": F.mse_loss(scores, target)}

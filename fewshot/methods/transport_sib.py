@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot.episode import STRANGER
 from fewshot.functional.cosine import cosine_logits, cosine_weight_gradient
 from fewshot.functional.features import member_means, normalized, signed_power
 from fewshot.functional.information import class_softmax
@@ -205,7 +206,8 @@ class TransportSIB(Method):
         if self.deep_weight:
             earlier = refinement.logits[:-1]  # [K, T, Q, N]
             labels = query_labels.expand(len(earlier), -1, -1)
-            terms["earlier"] = self.deep_weight * F.cross_entropy(earlier.flatten(0, 2), labels.flatten())
+            error = F.cross_entropy(earlier.flatten(0, 2), labels.flatten(), ignore_index=STRANGER)
+            terms["earlier"] = self.deep_weight * error
         return terms
 
     def _transformed(self, support: Tensor, query: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ class WandbPictures(Callback):
             return
         if isinstance(data, ClassDataModule):
             self._log(trainer, {"train/batch": batch_picture(data)})
-        elif isinstance(data, EpisodicDataModule):
+        elif isinstance(data, EpisodicDataModule) and data.trains_on_dataset:
             self._log(trainer, {"train/episode": episode_picture(data, "train", 0)})
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

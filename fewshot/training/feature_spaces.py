@@ -69,6 +69,8 @@ class FeatureSpacesDataModule(EpisodicDataModule):
             EpisodicDataModule raises.
     """
 
+    trains_on_dataset = False
+
     def __init__(
         self,
         dataset: FewShotDataset,

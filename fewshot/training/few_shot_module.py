@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fewshot.backbones import BackboneConfig
 from fewshot.data.episodic_datamodule import EpisodicDataModule
@@ -73,7 +74,9 @@ class FewShotModule(BackboneModule):
         self.record(locals())
         self.method = method
         self.set_up(backbone, optimizer=optimizer, lr_scheduler=lr_scheduler, lr_interval=lr_interval)
+        unbuilt = shapes_of(method)
         self.method.build(self.backbone.num_features)
+        self._serves_any_width = shapes_of(method) == unbuilt
         self.method.build_on(self.backbone)
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
@@ -138,6 +141,7 @@ class FewShotModule(BackboneModule):
     def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
         """Loss of a batch of episodes."""
         labels = episode.known_query_labels()
+        self._check_width(episode)
         refinement = self(episode)
         terms = self.method.loss(refinement, labels)
         if self.initial_loss_weight:
@@ -154,6 +158,16 @@ class FewShotModule(BackboneModule):
         if self.is_logged(batch_idx):
             self._log_training(loss, terms, refinement, labels)
         return loss
+
+    def _check_width(self, episode: Episode) -> None:
+        """ValueError for features of another width than the backbone's, where the method was built for that."""
+        width, own = episode.support.shape[-1], self.backbone.num_features
+        if episode.holds_features and width != own and not self._serves_any_width:
+            raise ValueError(
+                f"{type(self.method).__name__} has weights for the {own} features of model.backbone, and a training "
+                f"task has {width}; take a method whose weights do not depend on it, such as UniversalSIB, or spaces "
+                "by the model's own backbone alone"
+            )
 
     def on_train_start(self) -> None:
         self.prepare_method()
@@ -261,9 +275,13 @@ class FewShotModule(BackboneModule):
             values |= {f"train/{name}": value.detach() for name, value in terms.items()}
         if refinement.gradients is not None:
             synthetic = refinement.gradients.detach().flatten(2)  # [K, T, Q*N]
-            true = logit_gradient(refinement.logits[:-1].detach(), labels.clamp_min(0))
-            true = (true * known.unsqueeze(-1)).flatten(2)
+            true = logit_gradient(refinement.logits[:-1].detach(), labels).flatten(2)
             values["train/gradient_norm"] = synthetic.norm(dim=-1).mean()
             values["train/gradient_cosine"] = F.cosine_similarity(synthetic, true, dim=-1).mean()
         self.log("train/loss", values.pop("train/loss"), prog_bar=True, batch_size=labels.shape[0])
         self.log_dict(values, batch_size=labels.shape[0])
+
+
+def shapes_of(method: Method) -> dict[str, Any]:
+    """The shapes of a method's weights by name; None of those that `build` has still to make."""
+    return {name: None if is_lazy(value) else value.shape for name, value in method.named_parameters()}

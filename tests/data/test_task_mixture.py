@@ -57,6 +57,10 @@ def test_strangers_are_of_no_class_of_the_task():
     assert not set(CLASS_OF[task.query[strange]]) & set(CLASS_OF[task.support])
 
 
+def test_one_query_at_least_is_of_a_class():
+    assert (drawn("balanced", total=2, strangers=0.9).query_labels != STRANGER).sum() == 1
+
+
 def test_wrong_labels_leave_one_of_every_class():
     task = drawn("balanced", n_shot=10, wrong_labels=0.5)
     right = np.repeat(np.arange(5), 10)

@@ -9,7 +9,7 @@ from fewshot.functional.solvers import inverse
 
 def test_products_are_those_of_the_centred_vectors():
     torch.manual_seed(0)
-    vectors = torch.randn(2, 7, 5, dtype=torch.float64)
+    vectors = F.normalize(torch.randn(2, 7, 5, dtype=torch.float64), dim=-1)
     centre = torch.rand(2, 7, dtype=torch.float64)
     centre = centre / centre.sum(1, keepdim=True)
     coefficients = torch.randn(2, 7, 3, dtype=torch.float64)
@@ -24,6 +24,13 @@ def test_products_are_those_of_the_centred_vectors():
     directions = F.normalize(weights, dim=-1)
     torch.testing.assert_close(torch.bmm(scaled.transpose(1, 2), centred), directions)
     torch.testing.assert_close(cosines, torch.bmm(centred, directions.transpose(1, 2)))
+
+
+def test_an_example_at_the_centre_has_no_direction():
+    vectors = F.normalize(torch.randn(1, 1, 6), dim=-1).expand(1, 4, 6)
+    products = CentredProducts(torch.bmm(vectors, vectors.transpose(1, 2)), torch.full((1, 4), 0.25))
+    scaled, cosines = of_length_one(torch.ones(1, 4, 2), products.weights_products(torch.ones(1, 4, 2)))
+    assert not scaled.any() and not cosines.any() and not products.cosines(slice(0, 4), slice(0, 4)).any()
 
 
 def test_an_exported_inverse_is_the_inverse(monkeypatch):

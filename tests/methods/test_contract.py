@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fewshot.episode import STRANGER
 from fewshot.methods import (
     ANIL,
     BDCSPN,
@@ -255,6 +256,16 @@ def test_gradients_are_finite_and_reach_every_parameter(method, task):
     torch.stack(list(terms.values())).sum().backward()
     assert not {name for name, p in parameters.items() if p.grad is None}
     assert all(p.grad.isfinite().all() for p in parameters.values())
+
+
+def test_queries_of_no_class_train_nothing_that_needs_one(method, task):
+    support, labels, query, query_labels = task
+    if not any(True for _ in method.parameters()):
+        pytest.skip("has no trained parameters")
+    refinement = refine(method.train(), support, labels, query)
+    strange = query_labels.clone()
+    strange[:, ::5] = STRANGER
+    assert all(bool(term.isfinite()) for term in method.loss(refinement, strange).values())
 
 
 def test_other_ways_are_refused_where_one_number_is_served(method, task):

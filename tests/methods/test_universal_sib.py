@@ -48,6 +48,15 @@ def test_no_weight_knows_the_feature_size():
     assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("n_features", [1, 4, 512])
+def test_rows_that_are_all_the_same_are_answered_by_halves(value, n_features):
+    rows = torch.full((1, 10, n_features), value)
+    refinement = UniversalSIB().eval().refine(rows[:, :2], torch.tensor([[0, 1]]), rows[:, 2:], 2)
+    assert refinement.strangers.isfinite().all()
+    torch.testing.assert_close(refinement.logits.softmax(-1), torch.full((7, 1, 8, 2), 0.5), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("n_shot", [1, 3])
 def test_what_nothing_can_be_told_from_is_answered_with_numbers(n_shot):
     support, labels, query, _ = task(n_shot=n_shot)

@@ -9,7 +9,7 @@ from fewshot.backbones import BackboneConfig
 from fewshot.data.batches import ResumableLoader
 from fewshot.data.task_mixture import TaskMixture
 from fewshot.episode import STRANGER
-from fewshot.methods import NearestClassMean, UniversalSIB
+from fewshot.methods import SIB, EquivariantGradient, NearestClassMean, TransportSIB, UniversalSIB
 from fewshot.training.encoding import FrozenBackbone
 from fewshot.training.feature_augmentation import augmented
 from fewshot.training.feature_spaces import FeatureSpace, FeatureSpacesDataModule
@@ -87,6 +87,25 @@ def test_a_record_tells_what_training_tasks_are_drawn_from():
     hashes = [data_module(**options).describe("train")["episodes_sha256"] for options in ({}, {}, {"train_seed": 5})]
     assert hashes[0] == hashes[1] != hashes[2]
     assert data_module().describe("val")["n_way"] == 5
+
+
+@pytest.mark.parametrize("method", [lambda: TransportSIB(n_steps=1), lambda: SIB(gradient=EquivariantGradient())])
+def test_a_method_with_weights_for_one_width_is_refused_on_another(method):
+    with pytest.raises(
+        ValueError, match=r"SIB has weights for the \d+ features of model.backbone, and a training task"
+    ):
+        trainer(num_sanity_val_steps=0).fit(FewShotModule(method(), CONV4), data_module())
+    alone = FeatureSpacesDataModule(
+        Blobs(),
+        spaces_of(CONV4),
+        tasks=TASKS,
+        tasks_per_batch=4,
+        train_episodes=4,
+        val_episodes=4,
+        augment=False,
+        n_query=3,
+    )
+    trainer(num_sanity_val_steps=0).fit(FewShotModule(method(), CONV4), alone)
 
 
 def test_a_loss_that_is_not_finite_names_no_classes_of_another_data_set():
