@@ -260,3 +260,27 @@ def test_bad_options_are_refused_by_one_line(capsys, tmp_path):
 def test_other_data_modules_are_refused(capsys, monkeypatch):
     monkeypatch.setattr(fewshot.commands.show, "EpisodicDataModule", fewshot.commands.show.ClassDataModule)
     assert "the config names EpisodicDataModule" in refused(capsys)
+
+
+SPACES = """
+data:
+  class_path: FeatureSpacesDataModule
+  init_args:
+    dataset: {class_path: ImageFolderSplits, init_args: {root: pictures, image_size: 16}}
+    spaces:
+    - dataset: {class_path: ImageFolderSplits, init_args: {root: pictures, image_size: 16}}
+      backbone: {name: conv4_32, image_size: 16}
+    n_way: 3
+    n_query: 4
+"""
+
+
+def test_training_on_features_has_no_pictures(work, capsys):
+    (work / "spaces.yaml").write_text(CONFIG.split("data:\n")[0] + SPACES.lstrip() + CONFIG[CONFIG.index("trainer:") :])
+    main(["show", "--config", "spaces.yaml", "--output", "spaces"])
+    assert "no pictures of training: FeatureSpacesDataModule trains on features" in capsys.readouterr().out
+    written = {file.name for file in Path("spaces").iterdir()}
+    assert "episode_val_0.png" in written and not {name for name in written if "train" in name}
+    with pytest.raises(SystemExit):
+        main(["show", "--config", "spaces.yaml", "--output", "elsewhere", "--splits", "[train]"])
+    assert "no pictures; name val or test too" in capsys.readouterr().err
