@@ -1,5 +1,7 @@
 """Training tasks from several feature spaces, through the data module and a trainer."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,21 @@ def test_an_epoch_goes_on_where_it_stopped():
     rest = batches(loader)
     assert len(rest) == 2
     assert all(torch.equal(one.query, two.query) for one, two in zip(whole[2:], rest, strict=True))
+
+
+def test_ranks_draw_batches_of_their_own(monkeypatch):
+    drawn = []
+    for rank in range(2):
+        for module in ("fewshot.data.keys", "fewshot.training.feature_spaces"):
+            monkeypatch.setattr(f"{module}.rank_and_world_size", lambda rank=rank: (rank, 2))
+        drawn.append(batches(data_module().train_dataloader()))
+    assert [len(each) for each in drawn] == [2, 2]
+    assert [sorted(torch.cat([one.numbers for one in each]).tolist()) for each in drawn] == [
+        list(range(0, 16, 2)),
+        list(range(1, 16, 2)),
+    ]
+    pairs = [(one.query, other.query) for one, other in itertools.product(*drawn)]
+    assert not any(one.shape == other.shape and torch.equal(one, other) for one, other in pairs)
 
 
 def test_a_head_is_trained_on_spaces_and_validated_on_pictures():
