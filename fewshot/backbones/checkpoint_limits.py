@@ -10,6 +10,7 @@ import io
 import os
 import pickletools
 import re
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,11 +105,14 @@ def named(name: str, file: Path) -> str:
     refused = f"it asks for {name}, which is more than tensors and plain containers and is never executed; "
     if name in TRUSTED_BY_MANY:
         module = name.rpartition(".")[0]
-        return refused + (
-            f"these are {TRUSTED_BY_MANY[name]}. To keep the weights alone of a file that you trust: "
-            f'python -c "import {module}, torch; torch.serialization.add_safe_globals([{name}]); '
+        program = (
+            f"import {module}, torch; torch.serialization.add_safe_globals([{name}]); "
             f"c = torch.load({str(file)!r}, map_location='cpu', weights_only=True); "
-            f"torch.save(c.get('model', c.get('state_dict')), {f'{file.stem}_weights.pth'!r})\""
+            f"torch.save(c.get('model', c.get('state_dict')), {f'{file.stem}_weights.pth'!r})"
+        )
+        command = shlex.join(["python", "-c", program])  # whoever named the file chooses nothing that a shell runs
+        return (
+            f"{refused}these are {TRUSTED_BY_MANY[name]}. To keep the weights alone of a file that you trust: {command}"
         )
     return refused + (
         "save the weights alone (torch.save(model.state_dict(), file)), and be wary of where it comes from"

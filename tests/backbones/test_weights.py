@@ -7,7 +7,7 @@ import errno
 import io
 import json
 import os
-import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,14 +131,19 @@ def test_a_truncated_file_is_refused(suffix: str, kept: float, state: dict[str, 
 def test_a_file_with_the_options_of_a_program_says_how_it_is_converted(
     run: bool, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "theirs.pth")
+    name = 'theirs\' $(touch x) "`touch x`"'
+    file = tmp_path / f"{name}.pth"
+    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, file)
     with pytest.raises(ValueError, match=r"asks for argparse\.Namespace.*never executed.*that you trust") as refused:
-        create_backbone("conv4", image_size=16, weights=tmp_path / "theirs.pth")
-    command = re.search(r'python -c "(.*)"$', str(refused.value))
-    assert command and "weights_only=True" in command[1]
+        create_backbone("conv4", image_size=16, weights=file)
+    typed = str(refused.value).rpartition("that you trust: ")[2]
+    command = shlex.split(typed)
+    assert command[:2] == ["python", "-c"] and "weights_only=True" in command[2] and len(command) == 3
     if run:
-        subprocess.run([sys.executable, "-c", command[1]], check=True, cwd=tmp_path)
-        assert create_backbone("conv4", image_size=16, weights=tmp_path / "theirs_weights.pth")
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(typed, shell=True, check=True, cwd=tmp_path, env={**os.environ, "PATH": path})
+        assert not (tmp_path / "x").exists()
+        assert create_backbone("conv4", image_size=16, weights=tmp_path / f"{name}_weights.pth")
 
 
 @pytest.mark.parametrize(
