@@ -94,11 +94,7 @@ def adapt(
     method.check_ways(n_way)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}; give 1 or more pictures, or None for all together")
-    if temperature is not None and not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
-        raise ValueError(
-            f"temperature={temperature}; give a number in {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}, or None to have "
-            "it found"
-        )
+    check_temperature(temperature)
     bounds = [bound for bound in (chunk_size, method.most_together) if bound is not None]
     chunk_size = min(bounds, default=None)
     with torch.inference_mode():
@@ -117,6 +113,15 @@ def adapt(
             head = freeze(labelled, labels, unlabelled.unsqueeze(0), after.unsqueeze(0) if len(after) else None, n_way)
     before, after = ((logits / temperature).softmax(-1) for logits in (before, after))
     return Adapted(labelled, labels, n_way, head, temperature, before, after, held_out, strangers)
+
+
+def check_temperature(temperature: float | None) -> None:
+    """ValueError for one that makes nothing of probabilities; None always passes."""
+    if temperature is not None and not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+        raise ValueError(
+            f"temperature={temperature}; give a number in {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}, or None to have "
+            "it found"
+        )
 
 
 def moved(adapted: Adapted, device: torch.device) -> Adapted:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile
 
 import fewshot.methods  # noqa: F401  (imported so that --method may name its classes without the path)
+from fewshot.classification.adaptation import check_temperature
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.model import needs_training, untrained_names
 from fewshot.classification.novelty import ALONE, Told
@@ -121,8 +122,7 @@ def check_options(options: Any) -> None:
     for name in ("chunk_size", "batch_size", "report_pictures", "class_embedding_weight"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name}={getattr(options, name)}; give 1 or more")
-    if options.temperature is not None and not options.temperature > 0:
-        raise ValueError(f"temperature={options.temperature}; give a number above 0, or null to have it fitted")
+    check_temperature(options.temperature)
     if options.none_share is not None:
         if options.none_of_these is None:
             raise ValueError("none_share: it says how many to flag, but not by what; give --none_of_these distance")
