@@ -275,6 +275,7 @@ data:
 """
 
 
+@pytest.mark.slow
 def test_training_on_features_has_no_pictures(work, capsys):
     (work / "spaces.yaml").write_text(CONFIG.split("data:\n")[0] + SPACES.lstrip() + CONFIG[CONFIG.index("trainer:") :])
     main(["show", "--config", "spaces.yaml", "--output", "spaces"])

@@ -106,7 +106,13 @@ def test_a_record_tells_what_training_tasks_are_drawn_from():
     assert data_module().describe("val")["n_way"] == 5
 
 
-@pytest.mark.parametrize("method", [lambda: TransportSIB(n_steps=1), lambda: SIB(gradient=EquivariantGradient())])
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda: TransportSIB(n_steps=1),
+        pytest.param(lambda: SIB(gradient=EquivariantGradient()), marks=pytest.mark.slow),
+    ],
+)
 def test_a_method_with_weights_for_one_width_is_refused_on_another(method):
     with pytest.raises(
         ValueError, match=r"SIB has weights for the \d+ features of model.backbone, and a training task"
