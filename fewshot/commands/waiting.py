@@ -1,7 +1,7 @@
-"""How threads wait for each other: for a moment awake, then asleep, so that a busy neighbour costs no more than its share.
+"""How threads wait for each other: for a moment awake, then asleep, so that a busy neighbour costs its share alone.
 
-The threads of one operation wait until the last of them is done. OpenMP has them turn in circles meanwhile, which takes
-the processor from the very thread that they wait for where another program runs too. Where they turn for a moment only
+The threads of one operation wait until the last of them is done. OpenMP has them spin meanwhile, which takes
+the processor from the very thread that they wait for where another program runs too. Where they spin for a moment only
 nothing is lost on an idle machine. The libraries read their variables when torch is loaded.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import MutableMapping
 OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Whoever sets one of these has decided."""
 BOUNDED = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-"""Turns of GNU's OpenMP, which torch has on Linux; milliseconds of LLVM's and Intel's."""
+"""Spins of GNU's OpenMP, which torch has on Linux; milliseconds of LLVM's and Intel's."""
 
 
 def bound_waits(environment: MutableMapping[str, str]) -> None:
