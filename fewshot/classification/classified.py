@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot.classification.held_out import HeldOut
 from fewshot.files import csv_line
 
 NAMED = 5
@@ -39,6 +40,14 @@ class Classified:
         notes: what speaks against believing the answer.
         texts: of support and queries, what stands in the place of their pictures; None where they are pictures.
         class_embeddings: classes that were known by an embedding too.
+        held_out: labelled ones held out, before refinement and after; where it says that refinement hurts,
+            `probabilities` are those before. None where that was not asked for or refinement is none.
+        given_labels: what a table of labels said, name and class, in its order; the class is None for one that is none
+            of the classes. Those with a class are among the support, the others are neither support nor queries.
+        nones: files, or names of rows, of the ones that are none of the classes, in the order of `given_labels`.
+        former: Q classes that the queries had in an earlier run, None for a query that was not there; None where there
+            was no earlier run.
+        former_labelled: how many of that run's queries are labelled now, or are said to be none of the classes.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +66,25 @@ class Classified:
     notes: tuple[str, ...] = ()
     texts: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     class_embeddings: int = 0
+    held_out: HeldOut | None = None
+    given_labels: tuple[tuple[str, str | None], ...] = ()
+    nones: tuple[Path | str, ...] = ()
+    former: tuple[str | None, ...] | None = None
+    former_labelled: int = 0
+
+    @property
+    def none_names(self) -> tuple[str, ...]:
+        """Names, as a table shows them, of the ones that are said to be none of the classes."""
+        return tuple(name for name, label in self.given_labels if label is None)
+
+    @cached_property
+    def changed_since(self) -> np.ndarray:
+        """[Q] bool, which queries have another class than in the earlier run; all False where there was none."""
+        names = self.class_names
+        former = self.former or (None,) * len(self.query)
+        return np.array(
+            [was not in (None, names[now]) for was, now in zip(former, self.predicted, strict=True)], dtype=bool
+        )
 
     @property
     def things(self) -> tuple[str, str]:
