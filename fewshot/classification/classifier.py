@@ -10,23 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot.classification.adaptation import Adapted, adapt, later, moved, origin
-from fewshot.classification.class_embeddings import as_class_embeddings, support_of
+from fewshot.classification.adaptation import Adapted, later, moved, origin
 from fewshot.classification.conventions import (
     Estimator,
     check_rows,
     check_unlabelled,
     label_array,
     labels_of,
-    numbered,
     scikit_learns,
 )
 from fewshot.classification.encoder import PictureEncoder, as_pictures
-from fewshot.classification.model import LoadedModel, device_of, loaded_model, takes_task_mean, whole_module
+from fewshot.classification.fitting import fitted
+from fewshot.classification.model import LoadedModel, device_of, loaded_model, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
-from fewshot.methods.base_classes import of_own_pictures
 from fewshot.training.few_shot_module import FewShotModule
 
 MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
@@ -65,6 +63,8 @@ class FewShotClassifier(Estimator):
         batch_size: pictures that are encoded at a time.
         device: "auto" takes a GPU where there is one; else as torch says it.
         class_embedding_weight: as how many labelled rows an embedding of a class counts.
+        check_refinement: whether labelled rows are held out in turn to see if looking at the unlabelled ones helps;
+            where it hurts by more than chance, the answer before it is given.
 
     Attributes:
         classes_: [N] the labels, sorted where they can be.
@@ -76,6 +76,8 @@ class FewShotClassifier(Estimator):
             tell.
         temperature_: what logits were divided by.
         temperature_from_: in words, what that was fitted on, or that it was not fitted.
+        held_out_: how many labelled rows that were held out got their label before and after refinement; None where
+            that was not asked for, or the method looks at no other rows.
         n_features_in_: D.
     """
 
@@ -98,6 +100,7 @@ class FewShotClassifier(Estimator):
         batch_size: int = 64,
         device: str = "auto",
         class_embedding_weight: int = 1,
+        check_refinement: bool = False,
     ) -> None:
         self.backbone = backbone
         self.method = method
@@ -111,6 +114,7 @@ class FewShotClassifier(Estimator):
         self.batch_size = batch_size
         self.device = device
         self.class_embedding_weight = class_embedding_weight
+        self.check_refinement = check_refinement
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> FewShotClassifier:
@@ -183,27 +187,17 @@ class FewShotClassifier(Estimator):
         self.prepare()
         labels = labels_of(y, len(features))
         check_unlabelled(y, labels)
-        given = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
-        classes, places = numbered(labels, () if given is None else given.class_names)
-        transduced = torch.from_numpy(places).to(self._device)
-        task = support_of(features.to(self._device), transduced, given, classes, self.class_embedding_weight)
-        method = self._model.method
-        method.build(task.rows.shape[1])
-        method.to(self._device)
-        if takes_task_mean(method):
-            method.prepare(of_own_pictures(task.rows))
-        adapted = adapt(
-            method,
-            task.features,
-            task.labels,
-            task.unlabelled,
-            len(classes),
+        found = fitted(
+            self._model,
+            features.to(self._device),
+            labels,
+            class_embeddings,
+            weight=self.class_embedding_weight,
             chunk_size=self.chunk_size,
             temperature=self._model.temperature if self.temperature is None else self.temperature,
-            n_embeddings=task.n_embeddings,
+            check=self.check_refinement,
         )
-        transduced[transduced < 0] = adapted.probabilities.argmax(1)
-        self._restore(label_array(classes), adapted._replace(centre=task.centre), transduced.cpu().numpy())
+        self._restore(label_array(found.classes), found.adapted, found.transduced)
         return self
 
     def _restore(self, classes: np.ndarray, adapted: Adapted, transduced: np.ndarray) -> None:
@@ -215,6 +209,7 @@ class FewShotClassifier(Estimator):
         self.temperature_from_ = origin(adapted, self._model.temperature)
         self.initial_proba_ = adapted.before.cpu().numpy()
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
+        self.held_out_ = adapted.held_out
         self.strangers_ = None if adapted.strangers is None else adapted.strangers.numpy()
         self._adapted = moved(adapted, self._device)
 
@@ -250,7 +245,7 @@ class FewShotClassifier(Estimator):
         """
         self._check_fitted()
         encoder = self._model.encoder
-        fitted = FittedClassifier(
+        whole = FittedClassifier(
             self.classes_.tolist(),
             self._adapted,
             self.transduced_,
@@ -259,7 +254,7 @@ class FewShotClassifier(Estimator):
             None if encoder is None else encoder.preprocessing,
             {name: getattr(self, name) for name in OPTIONS},
         )
-        write_classifier(fitted, folder, overwrite=overwrite)
+        write_classifier(whole, folder, overwrite=overwrite)
 
     @classmethod
     def load(

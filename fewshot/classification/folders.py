@@ -19,8 +19,12 @@ from fewshot.data.picture_files import pictures_below
 from fewshot.data.pictures import MAX_FILE_BYTES, picture_endings
 
 
-def support_folder(folder: Path) -> dict[str, list[Path]]:
+def support_folder(folder: Path, others: Collection[str] = ()) -> dict[str, list[Path]]:
     """The labelled pictures of `<folder>/<class>/...`, by class, in the order of their names.
+
+    Args:
+        folder: which.
+        others: classes that are known besides.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -41,7 +45,7 @@ def support_folder(folder: Path) -> dict[str, list[Path]]:
             f"support: class {empty[0]!r} has no picture; {folder / empty[0]} needs at least one file that is "
             f"read ({' '.join(picture_endings())}), or remove the folder"
         )
-    if len(classes) == 1:
+    if len({*classes, *others}) == 1:
         raise ValueError(
             f"support: {folder} has one class alone, {next(iter(classes))!r}; there is nothing to tell apart with "
             "fewer than two classes"
@@ -82,6 +86,25 @@ def check_apart(support: dict[str, list[Path]], query: Sequence[Path]) -> None:
                 f"query: {other} is the same picture as {labelled[0]} of the support; a picture is labelled or to be "
                 "classified, not both: remove it from one of the two"
             )
+
+
+def check_alike(support: Mapping[str, Sequence[Path]], told: Mapping[Path, str | None]) -> None:
+    """ValueError where a table of labels says another class of a picture than the support or the table itself does.
+
+    Args:
+        support: pictures of each class.
+        told: what the table says of others; None for none of the classes.
+    """
+    every: dict[Path, str | None] = {path: name for name, files in support.items() for path in files}
+    every.update(told)
+    for group in _same_content(every, []):
+        first = min(group, key=lambda path: path in told)
+        for other in group:
+            if other in told and told[other] != every[first]:
+                one, two = ("none of these" if name is None else repr(name) for name in (told[other], every[first]))
+                raise ValueError(
+                    f"labels: {other} is {one}, and {first}, the same picture, is {two}; correct one of the two"
+                )
 
 
 def _same_content(support: Collection[Path], query: Sequence[Path]) -> Iterator[list[Path]]:

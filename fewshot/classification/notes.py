@@ -63,6 +63,12 @@ def of_answer(classified: Classified, share: float | None) -> Iterator[str]:
         share: of the queries that was to be flagged; None where the labelled ones were asked.
     """
     n, things = len(classified.query), classified.things[1]
+    held = classified.held_out
+    if held is not None and held.hurts:
+        yield (
+            f"looking at all {things} together hurt: {held}, which chance alone would do less than once in "
+            f"{int(1 / held.chance)}; so the answer before is given; compare another method (--method TIM)"
+        )
     if (moved := int(classified.changed.sum())) >= MOVED_SHARE * n:
         yield (
             f"looking at all {things} together moved {moved} of {n} ({100 * moved / n:.0f} %) to another class, and one "

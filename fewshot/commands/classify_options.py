@@ -18,7 +18,7 @@ from fewshot.methods import Method
 CHUNK = 2000
 """Queries that are refined together, unless told otherwise."""
 OF_PICTURES = ("support", "query", "ckpt_path", "backbone", "weights", "image_size", "query_labels")
-OF_ROWS = ("labels", "id_column", "label_column", "text_column")
+OF_ROWS = ("id_column", "label_column", "text_column")
 """Options that go with pictures alone, and with --features alone."""
 
 
@@ -44,6 +44,12 @@ def parser() -> Parser:
     made.add_argument(
         "--none_share", type=float | None, default=None, help="Share to flag; null asks the support's own pictures."
     )
+    made.add_argument(
+        "--check_refinement",
+        type=bool,
+        default=True,
+        help="Hold labelled ones out in turn; where looking at the queries hurts, give the answer before.",
+    )
     made.add_argument("--report_pictures", type=int, default=2000, help="Queries shown in report.html at most.")
     made.add_argument("--batch_size", type=int, default=64, help="Pictures that are encoded at a time.")
     made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
@@ -58,6 +64,12 @@ def add_folders(made: Parser) -> None:
     made.add_argument("--query", type=str | None, default=None, help="Pictures to classify, flat or in folders.")
     made.add_argument("--output", type=str, required=True, help="Folder for predictions.csv and report.html.")
     add_switch(made, "--overwrite", help="Replace what is there.")
+    made.add_argument(
+        "--previous",
+        type=str | None,
+        default=None,
+        help="Output of an earlier run, to say what changed since; null takes the one that is replaced.",
+    )
     add_switch(made, "--query_labels", help="The queries' folders are named after their classes: state the accuracy.")
     made.add_argument("--broken", type=Literal["stop", "skip"], default="stop", help="A picture that cannot be read.")
 
@@ -71,7 +83,11 @@ def add_features(made: Parser) -> None:
         help="Rows of features in the place of pictures: .npy, .npz, .csv, .parquet, or a folder of them.",
     )
     made.add_argument(
-        "--labels", type=str | None, default=None, help="Labels of the rows: a table with ids, or one for each row."
+        "--labels",
+        type=str | None,
+        default=None,
+        help="labels.csv of a report, or any table: path (of rows id), label, and none_of_these, beside --support or "
+        "in its place; of rows also an array with one label each.",
     )
     made.add_argument("--id_column", type=str | None, default=None, help="Names of the rows; null numbers them.")
     made.add_argument(
@@ -148,8 +164,11 @@ def check_inputs(options: Any) -> None:
         return
     if options.query is None:
         raise ValueError("nothing to classify; give --query <folder of pictures>, or --features <file>")
-    if options.support is None and options.class_embeddings is None:
-        raise ValueError("nothing is labelled; give --support <folder of class folders>, or --class_embeddings <file>")
+    if options.support is None and options.labels is None and options.class_embeddings is None:
+        raise ValueError(
+            "nothing is labelled; give --support <folder of class folders>, --labels <labels.csv>, or "
+            "--class_embeddings <file>"
+        )
 
 
 def check_alone(options: Any, counts: Sequence[int]) -> None:

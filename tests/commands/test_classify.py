@@ -239,13 +239,13 @@ def test_bad_options_are_named(work, model, capsys):
 def test_a_method_for_another_number_of_classes_is_refused_before_encoding(work, tmp_path, capsys, monkeypatch):
     module = FewShotModule(SIB(gradient=MLPGradient(5)), BackboneConfig("conv4_32", image_size=16))
     save_trained(module.eval(), Preprocessing(16, 16, (0.5,) * 3, (0.25,) * 3), tmp_path / "five")
-    monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
+    monkeypatch.setattr("fewshot.commands.inputs.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     message = refused(capsys, "--ckpt_path", "five")
     assert "SIB of this checkpoint serves 5 classes alone, and the support has 3; give --method UniversalSIB" in message
 
 
 def test_a_method_without_its_training_is_refused_before_encoding(work, model, capsys, monkeypatch):
-    monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
+    monkeypatch.setattr("fewshot.commands.inputs.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     options = ("--ckpt_path", str(model))
     assert "--method SIB has to be trained first; give the checkpoint" in refused(capsys, *options, "--method", "SIB")
     message = refused(capsys, *options, "--method", "TransductiveFineTuning")
@@ -294,7 +294,7 @@ def test_what_is_there_is_not_overwritten_unasked(work, model, capsys, monkeypat
     assert "it holds thesis.txt, which nothing here wrote" in refused(capsys, "--ckpt_path", str(model), "--overwrite")
     Path("file").write_text("")
     assert "is a file; name a folder" in refused(capsys, "--ckpt_path", str(model), output="file")
-    monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
+    monkeypatch.setattr("fewshot.commands.inputs.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     assert "file is a file; name another folder" in refused(capsys, "--ckpt_path", str(model), output="file/out")
     monkeypatch.setenv("PLACE", "out")
     assert "out is there already" in refused(capsys, "--ckpt_path", str(model), output="$PLACE")

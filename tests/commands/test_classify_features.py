@@ -105,7 +105,7 @@ def test_pictures_with_class_embeddings_alone(work):
 
 
 def test_bad_options_are_named_before_anything_is_read(work, capsys, monkeypatch):
-    monkeypatch.setattr("fewshot.commands.classify.feature_rows", lambda *_, **__: pytest.fail("it reads"))
+    monkeypatch.setattr("fewshot.commands.inputs.feature_rows", lambda *_, **__: pytest.fail("it reads"))
     features = ("--features", "rows.csv")
     assert "nothing to classify; give --query" in refused(capsys)
     assert "nothing is labelled; give --support" in refused(capsys, "--query", "photos", "--backbone", "resnet18")
