@@ -110,9 +110,7 @@ class Classified:
     @cached_property
     def contradicted(self) -> Contradicted:
         """Labelled ones that the others put into another class."""
-        return contradicted_labels(
-            self.support_features, self.support_labels, self.query_features, self.probabilities
-        )
+        return contradicted_labels(self.support_features, self.support_labels, self.query_features, self.probabilities)
 
     @cached_property
     def near_duplicates(self) -> NearDuplicates | None:
@@ -176,6 +174,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "n_changed": int(classified.changed.sum()),
         "n_labels_contradicted": len(classified.contradicted.places),
         "n_near_duplicates": None if classified.near_duplicates is None else classified.near_duplicates.total,
+        "proportions": dict(zip(classified.class_names, classified.probabilities.mean(0).tolist(), strict=True)),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
         "labels": [{"name": name, "label": label} for name, label in classified.given_labels if label is not None],
         "none_of_these": list(classified.none_names),

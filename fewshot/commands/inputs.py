@@ -11,6 +11,7 @@ import numpy as np
 
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.decided import of_preprocessing
 from fewshot.classification.feature_rows import feature_rows, feature_task
 from fewshot.classification.folders import check_alike, check_apart, encoded_folders, query_folder, support_folder
 from fewshot.classification.label_files import GivenLabels, labels_of_pictures
@@ -57,8 +58,8 @@ def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     check_method(classifier, len(names), options.none_of_these)
     width = task.query_features.shape[1]
     asked = {
-        "support": f"{len(task.support)} rows of {len(task.class_names)} classes",
-        "queries": f"{len(task.query)} rows in {shown(options.features)}",
+        "labelled": f"{len(task.support)} rows of {len(task.class_names)} classes",
+        "to classify": f"{len(task.query)} rows in {shown(options.features)}",
         "features": f"{width} numbers a row",
     }
     return Inputs(task, classifier, asked)
@@ -90,15 +91,14 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     task = encoded_folders(encoder, support, query, options.query, skip_broken=options.broken == "skip")
     task = with_labels(task, told) if told.classes else task
     where = " and ".join(shown(given) for given in (options.support, options.labels) if given is not None)
-    where = f" in {where}" if where else ""
     asked = {
-        "support": f"{len(task.support)} pictures of {len(task.class_names)} classes"
+        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes"
         + (f" in {where}" if where else ""),
-        "queries": f"{len(task.query)} pictures in {shown(options.query)}",
+        "to classify": f"{len(task.query)} pictures in {shown(options.query)}",
         "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
         "backbone": options.backbone or type(encoder.backbone).__name__,
         "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
-        "picture size": f"{encoder.preprocessing.image_size} px",
+        "preprocessing": of_preprocessing(encoder.preprocessing),
     }
     asked |= {} if module is None else {"trained on": trained_on(module.trained_on, encoder.preprocessing)}
     left_out = [

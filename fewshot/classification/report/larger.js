@@ -9,7 +9,7 @@ function fill(i) {
   $("#larger-name").replaceChildren(element("bdi", names[i]));
   const facts = [`Class: ${className(data.predicted[i])}.`];
   if (data.before[i] !== data.predicted[i]) facts.push(`Before looking at all ${data.things[1]}: ${className(data.before[i])}.`);
-  if (data.since?.[i]) facts.push(`In the run before: ${isolated(data.since[i])}.`);
+  if (data.since[i]) facts.push(`In the last run: ${isolated(data.since[i])}.`);
   if (data.classes.length > 1) facts.push(`Margin to the next class: ${thousandths(data.margin[i])}.`);
   if (data.novelty) {
     facts.push(`Unlikeness to every class: ${data.novelty[i]}, threshold ${data.threshold}${data.flagged[i] ? "; flagged as none of the classes" : ""}.`);
