@@ -56,6 +56,8 @@ function enlarge(i, among = visible) {
   const place = list.indexOf(i);
   $("#previous").disabled = place <= 0;
   $("#next").disabled = place < 0 || place === list.length - 1;
+  // a button that is disabled under its focus would leave the keys to nobody
+  if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
   writeAddress(i);
 }
 
@@ -69,9 +71,7 @@ function enlargeSupport(i) {
 function turn(step) {
   const next = open === null ? undefined : list[list.indexOf(open) + step];
   if (next === undefined) return false;
-  const focused = document.activeElement;
   enlarge(next, list);
-  if (focused && focused.disabled) $("#close").focus();
   return true;
 }
 
