@@ -69,9 +69,8 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
     found = doubts(classified)
     classified = in_natural_order(classified)
     n_next = min(LABELLED_NEXT, max_pictures)
-    next_ = next_to_label(
-        classified.query_features, classified.probabilities, n_next, classified.support_features
-    ).tolist()
+    labelled = classified.support_features if len(classified.support) else None
+    next_ = next_to_label(classified.query_features, classified.probabilities, n_next, labelled).tolist()
     shown = shown_queries(classified, max_pictures, next_)
     support = shown_support(classified, MAX_SUPPORT_PICTURES)
     support_shown = np.concatenate(support)
