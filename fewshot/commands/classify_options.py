@@ -17,7 +17,7 @@ from fewshot.methods import Method
 
 CHUNK = 2000
 """Queries that are refined together, unless told otherwise."""
-OF_PICTURES = ("support", "query", "ckpt_path", "backbone", "weights", "image_size", "query_labels")
+OF_PICTURES = ("support", "query", "ckpt_path", "backbone", "weights", "image_size", "query_labels", "sorted")
 OF_ROWS = ("id_column", "label_column", "text_column")
 """Options that go with pictures alone, and with --features alone."""
 
@@ -64,6 +64,10 @@ def add_folders(made: Parser) -> None:
     made.add_argument("--query", type=str | None, default=None, help="Pictures to classify, flat or in folders.")
     made.add_argument("--output", type=str, required=True, help="Folder for predictions.csv and report.html.")
     add_switch(made, "--overwrite", help="Replace what is there.")
+    made.add_argument(
+        "--sorted", type=str | None, default=None, help="Folder for copies of the pictures in class folders."
+    )
+    add_switch(made, "--link", help="Hard links in the place of those copies, which take no room.")
     made.add_argument(
         "--previous",
         type=str | None,
@@ -138,6 +142,8 @@ def check_options(options: Any) -> None:
     for name in ("chunk_size", "batch_size", "report_pictures", "class_embedding_weight"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name}={getattr(options, name)}; give 1 or more")
+    if options.link and options.sorted is None:
+        raise ValueError("link: it says how to sort, and not into which folder; give --sorted <folder>")
     check_temperature(options.temperature)
     if options.none_share is not None:
         if options.none_of_these is None:
