@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot.classification.doubts import Contradicted, NearDuplicates, contradicted_labels, near_duplicates
 from fewshot.classification.held_out import HeldOut
 from fewshot.files import csv_line
 
@@ -107,6 +108,18 @@ class Classified:
         return self.predicted != self.predicted_before
 
     @cached_property
+    def contradicted(self) -> Contradicted:
+        """Labelled ones that the others put into another class."""
+        return contradicted_labels(
+            self.support_features, self.support_labels, self.query_features, self.probabilities
+        )
+
+    @cached_property
+    def near_duplicates(self) -> NearDuplicates | None:
+        """Pairs that are almost the same, among the labelled ones (their places first) and the queries."""
+        return near_duplicates(self.support_features, self.query_features)
+
+    @cached_property
     def margins(self) -> np.ndarray:
         """[Q], the probability of the most probable class less that of the next."""
         best = np.sort(self.probabilities, axis=1)[:, ::-1]
@@ -161,6 +174,8 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "n_class_embeddings": classified.class_embeddings,
         "n_query": len(classified.query),
         "n_changed": int(classified.changed.sum()),
+        "n_labels_contradicted": len(classified.contradicted.places),
+        "n_near_duplicates": None if classified.near_duplicates is None else classified.near_duplicates.total,
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
         "labels": [{"name": name, "label": label} for name, label in classified.given_labels if label is not None],
         "none_of_these": list(classified.none_names),
@@ -193,7 +208,7 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
         known += f" and {classified.class_embeddings} class embeddings"
     lines = [
         f"{len(classified.query)} {classified.things[1]} classified after {known} of {len(classified.class_names)} "
-        f"classes; {classified.changed.sum()} changed class through refinement"
+        f"classes; {classified.changed.sum()} changed class after looking at all {classified.things[1]} together"
     ]
     if "temperature" in classified.settings:
         lines.append(f"temperature of the probabilities: {classified.settings['temperature']}")
@@ -227,5 +242,6 @@ def accuracy_line(classified: Classified) -> str:
         return "accuracy: no query of a known class could be read"
     right = [100 * (p[known] == labels[known]).mean() for p in (classified.predicted_before, classified.predicted)]
     return (
-        f"accuracy on {known.sum()} queries of known class: {right[0]:.2f} % before refinement, {right[1]:.2f} % after"
+        f"accuracy on {known.sum()} queries of known class: {right[0]:.2f} % before looking at all together, "
+        f"{right[1]:.2f} % after"
     )

@@ -16,6 +16,9 @@ from markupsafe import Markup, escape
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
+SCRIPTS = ("elements.js", "filters.js", "larger.js", "map.js", "labels.js", "start.js")
+
+
 def printable(text: str) -> str:
     """The text with a replacement character for each one that a page cannot hold."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -40,6 +43,16 @@ def rendered(template: str, **content: Any) -> str:
 def asset(file_name: str) -> Markup:
     """The text of a style or script beside this file, which goes into the page as it is."""
     return Markup(resources.files("fewshot.classification.report").joinpath(file_name).read_text(encoding="utf-8"))
+
+
+def style() -> Markup:
+    """The style of the page."""
+    return asset("report.css") + asset("labelling.css")
+
+
+def script() -> Markup:
+    """The script of the page, whose parts are in files by subject and share their names and nothing else's."""
+    return Markup('"use strict";\n(() => {\n') + Markup("\n").join(map(asset, SCRIPTS)) + Markup("})();\n")
 
 
 def _output(value: object) -> object:
