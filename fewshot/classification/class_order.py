@@ -36,7 +36,5 @@ def in_natural_order(classified: Classified) -> Classified:
         probabilities=classified.probabilities[:, order],
     )
     # of two classes that are equally probable the same one as in predictions.csv
-    vars(ordered).update(
-        predicted=places[classified.predicted], predicted_before=places[classified.predicted_before]
-    )
+    vars(ordered).update(predicted=places[classified.predicted], predicted_before=places[classified.predicted_before])
     return ordered

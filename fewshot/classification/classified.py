@@ -110,9 +110,7 @@ class Classified:
     @cached_property
     def contradicted(self) -> Contradicted:
         """Labelled ones that the others put into another class."""
-        return contradicted_labels(
-            self.support_features, self.support_labels, self.query_features, self.probabilities
-        )
+        return contradicted_labels(self.support_features, self.support_labels, self.query_features, self.probabilities)
 
     @cached_property
     def near_duplicates(self) -> NearDuplicates | None:

@@ -132,7 +132,7 @@ for (const [container, all, items] of [[grid, buttons, () => visible], [$("#next
 function tell(last) {
   const list = inOrder();
   const none = list.filter(([, label]) => label === null).length;
-  const other = list.filter(([i, label]) => label !== null && known(label) !== data.predicted?.[i]).length;
+  const other = list.filter(([i, label]) => data.predicted && label !== null && known(label) !== data.predicted[i]).length;
   const parts = [other && `${other} unlike the answer`, none && `${none} ${NONE}`].filter(Boolean).join(", ");
   $("#given").hidden = !list.length && saved && !done.length;
   $("#given-count").textContent = `${counted(list.length, ["label", "labels"])} given${parts ? ` (${parts})` : ""}`
