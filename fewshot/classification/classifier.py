@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.classification.adaptation import Adapted, later, moved, origin
+from fewshot.classification.class_embeddings import as_class_embeddings
 from fewshot.classification.conventions import (
     Estimator,
     check_rows,
@@ -20,7 +21,7 @@ from fewshot.classification.conventions import (
     scikit_learns,
 )
 from fewshot.classification.encoder import PictureEncoder, as_pictures
-from fewshot.classification.fitting import fitted
+from fewshot.classification.fitting import Given, fitted
 from fewshot.classification.model import LoadedModel, device_of, loaded_model, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
@@ -84,6 +85,7 @@ class FewShotClassifier(Estimator):
     _model: LoadedModel
     _device: torch.device
     _adapted: Adapted
+    _given: Given | None
 
     def __init__(
         self,
@@ -185,18 +187,51 @@ class FewShotClassifier(Estimator):
     def fit_features(self, features: Tensor, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
         """`fit` on features [n, D]; arguments and errors as there."""
         self.prepare()
+        return self._fit(self._checked(features, y, class_embeddings))
+
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: Any = None, class_embeddings: Any = None
+    ) -> FewShotClassifier:
+        """`fit` to what was given before and to more: rows with a label or without, also of new classes.
+
+        What was given before is remembered and not encoded again. All attributes are of all rows, in the order in which
+        they came.
+
+        Args:
+            X: as of `fit`.
+            y: as of `fit`; None labels none of them, where there was a `fit` before.
+            classes: nothing; for scikit-learn's sake. A class is known by its first label.
+            class_embeddings: as of `fit`, beside those given before.
+
+        Raises:
+            ValueError: as of `fit`, and where this was loaded without its rows; what was fitted before stays.
+        """
+        self.prepare()
+        if not hasattr(self, "_adapted"):
+            return self.fit(X, y, class_embeddings)
+        if self._given is None:
+            raise ValueError("this classifier was saved without its rows; save it by save(folder, rows=True)")
+        features = self._features(X, self.n_features_in_)
+        more = self._checked(features, [None] * len(features) if y is None else y, class_embeddings)
+        return self._fit(self._given.with_more(more))
+
+    def _checked(self, features: Tensor, y: Any, class_embeddings: Any) -> Given:
         labels = labels_of(y, len(features))
         check_unlabelled(y, labels)
+        embeddings = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
+        return Given(features, labels, embeddings)
+
+    def _fit(self, given: Given) -> FewShotClassifier:
         found = fitted(
             self._model,
-            features.to(self._device),
-            labels,
-            class_embeddings,
+            given,
+            device=self._device,
             weight=self.class_embedding_weight,
             chunk_size=self.chunk_size,
             temperature=self._model.temperature if self.temperature is None else self.temperature,
             check=self.check_refinement,
         )
+        self._given = given
         self._restore(label_array(found.classes), found.adapted, found.transduced)
         return self
 
@@ -233,12 +268,13 @@ class FewShotClassifier(Estimator):
         labels = labels_of(y, len(predicted))
         return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, rows: bool = False) -> None:
         """Write the fitted classifier into a folder, JSON and safetensors; see fewshot.classification.saved_classifier.
 
         Args:
             folder: where; all of it is written or nothing.
             overwrite: whether a saved classifier that is there is replaced.
+            rows: whether the features of all rows go with it, by which `partial_fit` goes on after `load`.
 
         Raises:
             ValueError: not fitted, labels that JSON has not, a backbone of one's own, or the folder is there.
@@ -253,6 +289,7 @@ class FewShotClassifier(Estimator):
             whole_module(self._model, self.backbone, self.temperature_),
             None if encoder is None else encoder.preprocessing,
             {name: getattr(self, name) for name in OPTIONS},
+            self._given if rows else None,
         )
         write_classifier(whole, folder, overwrite=overwrite)
 
@@ -274,13 +311,14 @@ class FewShotClassifier(Estimator):
         found = read_classifier(folder, packages)
         made = cls(method=found.method, preprocessing=found.preprocessing, **found.options)
         made.device = made.device if device is None else device
-        made._model = LoadedModel(None, found.method)
+        made._model = LoadedModel(None, found.method, None, 1.0 if found.method.comes_trained else None)
         if found.module is not None and found.preprocessing is not None:
             backbone: Any = found.module.backbone
             made.backbone, encoder = backbone, PictureEncoder(backbone, found.preprocessing)
             made._model = LoadedModel(encoder, found.method, found.module, found.module.temperature)
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
+        made._given = found.given
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         made.temperature_from_ = "as it was saved"
         return made

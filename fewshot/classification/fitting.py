@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fewshot.classification.adaptation import Adapted, adapt
-from fewshot.classification.class_embeddings import as_class_embeddings, support_of
+from fewshot.classification.class_embeddings import ClassEmbeddings, support_of
 from fewshot.classification.conventions import numbered
 from fewshot.classification.model import LoadedModel, takes_task_mean
 from fewshot.methods.base_classes import of_own_pictures
+
+
+class Given(NamedTuple):
+    """All that a classifier was fitted on, by which it is fitted again when more comes."""
+
+    rows: Tensor
+    """[n, D]."""
+    labels: list[Hashable]
+    """n of them; -1 or None where there is none."""
+    embeddings: ClassEmbeddings | None = None
+
+    def with_more(self, more: Given) -> Given:
+        """Both, in this order; a class that has an embedding in both has the later one."""
+        embeddings = more.embeddings or self.embeddings
+        if self.embeddings is not None and more.embeddings is not None:
+            both = {**self.embeddings.by_name(), **more.embeddings.by_name()}
+            embeddings = ClassEmbeddings(tuple(both), torch.stack(list(both.values())))
+        return Given(torch.cat([self.rows, more.rows.to(self.rows)]), [*self.labels, *more.labels], embeddings)
 
 
 class Fitted(NamedTuple):
@@ -28,10 +46,9 @@ class Fitted(NamedTuple):
 
 def fitted(
     model: LoadedModel,
-    features: Tensor,
-    labels: list[Hashable],
-    class_embeddings: Any,
+    given: Given,
     *,
+    device: torch.device,
     weight: int,
     chunk_size: int | None,
     temperature: float | None,
@@ -40,10 +57,9 @@ def fitted(
     """Adapt a method to labelled and unlabelled rows.
 
     Args:
-        model: whose method it is, on the device of the features.
-        features: [n, D].
-        labels: n of them; -1 or None where there is none.
-        class_embeddings: as `FewShotClassifier.fit` takes them.
+        model: whose method it is, on the device.
+        given: to what.
+        device: where it computes.
         weight: as how many labelled rows each of them counts.
         chunk_size: as of `adapt`.
         temperature: as of `adapt`.
@@ -52,13 +68,13 @@ def fitted(
     Raises:
         ValueError: what does not go together.
     """
-    given = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
-    classes, places = numbered(labels, () if given is None else given.class_names)
-    transduced = torch.from_numpy(places).to(features.device)
-    task = support_of(features, transduced, given, classes, weight)
+    embeddings = given.embeddings
+    classes, places = numbered(given.labels, () if embeddings is None else embeddings.class_names)
+    transduced = torch.from_numpy(places).to(device)
+    task = support_of(given.rows.to(device), transduced, embeddings, classes, weight)
     method = model.method
     method.build(task.rows.shape[1])
-    method.to(features.device)
+    method.to(device)
     if takes_task_mean(method):
         method.prepare(of_own_pictures(task.rows))
     adapted = adapt(

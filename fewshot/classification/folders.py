@@ -19,16 +19,12 @@ from fewshot.data.picture_files import pictures_below
 from fewshot.data.pictures import MAX_FILE_BYTES, picture_endings
 
 
-def support_folder(folder: Path, others: Collection[str] = ()) -> dict[str, list[Path]]:
+def support_folder(folder: Path) -> dict[str, list[Path]]:
     """The labelled pictures of `<folder>/<class>/...`, by class, in the order of their names.
-
-    Args:
-        folder: which.
-        others: classes that are known besides.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no class, one class alone, or a class without a picture.
+        ValueError: no class, or a class without a picture.
     """
     _check_folder(folder, "support", "labelled pictures as <support>/<class>/<picture>")
     classes = {path.name: pictures_below(path) for path in subfolders(folder)}
@@ -44,11 +40,6 @@ def support_folder(folder: Path, others: Collection[str] = ()) -> dict[str, list
         raise ValueError(
             f"support: class {empty[0]!r} has no picture; {folder / empty[0]} needs at least one file that is "
             f"read ({' '.join(picture_endings())}), or remove the folder"
-        )
-    if len({*classes, *others}) == 1:
-        raise ValueError(
-            f"support: {folder} has one class alone, {next(iter(classes))!r}; there is nothing to tell apart with "
-            "fewer than two classes"
         )
     return classes
 

@@ -23,7 +23,7 @@ LOOKED_AT = 4096
 """Rows that are compared with each other at most, evenly over all: 64 MiB of closeness."""
 
 
-def first_to_label(features: np.ndarray, number: int) -> np.ndarray:
+def first_to_label(features: np.ndarray, number: int, labelled: np.ndarray | None = None) -> np.ndarray:
     """Places of the rows to label first where nothing is labelled, [number] int64, the most useful first.
 
     They are typical of many rows, and unlike each other. Equal input gives equal output.
@@ -31,11 +31,12 @@ def first_to_label(features: np.ndarray, number: int) -> np.ndarray:
     Args:
         features: [Q, D], finite.
         number: how many; where there are fewer rows, all of them.
+        labelled: [S, D] of rows with a label where they are too few for an answer; None where there are none.
 
     Raises:
         ValueError: no rows, or a number below 1.
     """
-    return _chosen(features, np.ones(len(features), dtype=np.float32), number, None)
+    return _chosen(features, np.ones(len(features), dtype=np.float32), number, labelled)
 
 
 def next_to_label(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from fewshot.classification.feature_rows import class_embeddings
 from fewshot.classification.former import compared, former_answer
 from fewshot.classification.notes import of_answer
 from fewshot.classification.report.page import write_report
+from fewshot.classification.sorted_pictures import check_sorted, of_classes, write_sorted
 from fewshot.classification.task import classified_task, with_class_embeddings
 from fewshot.commands.classify_options import check_options, parser
 from fewshot.commands.inputs import Inputs, inputs_of
@@ -51,6 +53,7 @@ def classify(options: Any) -> str:
     output = full_path(options.output)
     check_replaceable(output, overwrite=options.overwrite, known=FILES)
     check_options(options)
+    target = sorted_target(options, output)
     former = former_of(options, output)
     file = options.class_embeddings
     embeddings = None if file is None else class_embeddings(Path(file).expanduser())
@@ -61,12 +64,31 @@ def classify(options: Any) -> str:
         settings={**classified.settings, **versions()},
         notes=(*classified.notes, *of_answer(classified, options.none_share)),
     )
-    with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
+    lines = summary(classified, options.query_labels)
+    with ExitStack() as whole:
+        folder = whole.enter_context(written_aside(output, overwrite=options.overwrite, known=FILES))
         write_predictions(folder / "predictions.csv", classified)
         write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
         write_json(folder / "run.json", run_record(classified))
-    lines = summary(classified, options.query_labels)
+        if target is not None:
+            place = whole.enter_context(written_aside(target, overwrite=False, known=()))
+            given = [(options.query / name, label) for name, label in classified.given_labels if label is not None]
+            pictures = of_classes(classified, given)
+            count = write_sorted(place, pictures, link=options.link)
+            how = "linked" if options.link else "copied"
+            lines.append(f"{len(pictures)} pictures {how} into {count} folders in {relative(str(target))}")
     return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+
+
+def sorted_target(options: Any, output: Path) -> Path | None:
+    """The folder that pictures are sorted into, if any; ValueError where nothing may be written there."""
+    if options.sorted is None:
+        return None
+    target = full_path(options.sorted)
+    check_replaceable(target, overwrite=False, known=())
+    folders = [(name, getattr(options, name)) for name in ("query", "support", "output")]
+    check_sorted(target, [(name, full_path(given)) for name, given in folders if given is not None])
+    return target
 
 
 def former_of(options: Any, output: Path) -> dict[str, str] | None:

@@ -40,7 +40,7 @@ def inputs_of(options: Any, embeddings: ClassEmbeddings | None = None) -> Inputs
     """Read what the options name, encode pictures, and load the classifier.
 
     Args:
-        options: as of `fewshot.commands.classify_options.parser`, checked.
+        options: as of `fewshot.commands.classify_options.parser`, checked; those of classify alone may be missing.
         embeddings: of the classes.
     """
     for name in PATHS:
@@ -55,7 +55,7 @@ def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     names = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}
     check_alone(options, np.bincount(task.support_labels, minlength=len(names)).tolist())
     classifier = made_classifier(options).prepare()
-    check_method(classifier, len(names), options.none_of_these)
+    check_method(classifier, len(names), options.get("none_of_these"))
     width = task.query_features.shape[1]
     asked = {
         "labelled": f"{len(task.support)} rows of {len(task.class_names)} classes",
@@ -72,20 +72,22 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     if options.labels is not None:
         told = labels_of_pictures(options.labels, query_names, options.query)
     others = {*told.labelled.values(), *(() if embeddings is None else embeddings.class_names)}
-    support = {} if options.support is None else support_folder(options.support, others)
+    support = {} if options.support is None else support_folder(options.support)
     names = {*support, *others}
-    if len(names) == 1:
+    if len(names) == 1 and not options.get("number"):
+        where = "labels: there is" if options.support is None else f"support: {options.support} has"
         raise ValueError(
-            f"labels: there is one class alone, {next(iter(names))!r}; label pictures of a second one at least"
+            f"{where} one class alone, {next(iter(names))!r}; there is nothing to tell apart with "
+            "fewer than two classes"
         )
     check_alike(support, {options.query / name: label for name, label in told.classes.items()})
     check_apart(support, [path for path, name in zip(query, query_names, strict=True) if name not in told.classes])
-    if options.query_labels:
+    if options.get("query_labels"):
         check_query_labels([name.split("/")[0] for name in query_names], tuple(names))
     counts = Counter(told.labelled.values())
     check_alone(options, [len(support.get(name, ())) + counts[name] for name in names])
     classifier = made_classifier(options).prepare()
-    check_method(classifier, len(names), options.none_of_these)
+    check_method(classifier, len(names), options.get("none_of_these"))
     encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     task = encoded_folders(encoder, support, query, options.query, skip_broken=options.broken == "skip")
@@ -120,11 +122,11 @@ def made_classifier(options: Any) -> FewShotClassifier:
         weights=options.weights,
         image_size=options.image_size,
         chunk_size=options.chunk_size,
-        temperature=options.temperature,
+        temperature=options.get("temperature"),
         batch_size=options.batch_size,
         device=options.device,
         class_embedding_weight=options.class_embedding_weight,
-        check_refinement=options.check_refinement,
+        check_refinement=bool(options.get("check_refinement")),
     )
 
 

@@ -181,3 +181,28 @@ def test_an_earlier_run_that_cannot_be_read(work, capsys):
     assert "it has no column 'id'" in capsys.readouterr().err
     Path("old").rename("out")
     assert classified("--labels", "labels.csv", "--overwrite")[1]["since_previous"] is None
+
+
+def test_pictures_are_sorted_into_folders_or_nothing_is_written(work, capsys, monkeypatch):
+    Path("labels.csv").write_text(
+        "path,label,none_of_these\nblue 3.png,blue,\nred 3.png,red,\nmore/green 0.png,,true\n"
+    )
+    options = ("--labels", "labels.csv", "--sorted", "sorted")
+    with monkeypatch.context() as patch:
+        patch.setattr("fewshot.commands.classify.write_sorted", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            classified(*options)
+    assert sorted(path.name for path in work.iterdir()) == ["labels.csv", "model", "query", "support"]
+    rows, _ = classified(*options)
+    found = {path.name: path.parent.name for path in Path("sorted").rglob("*.png")}
+    assert len(found) == 14 and found["blue 3.png"] == "blue" and found["green 0.png"] == "none_of_these"
+    assert all(found[Path(row["path"]).name] == row["predicted"] for row in rows if row["predicted"])
+    assert "14 pictures copied into 3 folders in sorted" in capsys.readouterr().out
+    for wrong, message in (
+        (options, "sorted is there already"),
+        ((*options[:3], "query/sorted"), "lie in each other"),
+        ((*options[:2], "--link"), "link: it says how to sort"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["classify", *FOLDERS, *wrong, "--overwrite"])
+        assert message in capsys.readouterr().err

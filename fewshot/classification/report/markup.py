@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -50,9 +51,9 @@ def style() -> Markup:
     return asset("report.css") + asset("labelling.css")
 
 
-def script() -> Markup:
-    """The script of the page, whose parts are in files by subject and share their names and nothing else's."""
-    return Markup('"use strict";\n(() => {\n') + Markup("\n").join(map(asset, SCRIPTS)) + Markup("})();\n")
+def script(parts: Sequence[str] = SCRIPTS) -> Markup:
+    """The script of a page, whose parts are in files by subject and share their names and nothing else's."""
+    return Markup('"use strict";\n(() => {\n') + Markup("\n").join(map(asset, parts)) + Markup("})();\n")
 
 
 def _output(value: object) -> object:

@@ -11,7 +11,7 @@ function tell(last = "") {
   const list = inOrder(), text = table();
   const fresh = list.filter(([name]) => !rank.has(name));
   const none = fresh.filter(([, label]) => label === null).length;
-  const other = fresh.filter(([name, label]) => label !== null && known(label) !== data.predicted?.[placeOf.get(name)]).length;
+  const other = fresh.filter(([name, label]) => label !== null && data.predicted && known(label) !== data.predicted[placeOf.get(name)]).length;
   const parts = [other && `${other} unlike the answer`, none && `${none} ${NONE}`].filter(Boolean).join(", ");
   const before = list.length - fresh.length;
   $("#given").hidden = text === asGiven && text === onDisk && !done.length;
