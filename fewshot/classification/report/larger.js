@@ -85,6 +85,7 @@ dialog.addEventListener("keydown", (event) => {
   else if (event.key === "ArrowLeft") turn(-1);
 });
 dialog.addEventListener("close", () => {
+  if (dialog.open) return; // opened again before this was told
   if (list === data.next && nextButtons.includes(origin)) nextButtons[data.next.indexOf(open)]?.focus();
   else if (open !== null && grid.contains(origin) && !cards[open].hidden) buttons[open].focus();
   open = null;

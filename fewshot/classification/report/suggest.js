@@ -35,6 +35,7 @@ dialog.addEventListener("keydown", (event) => {
   else if (event.key === "ArrowLeft") turn(-1);
 });
 dialog.addEventListener("close", () => {
+  if (dialog.open) return; // opened again before this was told
   const last = open;
   open = null;
   if (last !== null) buttons[last].focus();
