@@ -341,6 +341,17 @@ def test_a_page_of_rows_shows_their_texts_and_finds_them(browser: Browser, tmp_p
     assert browser.complaints == []
 
 
+def test_pictures_that_are_not_on_the_page_are_counted_too(browser: Browser, tmp_path: Path) -> None:
+    written(tmp_path, example(tmp_path / "a", n_queries=30), max_pictures=20)
+    count = "document.querySelector('#count').textContent"
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.run(count) == "Showing 20 of 30 pictures; \u2068predictions.csv\u2069 lists all."
+    browser.run("document.querySelector('[name=text]').value = 'nothing'")
+    browser.run("document.querySelector('#filters').dispatchEvent(new Event('input'))")
+    told = "Showing 0 of 20 pictures on this page; 10 more are in \u2068predictions.csv\u2069 alone."
+    assert browser.run(count) == told
+
+
 @pytest.mark.parametrize(
     "address",
     ["class=2", "changed=1", "flagged=1", "class=3&changed=1", "min=60", "min=40&max=70", "text=Q1", "text=nothing",
