@@ -129,6 +129,8 @@ def test_labels_are_kept_taken_back_and_warned_of(browser: Browser, report: tupl
     assert browser.run(leaving) and text.count("\n") == 3
     browser.open(report[0])  # as if it were closed and opened again
     assert browser.run(TABLE) == text and browser.run(leaving)
+    browser.run("document.querySelector('#given-fold').open = true")
+    assert browser.becomes("document.querySelectorAll('#given-list button').length", 2)
     browser.run("document.querySelector('#given-list button').click()")
     assert browser.run(TABLE).count("\n") == 2
     browser.run("document.querySelector('#given .undo').click()")

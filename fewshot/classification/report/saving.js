@@ -4,24 +4,31 @@ const rank = new Map(data.earlier.map(([name], place) => [name, place - data.ear
 const place = (name) => rank.get(name) ?? data.number[placeOf.get(name)];
 const inOrder = () => [...given].sort(([a], [b]) => place(a) - place(b));
 const asGiven = table(); // what the person has as a file already
-let onDisk = asGiven;
-const saved = () => table() === onDisk;
+let onDisk = asGiven, now = asGiven;
+const saved = () => now === onDisk;
 
 function tell(last = "") {
-  const list = inOrder(), text = table();
+  const list = inOrder();
+  now = table();
   const fresh = list.filter(([name]) => !rank.has(name));
   const none = fresh.filter(([, label]) => label === null).length;
   const other = fresh.filter(([name, label]) => label !== null && data.predicted && known(label) !== data.predicted[placeOf.get(name)]).length;
   const parts = [other && `${other} unlike the answer`, none && `${none} ${NONE}`].filter(Boolean).join(", ");
   const before = list.length - fresh.length;
-  $("#given").hidden = text === asGiven && text === onDisk && !done.length;
+  $("#given").hidden = now === asGiven && now === onDisk && !done.length;
   $("#given-count").textContent = `${counted(fresh.length, ["label", "labels"])} given${parts ? ` (${parts})` : ""}`
     + `${before ? `, ${before.toLocaleString("en")} of the table before` : ""}, ${saved() ? "saved" : "not saved yet"}.`;
   for (const status of $$(".given-last")) status.textContent = last;
   for (const button of $$(".undo")) button.disabled = !done.length;
   $("#save").disabled = !list.length;
   $("#labels").hidden = !list.length;
-  $("#given-list").replaceChildren(...list.map(([name, label]) => {
+  $("#labels-text").value = now;
+  fillList();
+}
+
+function fillList() {
+  if (!$("#given-fold").open) return; // many labels make a long list
+  $("#given-list").replaceChildren(...inOrder().map(([name, label]) => {
     const row = element("tr"), head = element("th"), said = element("td"), end = element("td");
     const back = element("button", "Take back"), shown = names[placeOf.get(name)] ?? name;
     head.scope = "row";
@@ -34,8 +41,9 @@ function tell(last = "") {
     row.append(head, said, end);
     return row;
   }));
-  $("#labels-text").value = text;
 }
+
+$("#given-fold").addEventListener("toggle", fillList);
 
 /* As fewshot.files.csv_line writes a line, in which no cell is a formula for a spreadsheet. */
 
@@ -57,7 +65,7 @@ const store = `fewshot labels ${data.digest}`;
 
 function keep() {
   try {
-    if (table() === asGiven) localStorage.removeItem(store);
+    if (now === asGiven && saved()) localStorage.removeItem(store);
     else localStorage.setItem(store, JSON.stringify({ saved: saved(), list: inOrder() }));
   } catch { /* no storage, or a full one */ }
 }
@@ -85,11 +93,11 @@ function restore() {
 for (const button of $$(".undo")) button.addEventListener("click", undo);
 $("#save").addEventListener("click", () => {
   const link = element("a");
-  link.href = URL.createObjectURL(new Blob([table()], { type: "text/csv" }));
+  link.href = URL.createObjectURL(new Blob([now], { type: "text/csv" }));
   link.download = "labels.csv";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  onDisk = table();
+  onDisk = now;
   tell("labels.csv is among your downloads.");
   keep();
 });
