@@ -79,13 +79,14 @@ class FewShotClassifier(Estimator):
         temperature_from_: in words, what that was fitted on, or that it was not fitted.
         held_out_: how many labelled rows that were held out got their label before and after refinement; None where
             that was not asked for, or the method looks at no other rows.
+        given_: the features and labels that it was fitted on; None where it was loaded without them.
         n_features_in_: D.
     """
 
     _model: LoadedModel
     _device: torch.device
     _adapted: Adapted
-    _given: Given | None
+    given_: Given | None
 
     def __init__(
         self,
@@ -209,11 +210,11 @@ class FewShotClassifier(Estimator):
         self.prepare()
         if not hasattr(self, "_adapted"):
             return self.fit(X, y, class_embeddings)
-        if self._given is None:
+        if self.given_ is None:
             raise ValueError("this classifier was saved without its rows; save it by save(folder, rows=True)")
         features = self._features(X, self.n_features_in_)
         more = self._checked(features, [None] * len(features) if y is None else y, class_embeddings)
-        return self._fit(self._given.with_more(more))
+        return self._fit(self.given_.with_more(more))
 
     def _checked(self, features: Tensor, y: Any, class_embeddings: Any) -> Given:
         labels = labels_of(y, len(features))
@@ -231,7 +232,7 @@ class FewShotClassifier(Estimator):
             temperature=self._model.temperature if self.temperature is None else self.temperature,
             check=self.check_refinement,
         )
-        self._given = given
+        self.given_ = given
         self._restore(label_array(found.classes), found.adapted, found.transduced)
         return self
 
@@ -289,7 +290,7 @@ class FewShotClassifier(Estimator):
             whole_module(self._model, self.backbone, self.temperature_),
             None if encoder is None else encoder.preprocessing,
             {name: getattr(self, name) for name in OPTIONS},
-            self._given if rows else None,
+            self.given_ if rows else None,
         )
         write_classifier(whole, folder, overwrite=overwrite)
 
@@ -318,7 +319,7 @@ class FewShotClassifier(Estimator):
             made._model = LoadedModel(encoder, found.method, found.module, found.module.temperature)
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
-        made._given = found.given
+        made.given_ = found.given
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         made.temperature_from_ = "as it was saved"
         return made

@@ -149,7 +149,7 @@ def encoded_folders(
             reason = next(reason for path, reason in broken if path in support[name])
             raise ValueError(f"support: no picture of class {name!r} can be read; the first: {reason}")
     of_query, query_kept, more = _encoded(encoder, query, skip_broken, "encoding the queries")
-    if not len(of_query):
+    if query and not len(of_query):
         raise ValueError(f"query: none of the {len(query)} pictures can be read; the first: {more[0][1]}")
     kept = tuple(query[place] for place in query_kept)
     return Task(

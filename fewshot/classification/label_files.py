@@ -82,13 +82,13 @@ def read_labels(file: Path, keys: Sequence[str], label_column: str = "label") ->
     return GivenLabels(classes)
 
 
-def labels_of_pictures(file: Path, names: Collection[str], folder: Path) -> GivenLabels:
+def labels_of_pictures(file: Path, names: Collection[str], folder: Path | str) -> GivenLabels:
     """What a table says of pictures.
 
     Args:
         file: with the column `path`: below the folder, with forward slashes, as predictions.csv writes it.
         names: of the pictures in the folder.
-        folder: of the queries.
+        folder: of the queries, or another word for where they are.
 
     Raises:
         FileNotFoundError: no such file.

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fewshot.classification.classified import Classified
@@ -21,19 +21,21 @@ RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names of devices on Windows."""
 
 
-def of_classes(classified: Classified, labelled: Iterable[tuple[Path, str]]) -> list[tuple[Path, str | None]]:
-    """Every picture with its class, None for none of them: the queries, those labelled beside them, and the others.
+def of_classes(classified: Classified, folder: Path) -> list[tuple[Path, str | None]]:
+    """The pictures of the queries' folder with their classes, None for none of them, those too that a table labelled.
 
     Args:
         classified: what came of pictures.
-        labelled: pictures among the queries' folder that a table labelled.
+        folder: of the queries.
     """
     names = classified.class_names
-    found: list[tuple[Path, str | None]] = [
-        (Path(file), None if flagged else names[label])
-        for file, label, flagged in zip(classified.query, classified.predicted, classified.flagged, strict=True)
+    queries = zip(classified.query, classified.predicted, classified.flagged, strict=True)
+    labelled = zip(classified.support, classified.support_labels, strict=True)
+    return [
+        *((file, None if flagged else names[c]) for file, c, flagged in queries if isinstance(file, Path)),
+        *((file, names[c]) for file, c in labelled if isinstance(file, Path) and folder in file.parents),
+        *((file, None) for file in classified.nones if isinstance(file, Path)),
     ]
-    return [*found, *labelled, *((Path(file), None) for file in classified.nones)]
 
 
 def folder_name(class_name: str) -> str:

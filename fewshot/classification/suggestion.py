@@ -93,7 +93,9 @@ def _chosen(features: np.ndarray, weights: np.ndarray, number: int, labelled: np
     worth = torch.from_numpy(np.ascontiguousarray(weights[places], dtype=np.float32))
     closeness = _closeness(rows, rows)
     covered = torch.zeros(len(rows))
-    for part in () if labelled is None else torch.from_numpy(np.asarray(labelled, dtype=np.float32)).split(LOOKED_AT):
+    known = np.zeros((0, features.shape[1]), np.float32) if labelled is None else np.asarray(labelled, dtype=np.float32)
+    for first in range(0, len(known), LOOKED_AT):
+        part = torch.from_numpy(known[first : first + LOOKED_AT])
         covered = torch.maximum(covered, _closeness(rows, _seen(part, centre)).amax(1))
     taken = torch.zeros(len(rows), dtype=torch.bool)
     found = []

@@ -121,8 +121,10 @@ def classified_task(
         ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`.
     """
     of_support, of_query, numbers = task.support_features, task.query_features, task.support_labels
-    labels = [*numbers.tolist(), *[None] * len(of_query)]
-    classifier.fit_features(torch.cat([of_support, of_query]), labels, class_embeddings=task.class_embeddings or None)
+    labels = [*(task.class_names[number] for number in numbers), *[None] * len(of_query)]
+    embeddings = {task.class_names[number]: row for number, row in task.class_embeddings.items()}
+    classifier.fit_features(torch.cat([of_support, of_query]), labels, class_embeddings=embeddings or None)
+    assert tuple(classifier.classes_) == task.class_names, "classes of a task are sorted"
     unlike, limit = None, None
     if measure == "learned":
         unlike = classifier.strangers_

@@ -9,6 +9,7 @@ from typing import Any
 
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classified import Classified, run_record, summary, write_predictions
+from fewshot.classification.continued import FOLDER, ROWS, keep, row_names
 from fewshot.classification.decided import method_options
 from fewshot.classification.feature_rows import class_embeddings
 from fewshot.classification.former import compared, former_answer
@@ -17,7 +18,7 @@ from fewshot.classification.report.page import write_report
 from fewshot.classification.sorted_pictures import check_sorted, of_classes, write_sorted
 from fewshot.classification.task import classified_task, with_class_embeddings
 from fewshot.commands.classify_options import check_options, parser
-from fewshot.commands.inputs import Inputs, inputs_of
+from fewshot.commands.inputs import Inputs, inputs_of, roots_of
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
 from fewshot.files import check_replaceable, full_path, relative, versions, write_json, written_aside
@@ -25,6 +26,8 @@ from fewshot.files import check_replaceable, full_path, relative, versions, writ
 __all__ = ["parser", "run"]
 
 FILES = ("predictions.csv", "report.html", "run.json")
+KEPT = (FOLDER, ROWS)
+"""What --keep_classifier adds."""
 
 
 def run(arguments: list[str]) -> None:
@@ -51,13 +54,14 @@ def classify(options: Any) -> str:
         options: as of `parser`, with the method made.
     """
     output = full_path(options.output)
-    check_replaceable(output, overwrite=options.overwrite, known=FILES)
+    check_replaceable(output, overwrite=options.overwrite, known=(*FILES, *KEPT))
     check_options(options)
     target = sorted_target(options, output)
     former = former_of(options, output)
     file = options.class_embeddings
     embeddings = None if file is None else class_embeddings(Path(file).expanduser())
-    classified = answered(options, inputs_of(options, embeddings), embeddings)
+    inputs = inputs_of(options, embeddings)
+    classified = answered(options, inputs, embeddings)
     classified = classified if former is None else compared(classified, former)
     classified = replace(
         classified,
@@ -66,18 +70,22 @@ def classify(options: Any) -> str:
     )
     lines = summary(classified, options.query_labels)
     with ExitStack() as whole:
-        folder = whole.enter_context(written_aside(output, overwrite=options.overwrite, known=FILES))
+        folder = whole.enter_context(written_aside(output, overwrite=options.overwrite, known=(*FILES, *KEPT)))
         write_predictions(folder / "predictions.csv", classified)
         write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
         write_json(folder / "run.json", run_record(classified))
+        if options.keep_classifier:
+            told = {**dict.fromkeys(inputs.nones), **dict(classified.given_labels)}
+            nones = [name for name, label in told.items() if label is None]
+            keep(folder, inputs.classifier, row_names(inputs.task, roots_of(options)), nones)
         if target is not None:
             place = whole.enter_context(written_aside(target, overwrite=False, known=()))
-            given = [(options.query / name, label) for name, label in classified.given_labels if label is not None]
-            pictures = of_classes(classified, given)
+            pictures = of_classes(classified, options.query)
             count = write_sorted(place, pictures, link=options.link)
             how = "linked" if options.link else "copied"
             lines.append(f"{len(pictures)} pictures {how} into {count} folders in {relative(str(target))}")
-    return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+    written = ", ".join((*FILES, *(KEPT if options.keep_classifier else ())))
+    return "\n".join([*lines, f"written to {relative(str(output))}: {written}"])
 
 
 def sorted_target(options: Any, output: Path) -> Path | None:
@@ -98,8 +106,9 @@ def former_of(options: Any, output: Path) -> dict[str, str] | None:
         FileNotFoundError: the run that is named holds none.
         ValueError: it cannot be read; one that is replaced is then left alone.
     """
-    if options.previous is not None:
-        return former_answer(Path(options.previous).expanduser())
+    named = options.previous or options.get("continue")
+    if named is not None:
+        return former_answer(Path(named).expanduser())
     try:
         return former_answer(output)
     except (FileNotFoundError, ValueError):

@@ -65,8 +65,19 @@ def add_folders(made: Parser) -> None:
     made.add_argument("--broken", type=Literal["stop", "skip"], default="stop", help="A picture that cannot be read.")
 
 
+OF_MODEL = ("ckpt_path", "backbone", "weights", "image_size", "method")
+"""Options that a run which is continued brings."""
+
+
 def add_answers(made: Parser) -> None:
-    """Options that say what else is written, and what the answer is compared with."""
+    """Options that say what else is written, and which earlier run is gone on with or compared with."""
+    add_switch(made, "--keep_classifier", help="Write the fitted classifier too, as <output>/classifier.")
+    made.add_argument(
+        "--continue",
+        type=str | None,
+        default=None,
+        help="Output of a run with --keep_classifier: its model and all that it was given take part again.",
+    )
     made.add_argument(
         "--sorted", type=str | None, default=None, help="Folder for copies of the pictures in class folders."
     )
@@ -168,6 +179,12 @@ def check_inputs(options: Any) -> None:
         raise ValueError(f"{wrong[0]}: it is about rows of features; give --features <file>, or leave it out")
     if wrong:
         raise ValueError(f"{wrong[0]}: it is about pictures, and --features brings rows of features; leave one out")
+    if options.get("continue") is not None:
+        if brought := [name for name in OF_MODEL if getattr(options, name) is not None]:
+            raise ValueError(f"continue: the earlier run brings its model; leave {brought[0]} out")
+        if options.features is None and options.query is None and options.labels is None and options.support is None:
+            raise ValueError("continue: nothing is new; give --query, --support, --labels, or --features")
+        return
     if options.features is not None:
         return
     if options.query is None:
@@ -181,6 +198,8 @@ def check_inputs(options: Any) -> None:
 
 def check_labelled(options: Any) -> None:
     """ValueError where nothing is labelled."""
+    if options.get("continue") is not None:
+        return
     if options.labels is not None or options.class_embeddings is not None:
         return
     if options.features is not None and options.label_column is None:

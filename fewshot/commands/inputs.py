@@ -11,6 +11,7 @@ import numpy as np
 
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.continued import Earlier, earlier_run, joined
 from fewshot.classification.decided import of_preprocessing
 from fewshot.classification.feature_rows import feature_rows, feature_task
 from fewshot.classification.folders import check_alike, check_apart, encoded_folders, query_folder, support_folder
@@ -34,6 +35,8 @@ class Inputs(NamedTuple):
     """What was asked for, by name, in words."""
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    nones: tuple[str, ...] = ()
+    """What the run that is continued knew to be none of the classes."""
 
 
 def inputs_of(options: Any, embeddings: ClassEmbeddings | None = None) -> Inputs:
@@ -51,10 +54,14 @@ def inputs_of(options: Any, embeddings: ClassEmbeddings | None = None) -> Inputs
 
 def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     columns = {name: getattr(options, name) for name in ("labels", "id_column", "label_column", "text_column")}
+    continued, earlier = _earlier(options)
+    if continued is not None and continued.encoder is not None:
+        raise ValueError("continue: the earlier run was of pictures; give --query <folder> in place of --features")
     task = feature_task(feature_rows(options.features, **columns))
+    task = task if earlier is None else joined(task, earlier, {})
     names = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}
     check_alone(options, np.bincount(task.support_labels, minlength=len(names)).tolist())
-    classifier = made_classifier(options).prepare()
+    classifier = (continued or made_classifier(options)).prepare()
     check_method(classifier, len(names), options.get("none_of_these"))
     width = task.query_features.shape[1]
     asked = {
@@ -66,12 +73,22 @@ def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
 
 
 def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
-    query = query_folder(options.query)
+    continued, earlier = _earlier(options)
+    if continued is not None and continued.encoder is None:
+        raise ValueError(
+            "continue: the earlier run was of rows of features; give --features <file> in place of --query"
+        )
+    query = [] if options.query is None else query_folder(options.query)
     query_names = [path.relative_to(options.query).as_posix() for path in query]
     told = GivenLabels({})
     if options.labels is not None:
-        told = labels_of_pictures(options.labels, query_names, options.query)
+        known = [*query_names, *([] if earlier is None else earlier.queries())]
+        told = labels_of_pictures(options.labels, known, options.query or "the earlier run")
+    here = set(query_names)
+    if earlier is not None:
+        told = GivenLabels({**{name: None for name in earlier.nones if name in here}, **told.classes})
     others = {*told.labelled.values(), *(() if embeddings is None else embeddings.class_names)}
+    others |= set() if earlier is None else earlier.classes()
     support = {} if options.support is None else support_folder(options.support)
     names = {*support, *others}
     if len(names) == 1 and not options.get("number"):
@@ -80,23 +97,26 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
             f"{where} one class alone, {next(iter(names))!r}; there is nothing to tell apart with "
             "fewer than two classes"
         )
-    check_alike(support, {options.query / name: label for name, label in told.classes.items()})
+    check_alike(support, {options.query / name: label for name, label in told.classes.items() if name in here})
     check_apart(support, [path for path, name in zip(query, query_names, strict=True) if name not in told.classes])
     if options.get("query_labels"):
         check_query_labels([name.split("/")[0] for name in query_names], tuple(names))
     counts = Counter(told.labelled.values())
     check_alone(options, [len(support.get(name, ())) + counts[name] for name in names])
-    classifier = made_classifier(options).prepare()
+    classifier = (continued or made_classifier(options)).prepare()
     check_method(classifier, len(names), options.get("none_of_these"))
     encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     task = encoded_folders(encoder, support, query, options.query, skip_broken=options.broken == "skip")
+    task = task if earlier is None else joined(task, earlier, roots_of(options))
     task = with_labels(task, told) if told.classes else task
     where = " and ".join(shown(given) for given in (options.support, options.labels) if given is not None)
+    where = f" in {where}" if where else ""
+    since = "" if options.query is None else f" in {shown(options.query)}"
+    since += "" if earlier is None else f", {len(task.query) - len(query)} more than read now"
     asked = {
-        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes"
-        + (f" in {where}" if where else ""),
-        "to classify": f"{len(task.query)} pictures in {shown(options.query)}",
+        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes{where}",
+        "to classify": f"{len(task.query)} pictures{since}",
         "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
         "backbone": options.backbone or type(encoder.backbone).__name__,
         "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
@@ -105,11 +125,27 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     asked |= {} if module is None else {"trained on": trained_on(module.trained_on, encoder.preprocessing)}
     left_out = [
         *(left_out_below(options.support, classes=True) if options.support else []),
-        *left_out_below(options.query, classes=False),
+        *(left_out_below(options.query, classes=False) if options.query else []),
     ]
-    files = [Path(file) for file in (*task.support, *task.query)]
+    files = [file for file in (*task.support, *task.query) if isinstance(file, Path)]
     about = () if module is None else of_pictures(files, module.trained_on, encoder.preprocessing)
-    return Inputs(task, classifier, asked, tuple(left_out), tuple(about))
+    nones = () if earlier is None else earlier.nones
+    return Inputs(task, classifier, asked, tuple(left_out), tuple(about), nones)
+
+
+def roots_of(options: Any) -> dict[str, Path]:
+    """The folders that pictures are read from, by the name of their option."""
+    return {name: getattr(options, name) for name in ("query", "support") if getattr(options, name) is not None}
+
+
+def _earlier(options: Any) -> tuple[FewShotClassifier | None, Earlier | None]:
+    """The classifier of the run that is continued, if any, and what it was fitted on."""
+    if options.get("continue") is None:
+        return None, None
+    place = Path(options.get("continue")).expanduser()
+    classifier, earlier = earlier_run(place, packages=options.packages, device=options.device)
+    own = {name: options.get(name) for name in ("temperature", "class_embedding_weight", "check_refinement")}
+    return classifier.set_params(**own), earlier
 
 
 def made_classifier(options: Any) -> FewShotClassifier:

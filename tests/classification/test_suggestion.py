@@ -27,6 +27,7 @@ def test_the_next_ones_are_uncertain_and_far_from_those_labelled():
     found = next_to_label(rows, probabilities, 2, rows[group == 1][:5])
     assert sorted(group[found]) == [2, 3]
     assert sorted(group[next_to_label(rows, probabilities, 3)]) == [1, 2, 3]
+    assert sorted(group[next_to_label(rows, probabilities, 3, rows[:0])]) == [1, 2, 3]
     assert uncertainty(np.array([[0.5, 0.4, 0.1], [1.0, 0.0, 0.0]])) == pytest.approx([0.9, 0.0])
 
 
