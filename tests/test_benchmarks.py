@@ -92,9 +92,9 @@ def test_suggested_labels_are_compared_with_random_order(tmp_path, capsys, monke
     generator = np.random.default_rng(0)
     by_class = [torch.from_numpy(generator.normal(size=(12, 8)) + 4 * np.eye(8)[c]).float() for c in range(4)]
     monkeypatch.setattr(suggest, "STEPS", (3, 6, 12))
-    found = suggest.measured(by_class, n_classes=3, per_class=10, starts=2)
+    found = suggest.measured(by_class, n_classes=3, per_class=10, starts=1, method="NearestClassMean")
     for runs in found.values():
-        assert [run["steps"] for run in runs] == [[3, 6, 12, 15]] * 2 and runs[0]["final"] > 0.9
+        assert [run["steps"] for run in runs] == [[3, 6, 12, 15]] and runs[0]["final"] > 0.9
         assert all(3 <= run["needed"] <= 15 for run in runs)
     assert found["random"][0]["accuracies"][-1] == found["suggest"][0]["accuracies"][-1]  # all are labelled
     assert suggest.labels_to(0.5, (10, 20, 30), (0.2, 0.4, 0.8)) == pytest.approx(22.5)

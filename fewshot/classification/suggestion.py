@@ -6,8 +6,8 @@ is an answer already, a row counts by how uncertain it is: Uncertainty Herding (
 arXiv 2412.20644). Here closeness is exp((cosine - 1) / width) of features that are power-transformed, centred and of
 length one, and uncertainty is the root of one less the margin between the two most probable classes.
 
-That was chosen on validation classes of CIFAR-FS, Tiny ImageNet and grocery pictures, among widths from 0.05 to 0.4, the
-margin, the entropy and the largest probability, their roots and squares, and no uncertainty at all.
+That was chosen on validation classes of CIFAR-FS, Tiny ImageNet and grocery pictures, among widths from 0.05 to 0.4,
+the margin, its root and its square, the entropy and its root, and no uncertainty at all.
 """
 
 from __future__ import annotations
