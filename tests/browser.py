@@ -131,12 +131,12 @@ class Browser:
         return True
 
     def press(self, *keys: str) -> None:
-        """Press and release keys one after another, by their names in KeyboardEvent.key."""
+        """Press and release keys one after another, by their names in KeyboardEvent.key, also a letter or digit."""
         codes = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
         codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
         for key in keys:
-            event = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
-            text = {"text": "\r"} if key == "Enter" else {}
+            event = {"key": key, "code": key, "windowsVirtualKeyCode": codes.get(key) or ord(key.upper())}
+            text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
             self.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
             self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 

@@ -174,6 +174,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "n_changed": int(classified.changed.sum()),
         "n_labels_contradicted": len(classified.contradicted.places),
         "n_near_duplicates": None if classified.near_duplicates is None else classified.near_duplicates.total,
+        "proportions": dict(zip(classified.class_names, classified.probabilities.mean(0).tolist(), strict=True)),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
         "labels": [{"name": name, "label": label} for name, label in classified.given_labels if label is not None],
         "none_of_these": list(classified.none_names),

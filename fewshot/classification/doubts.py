@@ -108,6 +108,6 @@ def near_duplicates(*features: np.ndarray) -> NearDuplicates | None:
         found = torch.cat([found, torch.stack([at // width + start, at % width + start], 1)])
         best = cosines.argsort(descending=True, stable=True)[:KEPT]
         cosines, found = cosines[best], found[best]
-    pairs, values = found.numpy(), cosines.clamp(max=1).numpy()
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], -values))
-    return NearDuplicates(pairs[order], values[order], total)
+    pairs, alikeness = found.numpy(), cosines.clamp(max=1).numpy()
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -alikeness))
+    return NearDuplicates(pairs[order], alikeness[order], total)

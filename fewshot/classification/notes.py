@@ -71,8 +71,8 @@ def of_answer(classified: Classified, share: float | None) -> Iterator[str]:
         )
     if (moved := int(classified.changed.sum())) >= MOVED_SHARE * n:
         yield (
-            f"looking at all {things} together moved {moved} of {n} ({100 * moved / n:.0f} %) to another class, and one "
-            "of the two answers to each is wrong; look at some of them, and compare another method (--method TIM)"
+            f"looking at all {things} together moved {moved} of {n} ({100 * moved / n:.0f} %) to another class, and "
+            "one of the two answers to each is wrong; look at some of them, and compare another method (--method TIM)"
         )
     by_support = share is None and not classified.settings.get("none of these", "").startswith("learned")
     if by_support and (flagged := int(classified.flagged.sum())) > FLAGGED_SHARE * n:

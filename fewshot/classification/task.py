@@ -152,7 +152,7 @@ def classified_task(
         skipped=task.skipped,
         settings={
             "temperature": f"{classifier.temperature_:.3g} ({classifier.temperature_from_})",
-            "each query classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
+            "each classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
             "none of these": "not asked" if limit is None else f"{measure} above {limit:.3g}",
         },
         texts=task.texts,

@@ -10,6 +10,7 @@ from typing import Any
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classified import Classified, run_record, summary, write_predictions
 from fewshot.classification.continued import FOLDER, ROWS, keep, row_names
+from fewshot.classification.decided import method_options
 from fewshot.classification.feature_rows import class_embeddings
 from fewshot.classification.former import compared, former_answer
 from fewshot.classification.notes import of_answer
@@ -117,6 +118,7 @@ def former_of(options: Any, output: Path) -> dict[str, str] | None:
 def answered(options: Any, inputs: Inputs, embeddings: ClassEmbeddings | None) -> Classified:
     """The task's answer, with what was asked for among its settings."""
     task, asked = inputs.task, inputs.asked
+    things = "pictures" if task.texts is None else "rows"
     if embeddings is not None:
         task = with_class_embeddings(task, embeddings)
         weight = options.class_embedding_weight
@@ -126,7 +128,8 @@ def answered(options: Any, inputs: Inputs, embeddings: ClassEmbeddings | None) -
     asked = {
         **asked,
         "method": type(inputs.classifier.method_).__name__,
-        "refined together": f"{min(options.chunk_size, len(task.query))} queries at most",
+        "options of the method": method_options(inputs.classifier.method_),
+        "looked at together": f"{min(options.chunk_size, len(task.query))} {things} at most",
     }
     return replace(
         classified,

@@ -12,6 +12,7 @@ import numpy as np
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.continued import Earlier, earlier_run, joined
+from fewshot.classification.decided import of_preprocessing
 from fewshot.classification.feature_rows import feature_rows, feature_task
 from fewshot.classification.folders import check_alike, check_apart, encoded_folders, query_folder, support_folder
 from fewshot.classification.label_files import GivenLabels, labels_of_pictures
@@ -64,8 +65,8 @@ def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     check_method(classifier, len(names), options.get("none_of_these"), named=continued is None)
     width = task.query_features.shape[1]
     asked = {
-        "support": f"{len(task.support)} rows of {len(task.class_names)} classes",
-        "queries": f"{len(task.query)} rows in {shown(options.features)}",
+        "labelled": f"{len(task.support)} rows of {len(task.class_names)} classes",
+        "to classify": f"{len(task.query)} rows in {shown(options.features)}",
         "features": f"{width} numbers a row",
     }
     return Inputs(task, classifier, asked)
@@ -114,12 +115,12 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     since = "" if options.query is None else f" in {shown(options.query)}"
     since += "" if earlier is None else f", {len(task.query) - len(query)} more than read now"
     asked = {
-        "support": f"{len(task.support)} pictures of {len(task.class_names)} classes{where}",
-        "queries": f"{len(task.query)} pictures{since}",
+        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes{where}",
+        "to classify": f"{len(task.query)} pictures{since}",
         "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
         "backbone": options.backbone or type(encoder.backbone).__name__,
         "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
-        "picture size": f"{encoder.preprocessing.image_size} px",
+        "preprocessing": of_preprocessing(encoder.preprocessing),
     }
     asked |= {} if module is None else {"trained on": trained_on(module.trained_on, encoder.preprocessing)}
     left_out = [

@@ -77,7 +77,7 @@ def test_pictures_are_classified_with_probabilities_before_and_after(work, model
     rows, record = classified("--ckpt_path", str(model), "--query_labels")
     said = capsys.readouterr().out
     assert "12 pictures classified after 6 labelled ones of 3 classes" in said
-    assert "accuracy on 12 queries of known class: 100.00 % before refinement, 100.00 % after" in said
+    assert "accuracy on 12 queries of known class: 100.00 % before looking at all together, 100.00 % after" in said
     assert {row["path"] for row in rows} == {
         path.relative_to("query").as_posix() for path in Path("query").rglob("*.jpg")
     }
@@ -114,7 +114,7 @@ def test_chunks_and_flat_folders(work, model):
     for path in list(Path("query").rglob("*.jpg")):
         path.rename(Path("query", f"{path.parent.name} {path.parent.parent.name} {path.name}"))
     rows, record = classified("--ckpt_path", str(model), "--chunk_size", "5")
-    assert len(rows) == 12 and "5 queries at most" in record["settings"]["refined together"]
+    assert len(rows) == 12 and "5 pictures at most" in record["settings"]["looked at together"]
 
 
 def test_pictures_of_every_mode_pillow_reads(work, model):

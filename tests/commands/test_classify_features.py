@@ -56,7 +56,7 @@ def test_rows_are_classified_and_the_report_shows_their_texts(work, capsys):
     assert [row["predicted"] for row in rows] == ["pqr"[place % 3] for place in range(6, 30)]
     assert record["settings"]["features"] == "6 numbers a row" and "backbone" not in record["settings"]
     assert "&lt;script&gt;7&lt;/script&gt; said" in report and "<script>7" not in report
-    assert "<img " not in report and "Classified rows" in report and "6 labelled rows (the support)" in report
+    assert "<img " not in report and "Classified rows" in report and "6 labelled rows." in report
     assert "Showing all 24 rows." in report
 
 

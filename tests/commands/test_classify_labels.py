@@ -97,7 +97,7 @@ def test_labels_in_the_place_of_folders(work, capsys):
     table = "label,path,why\nblue,blue 3.png,x\nred,red 3.png,y\nred,red 4.png,y\n"
     Path("labels.csv").write_text(table)
     rows, record = classified("--labels", "labels.csv")
-    assert record["n_support"] == 3 and len(rows) == 11 and "in labels.csv" in record["settings"]["support"]
+    assert record["n_support"] == 3 and len(rows) == 11 and "in labels.csv" in record["settings"]["labelled"]
     Path("out/run.json").unlink()
     assert classified("--labels", "labels.csv", "--overwrite")[1]["since_previous"]["n_changed"] == 0
 

@@ -16,7 +16,7 @@ def doubts(classified: Classified) -> dict[str, Any]:
     names, labelled = classified.class_names, classified.support_labels
     found, pairs = classified.contradicted, classified.near_duplicates
     sides = [] if pairs is None else [[_side(classified, int(place)) for place in pair] for pair in pairs.pairs]
-    of_pairs = [
+    of_pairs: list[dict[str, Any]] = [
         {"first": first, "second": second, "cosine": float(cosine)}
         for (first, second), cosine in zip(sides, () if pairs is None else pairs.cosines, strict=True)
     ]

@@ -27,7 +27,7 @@ const KEPT = ["class", "text", "min", "max", "order"], CHECKS = {
   changed: (i) => data.predicted[i] !== data.before[i],
   since: (i) => data.since[i] !== null,
   flagged: (i) => data.flagged[i],
-  given: (i) => given.has(i),
+  given: (i) => hasLabel(i),
 };
 
 function readAddress() {

@@ -9,7 +9,7 @@ function fill(i) {
   $("#larger-name").replaceChildren(element("bdi", names[i]));
   const facts = [`Class: ${className(data.predicted[i])}.`];
   if (data.before[i] !== data.predicted[i]) facts.push(`Before looking at all ${data.things[1]}: ${className(data.before[i])}.`);
-  if (data.since?.[i]) facts.push(`In the run before: ${isolated(data.since[i])}.`);
+  if (data.since[i]) facts.push(`In the last run: ${isolated(data.since[i])}.`);
   if (data.classes.length > 1) facts.push(`Margin to the next class: ${thousandths(data.margin[i])}.`);
   if (data.novelty) {
     facts.push(`Unlikeness to every class: ${data.novelty[i]}, threshold ${data.threshold}${data.flagged[i] ? "; flagged as none of the classes" : ""}.`);
@@ -56,6 +56,8 @@ function enlarge(i, among = visible) {
   const place = list.indexOf(i);
   $("#previous").disabled = place <= 0;
   $("#next").disabled = place < 0 || place === list.length - 1;
+  // a button that is disabled under its focus would leave the keys to nobody
+  if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
   writeAddress(i);
 }
 
@@ -69,9 +71,7 @@ function enlargeSupport(i) {
 function turn(step) {
   const next = open === null ? undefined : list[list.indexOf(open) + step];
   if (next === undefined) return false;
-  const focused = document.activeElement;
   enlarge(next, list);
-  if (focused && focused.disabled) $("#close").focus();
   return true;
 }
 
@@ -85,6 +85,7 @@ dialog.addEventListener("keydown", (event) => {
   else if (event.key === "ArrowLeft") turn(-1);
 });
 dialog.addEventListener("close", () => {
+  if (dialog.open) return; // opened again before this was told
   if (list === data.next && nextButtons.includes(origin)) nextButtons[data.next.indexOf(open)]?.focus();
   else if (open !== null && grid.contains(origin) && !cards[open].hidden) buttons[open].focus();
   open = null;

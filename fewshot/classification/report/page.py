@@ -69,9 +69,8 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
     found = doubts(classified)
     classified = in_natural_order(classified)
     n_next = min(LABELLED_NEXT, max_pictures)
-    next_ = next_to_label(
-        classified.query_features, classified.probabilities, n_next, classified.support_features
-    ).tolist()
+    labelled = classified.support_features if len(classified.support) else None
+    next_ = next_to_label(classified.query_features, classified.probabilities, n_next, labelled).tolist()
     shown = shown_queries(classified, max_pictures, next_)
     support = shown_support(classified, MAX_SUPPORT_PICTURES)
     support_shown = np.concatenate(support)
@@ -91,8 +90,8 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
     data = _data(classified, where, support_shown, shown, next_) | {"table": printable(table)}
     data["digest"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:32]
     cards = [
-        {"i": i, "uri": uri.get(classified.query[i]), "at": at, "since": None}
-        for i, at in zip(shown, where.query, strict=False)
+        {"i": i, "uri": uri.get(classified.query[i]), "at": at, "since": since}
+        for i, at, since in zip(shown, where.query, data["since"], strict=True)
     ]
     return rendered(
         "report.html",
@@ -148,6 +147,7 @@ def _data(
     classified: Classified, where: FeatureMap, support: np.ndarray, shown: np.ndarray, next_: list[int]
 ) -> dict[str, Any]:
     """What the script needs of the pictures shown, in the order of the cards; probabilities in thousandths."""
+    former = classified.former
     places = {i: place for place, i in enumerate(shown.tolist())}
     before, after = classified.before[shown], classified.probabilities[shown]
     bars = np.argsort(-np.maximum(before, after), 1, kind="stable")[:, :CLASSES_WITH_BARS]
@@ -163,8 +163,12 @@ def _data(
             if printable(classified.query_names[i]) != classified.query_names[i]
         },
         "next": [places[i] for i in next_],
-        "since": None,
-        "earlier": [],
+        "since": [
+            printable(str(former[i])) if former is not None and classified.changed_since[i] else None for i in shown
+        ],
+        "earlier": [
+            (written(name), None if label is None else written(label)) for name, label in classified.given_labels
+        ],
         "things": classified.things,
         "total": len(classified.query),
         "number": (shown + 1).tolist(),

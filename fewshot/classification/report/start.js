@@ -16,6 +16,7 @@ $("#all").addEventListener("click", () => {
   form.reset();
   apply();
 });
+$("#since")?.addEventListener("click", () => setTimeout(() => $("#pictures").scrollIntoView()));
 window.addEventListener("hashchange", () => {
   const folded = document.getElementById(location.hash.slice(1))?.querySelector("details");
   if (folded) folded.open = true;

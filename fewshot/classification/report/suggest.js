@@ -14,14 +14,14 @@ function enlarge(i) {
   dialog.scrollTop = 0;
   $("#previous").disabled = i === 0;
   $("#next").disabled = i === buttons.length - 1;
+  // a button that is disabled under its focus would leave the keys to nobody
+  if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
 }
 
 function turn(step) {
   const next = visible[visible.indexOf(open) + step];
   if (open === null || next === undefined) return false;
-  const focused = document.activeElement;
   enlarge(next);
-  if (focused && focused.disabled) $("#close").focus();
   return true;
 }
 
@@ -35,6 +35,7 @@ dialog.addEventListener("keydown", (event) => {
   else if (event.key === "ArrowLeft") turn(-1);
 });
 dialog.addEventListener("close", () => {
+  if (dialog.open) return; // opened again before this was told
   const last = open;
   open = null;
   if (last !== null) buttons[last].focus();
