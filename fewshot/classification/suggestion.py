@@ -3,8 +3,11 @@
 Rows are chosen one after the other so that every row has a chosen or labelled one close to it: MaxHerding (Bae, Noh,
 Sutherland: Generalized Coverage for More Robust Low-Budget Active Learning, ECCV 2024, arXiv 2407.12212). Where there
 is an answer already, a row counts by how uncertain it is: Uncertainty Herding (Bae, Oliveira, Sutherland, ICLR 2025,
-arXiv 2412.20644). Here closeness is exp((cosine - 1) / WIDTH) of features that are power-transformed, centred and of
-length one, and uncertainty is one less the margin between the two most probable classes.
+arXiv 2412.20644). Here closeness is exp((cosine - 1) / width) of features that are power-transformed, centred and of
+length one, and uncertainty is the root of one less the margin between the two most probable classes.
+
+That was chosen on validation classes of CIFAR-FS, Tiny ImageNet and grocery pictures, among widths from 0.05 to 0.4,
+the margin, its root and its square, the entropy and its root, and no uncertainty at all.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from torch import Tensor
 
 from fewshot.functional.features import normalized, signed_power
 
-WIDTH = 0.2
-"""Of the closeness, in units of the cosine."""
+FIRST_WIDTH, NEXT_WIDTH = 0.4, 0.2
+"""Of the closeness, in units of the cosine, where there is no answer yet and where there is."""
 POWER = 0.5
 """Of the features' transform, as in PT-MAP."""
 LOOKED_AT = 4096
@@ -36,7 +39,7 @@ def first_to_label(features: np.ndarray, number: int, labelled: np.ndarray | Non
     Raises:
         ValueError: no rows, or a number below 1.
     """
-    return _chosen(features, np.ones(len(features), dtype=np.float32), number, labelled)
+    return _chosen(features, np.ones(len(features), dtype=np.float32), number, labelled, FIRST_WIDTH)
 
 
 def next_to_label(
@@ -58,7 +61,7 @@ def next_to_label(
     """
     if probabilities.ndim != 2 or len(probabilities) != len(features):
         raise ValueError(f"probabilities {list(probabilities.shape)} do not fit {len(features)} rows; give [Q, N]")
-    return _chosen(features, uncertainty(probabilities), number, labelled)
+    return _chosen(features, np.sqrt(uncertainty(probabilities)), number, labelled, NEXT_WIDTH)
 
 
 def uncertainty(probabilities: np.ndarray) -> np.ndarray:
@@ -66,10 +69,12 @@ def uncertainty(probabilities: np.ndarray) -> np.ndarray:
     if probabilities.shape[1] < 2:
         return np.ones(len(probabilities), dtype=np.float32)
     best = np.partition(probabilities, -2, axis=1)[:, -2:]
-    return 1 - (best[:, 1] - best[:, 0])
+    return np.clip(1 - (best[:, 1] - best[:, 0]), 0, 1)
 
 
-def _chosen(features: np.ndarray, weights: np.ndarray, number: int, labelled: np.ndarray | None) -> np.ndarray:
+def _chosen(
+    features: np.ndarray, weights: np.ndarray, number: int, labelled: np.ndarray | None, width: float
+) -> np.ndarray:
     """Places [number] that cover the rows best, taken one after the other.
 
     Args:
@@ -77,6 +82,7 @@ def _chosen(features: np.ndarray, weights: np.ndarray, number: int, labelled: np
         weights: [Q], how much it is worth that a row is covered.
         number: how many.
         labelled: [S, D], by which rows are covered already.
+        width: of the closeness.
     """
     if number < 1:
         raise ValueError(f"number={number}; give 1 or more rows to label")
@@ -91,12 +97,12 @@ def _chosen(features: np.ndarray, weights: np.ndarray, number: int, labelled: np
     centre = normalized(signed_power(rows, POWER)).mean(0)
     rows = _seen(rows, centre)
     worth = torch.from_numpy(np.ascontiguousarray(weights[places], dtype=np.float32))
-    closeness = _closeness(rows, rows)
+    closeness = _closeness(rows, rows, width)
     covered = torch.zeros(len(rows))
     known = np.zeros((0, features.shape[1]), np.float32) if labelled is None else np.asarray(labelled, dtype=np.float32)
     for first in range(0, len(known), LOOKED_AT):
         part = torch.from_numpy(known[first : first + LOOKED_AT])
-        covered = torch.maximum(covered, _closeness(rows, _seen(part, centre)).amax(1))
+        covered = torch.maximum(covered, _closeness(rows, _seen(part, centre), width).amax(1))
     taken = torch.zeros(len(rows), dtype=torch.bool)
     found = []
     for _ in range(min(number, len(rows))):
@@ -112,6 +118,6 @@ def _seen(rows: Tensor, centre: Tensor) -> Tensor:
     return normalized(normalized(signed_power(rows, POWER)) - centre)
 
 
-def _closeness(rows: Tensor, others: Tensor) -> Tensor:
+def _closeness(rows: Tensor, others: Tensor, width: float) -> Tensor:
     """[n, m] of rows [n, D] and [m, D] of length one."""
-    return (rows @ others.T).sub_(1).div_(WIDTH).exp_()
+    return (rows @ others.T).sub_(1).div_(width).exp_()

@@ -231,11 +231,18 @@ def check_alone(options: Any, counts: Sequence[int]) -> None:
         raise ValueError(f"none_of_these: {ALONE}")
 
 
-def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str | None) -> None:
-    """ValueError, before anything is encoded, where the method is not trained or cannot do what is asked of it."""
+def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str | None, *, named: bool = True) -> None:
+    """ValueError, before anything is encoded, where the method is not trained or cannot do what is asked of it.
+
+    Args:
+        classifier: whose method it is.
+        n_way: classes that it is to tell apart.
+        none_of_these: how queries of no class are told.
+        named: whether the method may have come by its name alone, and not from a file.
+    """
     method = classifier.method_
     name = type(method).__name__
-    if classifier.method is not None and needs_training(method):
+    if named and classifier.method is not None and needs_training(method):
         raise ValueError(
             f"--method {name} has to be trained first; give the checkpoint of its run as --ckpt_path without --method, "
             f"or one that needs no training: {', '.join(untrained_names())}"

@@ -62,7 +62,7 @@ def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     names = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}
     check_alone(options, np.bincount(task.support_labels, minlength=len(names)).tolist())
     classifier = (continued or made_classifier(options)).prepare()
-    check_method(classifier, len(names), options.get("none_of_these"))
+    check_method(classifier, len(names), options.get("none_of_these"), named=continued is None)
     width = task.query_features.shape[1]
     asked = {
         "labelled": f"{len(task.support)} rows of {len(task.class_names)} classes",
@@ -104,7 +104,7 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     counts = Counter(told.labelled.values())
     check_alone(options, [len(support.get(name, ())) + counts[name] for name in names])
     classifier = (continued or made_classifier(options)).prepare()
-    check_method(classifier, len(names), options.get("none_of_these"))
+    check_method(classifier, len(names), options.get("none_of_these"), named=continued is None)
     encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     task = encoded_folders(encoder, support, query, options.query, skip_broken=options.broken == "skip")
