@@ -15,5 +15,5 @@ NAMES = [
     "neighbour",
     "roofline",
 ]
-OF_ACCURACY = ["safety", "own_pictures"]
+OF_ACCURACY = ["safety", "own_pictures", "suggest"]
 """Those that measure accuracy rather than speed: run by name, with options of their own."""
