@@ -19,9 +19,9 @@ from fewshot.classification.conventions import (
     label_array,
     labels_of,
     numbered,
-    scikit_learns,
 )
-from fewshot.classification.encoder import PictureEncoder, as_pictures
+from fewshot.classification.encoder import PictureEncoder
+from fewshot.classification.given_pictures import as_pictures
 from fewshot.classification.model import LoadedModel, device_of, loaded_model, takes_task_mean, whole_module
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
@@ -31,6 +31,7 @@ from fewshot.training.few_shot_module import FewShotModule
 
 MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
 """What says which model is loaded; the other options say how it is used."""
+ENCODER_OPTIONS = ("batch_size", "precision", "store_features")
 
 
 class FewShotClassifier(Estimator):
@@ -62,8 +63,10 @@ class FewShotClassifier(Estimator):
             method bears.
         temperature: what logits are divided by for probabilities; None takes the checkpoint's, else finds it by
             holding out labelled rows (1 where every class has one, and for UniversalSIB, which was trained so).
-        batch_size: pictures that are encoded at a time.
+        batch_size: pictures that a GPU encodes at a time; a CPU takes few, which is as fast.
         device: "auto" takes a GPU where there is one; else as torch says it.
+        precision: of the backbone: 32-true, bf16-mixed, or on a GPU 16-mixed.
+        store_features: whether features of picture files are remembered in the cache folder, by the files' content.
         class_embedding_weight: as how many labelled rows an embedding of a class counts.
 
     Attributes:
@@ -97,6 +100,8 @@ class FewShotClassifier(Estimator):
         temperature: float | None = None,
         batch_size: int = 64,
         device: str = "auto",
+        precision: str = "32-true",
+        store_features: bool = True,
         class_embedding_weight: int = 1,
     ) -> None:
         self.backbone = backbone
@@ -110,6 +115,8 @@ class FewShotClassifier(Estimator):
         self.temperature = temperature
         self.batch_size = batch_size
         self.device = device
+        self.precision = precision
+        self.store_features = store_features
         self.class_embedding_weight = class_embedding_weight
 
     @classmethod
@@ -140,7 +147,8 @@ class FewShotClassifier(Estimator):
         device = device_of(self.device)
         asked = {name: getattr(self, name) for name in MODEL_OPTIONS}
         model = self._model if getattr(self, "_loaded_for", None) == asked else loaded_model(**asked)
-        self._model, self._loaded_for = model.placed(device, self.batch_size), asked
+        self._model = model.placed(device, **{name: getattr(self, name) for name in ENCODER_OPTIONS})
+        self._loaded_for = asked
         if hasattr(self, "_adapted") and self._device != device:
             self._adapted = moved(self._adapted, device)
         self._device = device
@@ -232,12 +240,6 @@ class FewShotClassifier(Estimator):
         places = self.predict_proba(X).argmax(1)
         return self.classes_[places]
 
-    def score(self, X: Any, y: Any) -> float:
-        """Share of pictures or feature rows that get their label."""
-        predicted = self.predict(X)
-        labels = labels_of(y, len(predicted))
-        return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
-
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the fitted classifier into a folder, JSON and safetensors; see fewshot.classification.saved_classifier.
 
@@ -282,18 +284,14 @@ class FewShotClassifier(Estimator):
         made._model = LoadedModel(None, found.method)
         if found.module is not None and found.preprocessing is not None:
             backbone: Any = found.module.backbone
-            made.backbone, encoder = backbone, PictureEncoder(backbone, found.preprocessing)
+            made.backbone = backbone
+            encoder = PictureEncoder(backbone, found.preprocessing, found.module.backbone_config)
             made._model = LoadedModel(encoder, found.method, found.module, found.module.temperature)
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         made.temperature_from_ = "as it was saved"
         return made
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "_adapted"):
-            kind = scikit_learns("NotFittedError", ValueError)
-            raise kind("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
 
     def _features(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
         encoder = self._model.encoder

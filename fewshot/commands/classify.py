@@ -137,6 +137,8 @@ def made_classifier(options: Any) -> FewShotClassifier:
         temperature=options.temperature,
         batch_size=options.batch_size,
         device=options.device,
+        precision=options.precision,
+        store_features=options.store_features,
         class_embedding_weight=options.class_embedding_weight,
     )
 

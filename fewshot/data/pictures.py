@@ -33,8 +33,8 @@ FORMATS = {
 }
 """The formats that are read, by Pillow's names, with their endings. For others Pillow may start a program."""
 MAX_PIXELS = 89_478_485
-"""Of a picture: as many as Pillow takes for no decompression bomb. One in colour takes 4 bytes a pixel as it is decoded;
-one that is not a JPEG takes 4 more for a moment where its EXIF entry turns it upright."""
+"""Of a picture: as many as Pillow takes for no decompression bomb. One in colour takes 4 bytes a pixel as it is decoded
+and, where its EXIF entry turns it upright, 4 more for a moment."""
 MAX_FILE_BYTES = 2**30
 """Of a picture."""
 MOST_ENLARGED = 16

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from fewshot.classification.encoder import as_image
+from fewshot.classification.given_pictures import as_image
 from fewshot.data import pictures as subject
 from fewshot.data.pictures import open_picture, picture_endings, readable_formats, square_picture
 from fewshot.data.transforms import Preprocessing
