@@ -6,5 +6,5 @@ repeats in which every way has its turn. Set OMP_NUM_THREADS=1: the tensors of a
 """
 
 NAMES = ["sib_training", "pictures_to_model", "feeding", "growth", "where_time_goes", "other_packages"]
-OF_ACCURACY = ["safety", "own_pictures"]
-"""Those that measure accuracy rather than speed: run by name, with options of their own."""
+OF_ACCURACY = ["safety", "own_pictures", "encoding"]
+"""Those that measure accuracy, and others with options of their own: run by name."""
