@@ -103,7 +103,7 @@ class Browser:
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=address)
         deadline = time.monotonic() + SECONDS
-        while self.run("document.readyState + location.href.slice(0, 5)") != "completefile:":
+        while self.run("document.readyState + location.href.slice(0, 5)") != f"complete{address[:5]}":
             assert time.monotonic() < deadline, f"{address} does not finish loading"
             time.sleep(0.02)
 

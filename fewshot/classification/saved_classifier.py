@@ -29,6 +29,8 @@ from fewshot.training.saved_model import CONFIG, read_described, read_model, wri
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
 ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
+KEPT = "classifier"
+"""The folder of a saved classifier in what classify wrote."""
 FILES = (*MODEL_FILES, ABOUT, TENSORS)
 KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions")
 """What classifier.json holds."""

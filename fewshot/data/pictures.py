@@ -35,6 +35,9 @@ FORMATS = {
 MAX_PIXELS = 89_478_485
 """Of a picture: as many as Pillow takes for no decompression bomb. One in colour takes 4 bytes a pixel as it is decoded
 and, where its EXIF entry turns it upright, 4 more for a moment."""
+MAX_COPIED = 2**22
+"""Pixels of a picture of which a second copy may be made. Larger ones are resized along rows first, then along columns.
+Pillow takes the cheaper way first, and so rounds between the two in another place."""
 MAX_FILE_BYTES = 2**30
 """Of a picture."""
 MOST_ENLARGED = 16
@@ -175,16 +178,16 @@ def square_picture(picture: Image.Image, preprocessing: Preprocessing, *, name: 
     resampling, left, top = _RESAMPLING[preprocessing.interpolation], (width - short) / 2, (height - short) / 2
     sides, mode = (left, left + short), "L" if preprocessing.channels == 1 else "RGB"
     if picture.mode != mode or picture.has_transparency_data or preprocessing.invert:
-        # A few rows at a time, made narrow at once: no second copy of a large picture. Pillow, too, goes along the
-        # rows first and rounds to 8 bits between, so that the result is the same to the last bit.
-        narrow, row = Image.new(mode, (size, height)), 0
-        for part in _strips(picture):
-            part = _plain(part, mode, invert=preprocessing.invert)
-            narrow.paste(
-                part.resize((size, part.height), resampling, box=(sides[0], 0, sides[1], part.height)), (0, row)
-            )
-            row += part.height
-        picture, sides = narrow, (0, size)
+        if width * height <= MAX_COPIED:
+            picture = _plain(picture, mode, invert=preprocessing.invert)
+        else:  # a few rows at a time, made narrow at once
+            narrow, row = Image.new(mode, (size, height)), 0
+            for part in _strips(picture):
+                part = _plain(part, mode, invert=preprocessing.invert)
+                part = part.resize((size, part.height), resampling, box=(left, 0, left + short, part.height))
+                narrow.paste(part, (0, row))
+                row += part.height
+            picture, sides = narrow, (0, size)
     if picture.size != (size, size):
         picture = picture.resize((size, size), resampling, box=(sides[0], top, sides[1], top + short))
     pixels = np.asarray(picture)
