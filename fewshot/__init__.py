@@ -1,8 +1,8 @@
 """Transductive meta-learning on PyTorch Lightning.
 
 The names below are what a user types. Each is imported when it is first used: the command line's help and its tools
-wait for neither torch nor timm. `import fewshot.backbones` registers conv4, conv4_32, conv4_128, resnet12 and wrn28_10
-with timm; all that builds a backbone does so by itself.
+wait for neither torch nor timm. `import fewshot.backbones` registers conv4, conv4_32, conv4_128, resnet12,
+resnet12_narrow and wrn28_10 with timm; all that builds a backbone does so by itself.
 """
 
 from __future__ import annotations

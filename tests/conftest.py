@@ -14,8 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+
+from fewshot.commands.waiting import bound_waits
+
+bound_waits(os.environ)  # before torch is imported, which reads it; the processes that tests start have it too
+
+import torch  # noqa: E402
 
 SETS = ("cifar_fs", "omniglot", "tiny_imagenet_fs")
 

@@ -95,9 +95,7 @@ def small(config: Path, workplace: Path) -> list[str]:
     if dataset.class_path not in SMALL_COPIES:
         pytest.fail(f"{config.name} uses {dataset.class_path}; give it a small copy in SMALL_COPIES")
     spaces = data.get("spaces", [])
-    folders = [SMALL_COPIES[dataset.class_path][0]]
-    if spaces:
-        folders = [Path(one.init_args.root).name for one in (dataset, *(space.dataset for space in spaces))]
+    folders = [Path(one.init_args.root).name for one in (dataset, *(space.dataset for space in spaces))]
     copies = {folder: (size, classes_of) for folder, size, classes_of in SMALL_COPIES.values()}
     for folder in folders:
         if not (workplace / "data" / folder).exists():

@@ -151,7 +151,8 @@ def backbone_without_weights(name: str, **options: Any) -> torch.nn.Module:
 def test_the_backbone_exists_at_its_shipped_width_and_size(config: Path) -> None:
     network = backbone_without_weights(**{**backbone_of(config), "weights": None, "pretrained": False})
     if isinstance(network, (WideResNet, resnet12.ResNet12)):
-        assert network.num_features == 640
+        narrow = backbone_of(config)["name"] == "resnet12_narrow"
+        assert network.num_features == (256 if narrow else 640)
     if isinstance(network, WideResNet):
         assert network.small_images == (network.image_size == 32)
 

@@ -161,7 +161,8 @@ def test_what_is_given_a_config_is_understood(
 @of("compare", "classify", "export", "convert", "results")
 def test_options_of_a_tool_are_understood(command: Command, examples: Path) -> None:
     tool, *arguments = command.arguments
-    importlib.import_module(f"fewshot.commands.{tool}").parser().parse_args(shipped(arguments))
+    special = {"joining": True} if "--joined" in arguments else {}
+    importlib.import_module(f"fewshot.commands.{tool}").parser(**special).parse_args(shipped(arguments))
 
 
 @of("cache")

@@ -1,6 +1,7 @@
 """Backbones: pictures [B, C, H, W] to features [B, D], by the name of any timm model.
 
-conv4, conv4_32, conv4_128, resnet12 and wrn28_10 are not in timm; importing this package registers them there.
+conv4, conv4_32, conv4_128, resnet12, resnet12_narrow and wrn28_10 are not in timm; importing this package registers
+them there.
 """
 
 from fewshot.backbones.conv4 import Conv4

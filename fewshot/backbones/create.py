@@ -1,6 +1,7 @@
 """Backbones: pictures [B, C, H, W] to features [B, D], by the name of any timm model.
 
-conv4, conv4_32, conv4_128, resnet12 and wrn28_10 are not in timm; importing this package registers them there.
+conv4, conv4_32, conv4_128, resnet12, resnet12_narrow and wrn28_10 are not in timm; importing this package registers
+them there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def create_backbone(
       set's own holds.
 
     Args:
-        name: any name in `timm.list_models()`; also conv4, conv4_32, conv4_128, resnet12 and wrn28_10.
+        name: any name in `timm.list_models()`; also those of this package.
         pretrained: fetch timm's published weights. Nothing else here uses the network.
         weights: a local file instead (.safetensors, .ckpt, .pth, .pt), or the folder of a run or experiment, see
             `resolve_weights`. Files are never unpickled beyond tensors and plain containers.
@@ -223,7 +224,7 @@ class BackboneConfig:
     """A timm backbone by name.
 
     Args:
-        name: any name timm knows; conv4, conv4_32, conv4_128, resnet12 and wrn28_10 are registered by this package.
+        name: any name timm knows; those of this package are registered.
         pretrained: whether timm downloads its published weights; they bring their own size and normalisation.
         weights: a weight file, a checkpoint of PretrainModule, or a run folder (the newest version's best.ckpt).
         in_chans: channels of the pictures the backbone receives, 1 (grey) or 3 (RGB).

@@ -11,6 +11,8 @@ DropBlock rate is constant instead of growing during training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -77,11 +79,13 @@ class _Block(nn.Module):
 
 
 class ResNet12(Network):
-    """Four residual blocks of 64, 160, 320 and 640 channels, each halving the picture; the last map is averaged.
+    """Four residual blocks, each halving the picture; the last map is averaged.
 
-    Takes [B, in_chans, H, W] of at least 16 px and gives [B, 640].
+    Takes [B, in_chans, H, W] of at least 16 px and gives [B, D] with D = widths[3], 640.
 
     Args:
+        widths: channels of the four blocks; None takes 64, 160, 320 and 640. `resnet12_narrow` has 32, 64, 128 and 256,
+            which two CPU cores can train.
         drop_block_rate: share of the activations dropped in training: regions (DropBlock) after the last two blocks,
             single activations after the first two, as in MetaOptNet (which uses 0.1). 0 drops nothing.
         drop_block_size: side of a dropped region in cells of the map (MetaOptNet: 5 for 84 px, 2 for 32 px).
@@ -92,6 +96,7 @@ class ResNet12(Network):
 
     def __init__(
         self,
+        widths: Sequence[int] | None = None,
         *,
         drop_block_rate: float = 0.0,
         drop_block_size: int = 5,
@@ -103,8 +108,8 @@ class ResNet12(Network):
         side_of(img_size, "resnet12", least=16)
         if not 0 <= drop_block_rate < 1:
             raise ValueError(f"drop_block_rate={drop_block_rate}; a share of the activations lies in 0 <= rate < 1")
-        self.num_features = WIDTHS[-1]
-        channels = (in_chans, *WIDTHS)
+        channels = (in_chans, *(WIDTHS if widths is None else widths))
+        self.num_features = channels[-1]
         blocks = []
         for number in range(4):
             drop: nn.Module = nn.Identity()
@@ -119,9 +124,10 @@ class ResNet12(Network):
                 nn.init.kaiming_normal_(module.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The map before averaging, [B, 640, H // 16, W // 16]."""
+        """The map before averaging, [B, D, H // 16, W // 16]."""
         return self.block4(self.block3(self.block2(self.block1(images))))
 
 
 _CONFIG = {"input_size": (3, 84, 84), "pool_size": (5, 5), "first_conv": "block1.conv1"}
 register("resnet12", ResNet12, _CONFIG)
+register("resnet12_narrow", ResNet12, _CONFIG, widths=(32, 64, 128, 256))

@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 
+from fewshot.commands.waiting import bound_waits
+
 COMMANDS = {
     "fit": "train, keep the best checkpoint by validation accuracy, and test it",
     "validate": "measure a checkpoint on the validation episodes",
@@ -60,6 +62,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: arguments; None takes those of the process.
     """
+    bound_waits(os.environ)
     arguments = sys.argv[1:] if args is None else list(args)
     if any(argument in ("-h", "--help") for argument in arguments[:1]):
         print(HELP, end="")

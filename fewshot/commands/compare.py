@@ -17,15 +17,20 @@ from fewshot.commands.parser import Parser, add_packages, check_configs
 from fewshot.commands.process import quietened
 from fewshot.commands.run_options import check_experiment, check_seed
 from fewshot.data.episodic_datamodule import EpisodicDataModule
-from fewshot.drawings.comparison import COLOURS, Row, plot_of_methods, plot_of_sizes
+from fewshot.drawings.comparison import COLOURS, Row, plot_of_backbones, plot_of_methods, plot_of_sizes
 from fewshot.files import versions, write_json
 from fewshot.runs.comparison import Comparison, Contestant, Measured, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
+from fewshot.runs.joined_comparisons import joined
 from fewshot.runs.tables import csv_table, markdown_table, per_cent, text_table
 
 
-def parser() -> Parser:
-    """The options of compare."""
+def parser(*, joining: bool = False) -> Parser:
+    """The options of compare.
+
+    Args:
+        joining: whether earlier comparisons are drawn together, which needs neither data nor methods.
+    """
     made = Parser(
         prog="python -m fewshot compare",
         description="Test several methods and checkpoints on the same episodes, one table and one plot for all.",
@@ -34,6 +39,15 @@ def parser() -> Parser:
     made.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML file; several are merged in order.")
     made.add_argument("--experiment", type=str, default="comparison", help="Name of the folder.")
     made.add_argument("--runs", type=str, default="runs", help="Where it goes: <runs>/<experiment>/<version>.")
+    made.add_argument(
+        "--joined",
+        type=list[str],
+        default=[],
+        help="Folders of earlier comparisons on several backbones: they are drawn together, and nothing is measured; "
+        "beside it only --experiment and --runs count.",
+    )
+    if joining:
+        return made
     made.add_argument("--seed_everything", type=int, default=0, help="What else is random is drawn from it.")
     made.add_argument("--methods", type=dict[str, Contestant], default={}, help="What to compare, by name.")
     made.add_argument(
@@ -73,10 +87,41 @@ def run(arguments: list[str]) -> None:
     check_configs(arguments)
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     with quietened(training=False):
-        options = parser()
+        joining = any(argument.split("=")[0] == "--joined" for argument in arguments)
+        options = parser(joining=joining)
         given = options.parse_args(arguments)
-        config = options.instantiate_classes(given, instantiate_groups=False)
-        compare(config, options.dump(given))
+        if joining:
+            join(given)
+        else:
+            compare(options.instantiate_classes(given, instantiate_groups=False), options.dump(given))
+
+
+def join(config: Any) -> None:
+    """Draw earlier comparisons together, and write a table of theirs: backbones.md, .png and .svg.
+
+    Raises:
+        FileNotFoundError: a folder without a comparison.
+        ValueError: one that cannot be read, or comparisons of different numbers of ways.
+    """
+    found = joined(config.joined)
+    if len(ways := {one.n_way for one in found}) > 1:
+        raise ValueError(f"joined: the comparisons have {sorted(ways)} ways; join those of one number")
+    check_experiment(config.experiment, config.runs)
+    folder, begun = new_run_folder(Path(config.runs) / config.experiment), False
+    try:
+        lines = []
+        for one in found:
+            headings, each = cells(one.rows)
+            lines += [[one.backbone, one.data, f"{one.n_episodes:,}", *line] for line in each]
+        headings = ["backbone", "data", "episodes", *headings]
+        if any(len(line) != len(headings) for line in lines):
+            raise ValueError("joined: the comparisons measured different sizes or kinds of queries; join those alike")
+        (folder / "backbones.md").write_text(markdown_table(headings, lines), encoding="utf-8")
+        plot_of_backbones(folder, [one.label for one in found], [one.rows for one in found], ways.pop())
+        begun = True
+    finally:
+        remove_unless_begun(folder, begun=begun)
+    print(f"{text_table(headings, [lines])}\nwritten to {folder}: backbones.md, backbones.png, backbones.svg")
 
 
 def compare(config: Any, text: str) -> None:
@@ -117,6 +162,8 @@ def compare(config: Any, text: str) -> None:
         found, begun = rows(measured, reference, data["n_way"]), True
         about = {
             "reference": reference,
+            "backbone": backbone.name,
+            "data": data["dataset"].name,
             "n_way": data["n_way"],
             "n_episodes": len(measured[0].correct),
             "dirichlet": config.dirichlet,

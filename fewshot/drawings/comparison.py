@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewshot.drawings.lettering import drawable
 from fewshot.drawings.plots import BLUE, GRID, VERMILION, new_figure, save
 
 Row = Mapping[str, Any]
 
 COLOURS = {"": BLUE, "dirichlet_": VERMILION}
 """Of balanced and of Dirichlet queries, by what begins the keys of a row."""
+
+
+MARKERS = "osD^v<>pPX*hd"
+"""Of methods, in turn."""
 
 
 def plot_of_methods(folder: Path, rows: Sequence[Row], n_way: int) -> list[Path]:
@@ -47,7 +52,6 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
     figure = new_figure(8, 4.5)
     axes = figure.add_subplot(axisbelow=True)
     prefix = "" if "accuracy" in rows[0] else "dirichlet_"
-    markers = "osD^v<>pPX*hd"
     for place, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
         points = sorted(
             (row for row in rows if row["method"] == name and row[other] == rows[0][other]), key=lambda row: row[key]
@@ -56,7 +60,7 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
             [row[key] for row in points],
             [100 * row[f"{prefix}accuracy"] for row in points],
             yerr=[_interval(row[f"{prefix}ci95"]) for row in points],
-            marker=markers[place % len(markers)],
+            marker=MARKERS[place % len(MARKERS)],
             capsize=3,
             label=name,
         )
@@ -66,6 +70,47 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
     axes.grid(color=GRID)
     axes.legend(fontsize="small")
     return save(figure, folder / f"accuracy_by_{'shots' if key == 'n_shot' else 'queries'}", "png", "svg")
+
+
+def plot_of_backbones(folder: Path, labels: Sequence[str], rows: Sequence[Sequence[Row]], n_way: int) -> list[Path]:
+    """Accuracy of each method over backbones, a panel for every number of shots, balanced and Dirichlet.
+
+    Args:
+        folder: gets backbones.png and backbones.svg.
+        labels: of the backbones, B names.
+        rows: of each backbone, B lists.
+        n_way: N.
+    """
+    shots = sorted({row["n_shot"] for each in rows for row in each})
+    kinds = [prefix for prefix in COLOURS if any(f"{prefix}accuracy" in row for each in rows for row in each)]
+    names = list(dict.fromkeys(row["method"] for each in rows for row in each))
+    figure = new_figure(max(8, 2.2 * len(labels) * len(kinds)), 4.2 * len(shots) + 0.25 * len(names))
+    for place, (shot, prefix) in enumerate((shot, prefix) for shot in shots for prefix in kinds):
+        axes = figure.add_subplot(len(shots), len(kinds), place + 1, axisbelow=True)
+        for number, name in enumerate(names):
+            found = [
+                (at, row)
+                for at, each in enumerate(rows)
+                for row in each
+                if (row["method"], row["n_shot"]) == (name, shot) and row.get(f"{prefix}accuracy") is not None
+            ]
+            axes.errorbar(
+                [at + 0.3 * (number / len(names) - 0.5) for at, _ in found],
+                [100 * row[f"{prefix}accuracy"] for _, row in found],
+                yerr=[_interval(row[f"{prefix}ci95"]) for _, row in found],
+                marker=MARKERS[number % len(MARKERS)],
+                linewidth=0.8,
+                capsize=2,
+                label=drawable(name),
+            )
+        axes.set_xticks(range(len(labels)), [drawable(label) for label in labels], fontsize="small")
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.set_ylabel("accuracy in %, 95 % interval")
+        axes.set_title(f"{n_way}-way {shot}-shot, {'Dirichlet' if prefix else 'balanced'} queries")
+        axes.grid(axis="y", color=GRID)
+    handles, told = axes.get_legend_handles_labels()
+    figure.legend(handles, told, loc="outside lower center", ncols=4, fontsize="small")
+    return save(figure, folder / "backbones", "png", "svg")
 
 
 def _interval(half_width: float) -> float:

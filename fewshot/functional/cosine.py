@@ -34,7 +34,7 @@ def cosine_weight_gradient(weights: Tensor, query: Tensor, logit_gradient: Tenso
 
 
 def cosine_logits(query: Tensor, weights: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
-    """Cosine logits s (b + cos(f, theta)), [T, Q, N].
+    """Cosine logits s (b + cos(f, theta)), [T, Q, N], those of a class side by side in memory.
 
     Args:
         query: f, [T, Q, D], each of length one.
@@ -42,7 +42,8 @@ def cosine_logits(query: Tensor, weights: Tensor, scale: Tensor | float, bias: T
         scale: s, multiplies cosine and bias; or broadcast to the result.
         bias: b, one number shared by all classes.
     """
-    return scale * (torch.bmm(query, normalized(weights).transpose(1, 2)) + bias)
+    cosines = torch.bmm(normalized(weights), query.transpose(1, 2))  # [T, N, Q]: twice as fast on a CPU
+    return scale * (cosines.transpose(1, 2) + bias)
 
 
 class Position(NamedTuple):

@@ -39,6 +39,29 @@ def normalized(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1)
 
 
+SPAN_PAYS = 2
+"""How many times the examples of a task the feature size has to be for `in_own_span` to change it."""
+
+
+def in_own_span(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """The features turned into the space that a task's own examples span, [T, S, d] and [T, Q, d] with d <= D.
+
+    S + Q vectors span at most S + Q dimensions: the triangular factor of their QR decomposition has the same inner
+    products, so that lengths, distances, means and all that is made of these stay as they are. A method of many rounds
+    then works on S + Q numbers an example rather than on D. Where D is not at least twice as many, nothing is done.
+
+    Args:
+        support: [T, S, D].
+        query: [T, Q, D].
+    """
+    n_support, n_examples, width = support.shape[1], support.shape[1] + query.shape[1], support.shape[2]
+    if width < SPAN_PAYS * n_examples:
+        return support, query
+    examples = torch.cat([support, query], dim=1).transpose(1, 2)  # [T, D, S+Q]
+    turned = torch.linalg.qr(examples, mode="r").R.transpose(1, 2).contiguous()  # [T, S+Q, S+Q]
+    return turned[:, :n_support], turned[:, n_support:]
+
+
 def member_means(members: Tensor, features: Tensor) -> Tensor:
     """Mean of the features of every class, weighted by how much each belongs to it, [T, N, D].
 
@@ -62,13 +85,20 @@ def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.bmm(members.transpose(1, 2), features) / counts.unsqueeze(-1)
 
 
-def squared_distances(query: Tensor, prototypes: Tensor) -> Tensor:
-    """Squared Euclidean distance between every query and every prototype, [T, Q, N].
+def squared_lengths(vectors: Tensor) -> Tensor:
+    """[..., n, 1] from [..., n, D]."""
+    return vectors.square().sum(-1, keepdim=True)
+
+
+def squared_distances(query: Tensor, prototypes: Tensor, query_squares: Tensor | None = None) -> Tensor:
+    """Squared Euclidean distance between every query and every prototype, [T, Q, N], a class's side by side in memory.
 
     Args:
         query: [T, Q, D].
         prototypes: [T, N, D].
+        query_squares: [T, Q, 1], `squared_lengths` of the queries, where many distances of the same are asked for.
     """
-    products = torch.bmm(query, prototypes.transpose(1, 2))  # [T, Q, N]
-    lengths = query.square().sum(-1, keepdim=True) + prototypes.square().sum(-1).unsqueeze(1)
-    return (lengths - 2 * products).clamp_min(0)
+    products = torch.bmm(prototypes, query.transpose(1, 2))  # [T, N, Q]: twice as fast on a CPU as the other way round
+    of_queries = squared_lengths(query) if query_squares is None else query_squares
+    lengths = squared_lengths(prototypes) + of_queries.transpose(1, 2)
+    return (lengths - 2 * products).clamp_min(0).transpose(1, 2)

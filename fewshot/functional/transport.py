@@ -11,6 +11,10 @@ SWEEPS = 10
 """Sweeps by multiplication between two returns to logarithms."""
 LARGEST_FACTOR = 1e9
 """Bounds what those sweeps may multiply by, so that float32 holds every product; the next ten go on from there."""
+NEWTON_COLUMNS = 256
+"""Up to so many columns Newton's steps are tried: each solves for the columns' potentials, which sweeps do not."""
+LONGEST_STEP = 4.0
+"""Of a potential, by one step of Newton's."""
 
 
 def sinkhorn_plan(
@@ -25,36 +29,101 @@ def sinkhorn_plan(
     Cuturi: Sinkhorn Distances, NeurIPS 2013, arXiv 1306.0895: it maximises <plan, scores> + entropy(plan) among all
     such plans, so that large scores approach the linear programme. Rows sum to one exactly, columns to the accuracy
     reached. The column potentials g are kept in logarithms and ten sweeps at a time are multiplications, so that no
-    temperature overflows. A task that has reached the tolerance is left as it is while the others go on: the other
-    tasks of the batch change nothing. Differentiable through all sweeps with respect to both arguments.
+    temperature overflows. With a tolerance, Newton's steps on the N potentials come between sweeps, wherever one more
+    than halves a task's error (as Brauer, Clason, Lorenz, Wirth: A Sinkhorn-Newton method for entropic optimal
+    transport, 2017, arXiv 1710.06635); a handful then does what takes hundreds of sweeps. A task that has reached the
+    tolerance is left as it is while the others go on: the other tasks of the batch change nothing. Differentiable with
+    respect to both arguments: without a tolerance through all sweeps, with one by the implicit function theorem, where
+    potentials of a task that did not reach it are constants.
 
     Args:
         scores: [T, M, N], of any size; a cost times minus a temperature.
         column_masses: [N] or [T, N], 0 or more; only their proportions count, they are scaled to sum to M. A mass of 0
             leaves the column empty.
-        n_iterations: the most sweeps over rows and columns; 0 gives the plain softmax of the rows.
-        tolerance: largest error of a column's mass, as a share of M, at which a task stops; looked at every ten sweeps.
-            None makes all sweeps.
+        n_iterations: the most sweeps over rows and columns, where a step of Newton's counts as ten; 0 gives the plain
+            softmax of the rows.
+        tolerance: largest error of a column's mass, as a share of M, at which a task stops. None makes all sweeps, and
+            no other steps.
     """
     n_tasks, n_rows, n_columns = scores.shape
     if n_iterations == 0 or n_rows == 0:
         return class_softmax(scores)
     masses = column_masses.to(scores.dtype).expand(n_tasks, n_columns)
     masses = masses * (n_rows / masses.sum(-1, keepdim=True))  # [T, N]
-    # the first sweep in logarithms: from here on, no row's and no column's sum is far from its mass
-    potentials = masses.log() - scores.log_softmax(-1).logsumexp(1)  # [T, N]
-    running = torch.arange(n_tasks, device=scores.device)
-    for first in range(1, n_iterations, SWEEPS):
-        plan = class_softmax(scores[running] + potentials[running].unsqueeze(1))  # [R, M, N]
-        if tolerance is not None:
-            error = (plan.sum(1) - masses[running]).abs().amax(-1) / n_rows  # [R]
-            unfinished = error > tolerance
-            running, plan = running[unfinished], plan[unfinished]
-            if not len(running):
-                break
-        factors = _column_factors(plan, masses[running], min(SWEEPS, n_iterations - first))
-        potentials = potentials.index_add(0, running, factors.log())
+    if tolerance is None:
+        potentials = _first_sweep(scores, masses)
+        for first in range(1, n_iterations, SWEEPS):
+            plan = class_softmax(scores + potentials.unsqueeze(1))
+            potentials = potentials + _column_factors(plan, masses, min(SWEEPS, n_iterations - first)).log()
+        return class_softmax(scores + potentials.unsqueeze(1))
+    with torch.no_grad():
+        potentials, reached = _potentials(scores, masses, n_iterations, tolerance)
+    if torch.is_grad_enabled() and (scores.requires_grad or masses.requires_grad):
+        plan = class_softmax(scores + potentials.unsqueeze(1))
+        missing = masses - plan.sum(1)
+        step = torch.linalg.solve_ex(_curvature(plan.detach()), missing.unsqueeze(-1)).result.squeeze(-1)
+        potentials = potentials + torch.where(reached.unsqueeze(-1) & masses.detach().gt(0), step, 0.0)
     return class_softmax(scores + potentials.unsqueeze(1))
+
+
+def _first_sweep(scores: Tensor, masses: Tensor) -> Tensor:
+    """Column potentials [T, N] after one sweep, in logarithms: no sum is far from its mass from here on."""
+    return masses.log() - log_held(scores)
+
+
+def log_held(scores: Tensor) -> Tensor:
+    """Logarithm of what every column holds where rows are softmax(scores), [T, N] from [T, M, N]."""
+    return scores.transpose(1, 2).log_softmax(1).logsumexp(2)  # as class_softmax, with a column's entries side by side
+
+
+def _potentials(scores: Tensor, masses: Tensor, n_iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Column potentials g [T, N] to that tolerance, and which tasks have reached it [T]."""
+    n_tasks, n_rows, n_columns = scores.shape
+    found = _first_sweep(scores, masses)
+    reached = torch.zeros(n_tasks, dtype=torch.bool, device=scores.device)
+    running = torch.arange(n_tasks, device=scores.device)
+    potentials, sweeps = found.clone(), 1
+    plan = class_softmax(scores + potentials.unsqueeze(1))
+    while True:
+        missing = masses - plan.sum(1)  # [R, N]
+        error = missing.abs().amax(-1) / n_rows  # [R]
+        if not bool((unfinished := error > tolerance).all()):
+            reached[running[~unfinished]] = True
+            found[running] = potentials
+            running, scores, masses = running[unfinished], scores[unfinished], masses[unfinished]
+            plan, potentials, missing, error = (x[unfinished] for x in (plan, potentials, missing, error))
+        if not len(running) or sweeps >= n_iterations:
+            break
+        worse = torch.ones_like(error, dtype=torch.bool)
+        if n_columns <= NEWTON_COLUMNS:
+            step = torch.linalg.solve_ex(_curvature(plan), missing.unsqueeze(-1)).result.squeeze(-1)
+            step = step / (step.abs().amax(-1, keepdim=True) / LONGEST_STEP).clamp_min(1)
+            tried = potentials + torch.where(masses > 0, step, 0.0)
+            plan_there = class_softmax(scores + tried.unsqueeze(1))
+            there = (masses - plan_there.sum(1)).abs().amax(-1) / n_rows
+            worse = ~(there < error / 2)  # or not a number
+            potentials = torch.where(worse.unsqueeze(-1), potentials, tried)
+            plan = torch.where(worse.view(-1, 1, 1), plan, plan_there)
+        if bool(worse.any()):
+            factors = _column_factors(plan[worse], masses[worse], min(SWEEPS, n_iterations - sweeps))
+            potentials[worse] += factors.log()
+            plan[worse] = class_softmax(scores[worse] + potentials[worse].unsqueeze(1))
+        sweeps += SWEEPS
+    found[running] = potentials
+    return found, reached
+
+
+def _curvature(plan: Tensor) -> Tensor:
+    """How the columns' sums of a plan [T, M, N] follow the potentials, [T, N, N].
+
+    All potentials may grow alike, which changes no plan: what is added for that direction makes the matrix regular, and
+    so does a little for columns that nothing moves.
+    """
+    n_rows, n_columns = plan.shape[1:]
+    columns = plan.sum(1)  # [T, N]
+    little = 1e-6 if plan.dtype == torch.float32 else 1e-13
+    curvature = torch.diag_embed(columns + little * n_rows) - torch.bmm(plan.transpose(1, 2), plan)
+    return curvature + n_rows / n_columns**2
 
 
 def _column_factors(plan: Tensor, masses: Tensor, n_sweeps: int) -> Tensor:
@@ -116,6 +185,6 @@ def relaxed_sinkhorn_potentials(scores: Tensor, column_masses: Tensor, strictnes
     wanted = (masses * (n_rows / masses.sum(-1, keepdim=True))).log()  # [T, N]
     potentials = torch.zeros_like(wanted)
     for _ in range(n_sweeps):
-        held = (scores + potentials.unsqueeze(1)).log_softmax(-1).logsumexp(1)  # [T, N]
+        held = log_held(scores + potentials.unsqueeze(1))
         potentials = strictness * (wanted - held + potentials)
     return potentials

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import class_means, normalized, signed_power, squared_distances
+from fewshot.functional.features import (
+    class_means,
+    in_own_span,
+    normalized,
+    signed_power,
+    squared_distances,
+    squared_lengths,
+)
 from fewshot.functional.information import class_softmax
 from fewshot.methods.base import Method, Refinement
 
@@ -49,16 +56,16 @@ class PADDLE(Method):
             support, query = (normalized(signed_power(z, self.power)) for z in (support, query))
         width = query.amax(1, keepdim=True) - query.amin(1, keepdim=True)  # [T, 1, D]
         width = torch.where(width > 0, width, 1.0)
-        support, query = support / width, query / width
+        support, query = in_own_span(support / width, query / width)
         members = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
         sums, counts = torch.bmm(members.transpose(1, 2), support), members.sum(1)  # [T, N, D], [T, N]
-        weights = class_means(support, support_labels, n_way)
-        before = logits = -0.5 * squared_distances(query, weights)  # [T, Q, N]
+        weights, squares = class_means(support, support_labels, n_way), squared_lengths(query)
+        before = logits = -0.5 * squared_distances(query, weights, squares)  # [T, Q, N]
         share = 1.0 if self.penalty is None else self.penalty / query.shape[1]
         for _ in range(self.n_iterations - 1):
             assignments = class_softmax(logits)
             total = sums + torch.bmm(assignments.transpose(1, 2), query)
             weights = total / (counts + assignments.sum(1)).unsqueeze(-1)
             used = assignments.mean(1, keepdim=True).clamp_min(torch.finfo(assignments.dtype).tiny).log()
-            logits = -0.5 * squared_distances(query, weights) + share * (used + 1)
+            logits = -0.5 * squared_distances(query, weights, squares) + share * (used + 1)
         return Refinement(torch.stack([before, logits]))

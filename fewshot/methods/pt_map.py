@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import centred, class_means, normalized, signed_power, squared_distances
+from fewshot.functional.features import centred, class_means, in_own_span, normalized, signed_power, squared_distances
 from fewshot.functional.transport import sinkhorn_plan
 from fewshot.methods.base import Method, Refinement
 from fewshot.methods.class_prior import ClassPrior, Prior
@@ -26,9 +26,9 @@ class PTMAP(Method):
     Assumes of the queries: in the paper that every class has the same number of them, which the plan enforces and the
     centring supposes. `prior` says otherwise; where queries are unbalanced, the default costs accuracy.
 
-    Departures: a power transform that keeps the sign, equal on features of a ReLU; no QR decomposition, which turns the
-    features of a task and changes no distance; the plan's rows, not its columns, sum exactly as they should, and it
-    stops by the columns' error.
+    Departures: a power transform that keeps the sign, equal on features of a ReLU; the QR decomposition, which turns
+    the features of a task and changes no distance, is left out where it saves nothing; the plan's rows, not its
+    columns, sum exactly as they should, and it stops by the columns' error.
 
     Args:
         n_rounds: of assignment and movement (published: 20).
@@ -64,7 +64,7 @@ class PTMAP(Method):
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         """Before: minus the distances to the support's means; after: the logarithm of the last plan."""
-        support, query = (self._transformed(z) for z in (support, query))
+        support, query = in_own_span(*(self._transformed(z) for z in (support, query)))
         means = class_means(support, support_labels, n_way)  # [T, N, D]
         before = self._scores(query, means)
         members = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]

@@ -10,12 +10,15 @@ from fewshot.backbones import ResNet12, create_backbone
 from fewshot.backbones.resnet12 import DropBlock
 
 
-@pytest.mark.parametrize(("image_size", "in_chans"), [(None, 3), (32, 1)])
-def test_features(image_size: int | None, in_chans: int) -> None:
-    backbone = create_backbone("resnet12", image_size=image_size, in_chans=in_chans)
+@pytest.mark.parametrize(
+    ("name", "width", "image_size", "in_chans"),
+    [("resnet12", 640, None, 3), ("resnet12", 640, 32, 1), ("resnet12_narrow", 256, 32, 3)],
+)
+def test_features(name: str, width: int, image_size: int | None, in_chans: int) -> None:
+    backbone = create_backbone(name, image_size=image_size, in_chans=in_chans)
     side = image_size or 84
-    assert (backbone.num_features, backbone.image_size) == (640, side)
-    assert backbone(torch.randn(2, in_chans, side, side)).shape == (2, 640)
+    assert (backbone.num_features, backbone.image_size) == (width, side)
+    assert backbone(torch.randn(2, in_chans, side, side)).shape == (2, width)
 
 
 def test_parameter_count_is_that_of_the_published_network() -> None:

@@ -5,6 +5,15 @@ time is asserted; tests/test_benchmarks.py runs each for a moment, so that they 
 repeats in which every way has its turn. Set OMP_NUM_THREADS=1: the tensors of an episode are too small to share out.
 """
 
-NAMES = ["sib_training", "pictures_to_model", "feeding", "growth", "where_time_goes", "other_packages"]
+NAMES = [
+    "sib_training",
+    "pictures_to_model",
+    "feeding",
+    "growth",
+    "where_time_goes",
+    "other_packages",
+    "neighbour",
+    "roofline",
+]
 OF_ACCURACY = ["safety", "own_pictures", "encoding"]
 """Those that measure accuracy, and others with options of their own: run by name."""

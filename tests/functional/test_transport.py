@@ -4,6 +4,7 @@ import torch
 from scipy.optimize import linprog
 from scipy.special import logsumexp
 
+from fewshot.functional import transport
 from fewshot.functional.transport import clamped_sinkhorn_plan, relaxed_sinkhorn_potentials, sinkhorn_plan
 
 
@@ -66,7 +67,7 @@ def test_no_temperature_overflows_in_float32(temperature):
 def test_derivatives():
     scores, masses = drawn(n_tasks=2, n_rows=4, n_columns=2)
     scores, masses = scores.requires_grad_(), masses.requires_grad_()
-    for options in ({"n_iterations": 4, "tolerance": None}, {"n_iterations": 12}):
+    for options in ({"n_iterations": 4, "tolerance": None}, {"tolerance": 1e-6}):
         assert torch.autograd.gradcheck(lambda s, m, o=options: sinkhorn_plan(s, m, **o), (scores, masses))
 
 
@@ -143,3 +144,21 @@ def test_a_relaxed_plan_lies_between_softmax_and_sinkhorn():
     expected = sinkhorn_plan(scores, uniform, tolerance=1e-12)
     torch.testing.assert_close((scores + strict.unsqueeze(1)).softmax(-1), expected, atol=1e-8, rtol=0)
     assert not relaxed_sinkhorn_potentials(scores, uniform, torch.zeros(1, dtype=torch.float64), 5).any()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 3.0, 10.0])
+@pytest.mark.parametrize("n_columns", [2, 7])
+def test_newtons_steps_lead_to_the_plan_of_many_sweeps(temperature, n_columns):
+    scores, masses = drawn(n_rows=30, n_columns=n_columns, temperature=temperature)
+    masses[0, 1] = 0.0
+    found = sinkhorn_plan(scores, masses, tolerance=1e-10)
+    torch.testing.assert_close(
+        found, sinkhorn_plan(scores, masses, n_iterations=3001, tolerance=None), rtol=0, atol=1e-7
+    )
+
+
+def test_more_columns_than_newton_solves_for(monkeypatch):
+    scores, masses = drawn()
+    expected = sinkhorn_plan(scores, masses, tolerance=1e-9)
+    monkeypatch.setattr(transport, "NEWTON_COLUMNS", 3)
+    torch.testing.assert_close(sinkhorn_plan(scores, masses, tolerance=1e-9), expected, rtol=0, atol=1e-7)

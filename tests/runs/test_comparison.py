@@ -208,3 +208,23 @@ def test_a_search_names_options_that_there_are():
         Contestant(PTMAP(), search={"speed": [1]}).check("it")
     with pytest.raises(ValueError, match="no list of values"):
         Contestant(PTMAP(), search={"rate": []}).check("it")
+
+
+def test_comparisons_on_several_backbones_are_drawn_together(work, capsys):
+    folders = []
+    for name in ("conv4_32", "conv4"):
+        options = ("--experiment", name, "--backbone.name", name, "--dirichlet", "null", "--data.test_episodes", "4")
+        folders.append(str(compared(*options)[0]))
+    main(["compare", "--joined", json.dumps([folders[0], "runs/conv4"]), "--experiment", "both"])
+    folder = Path("runs/both/version_0")
+    assert sorted(path.name for path in folder.iterdir()) == ["backbones.md", "backbones.png", "backbones.svg"]
+    lines = (folder / "backbones.md").read_text().splitlines()
+    assert lines[0].startswith("| backbone | data | episodes | method |")
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| conv4_32"] * 2 + ["| conv4"] * 2
+    capsys.readouterr()
+    Path("runs/conv4/version_0/comparison.json").write_text('{"rows": [{"method": 3}]}')
+    for given, message in (("runs/conv4", "no comparison that says"), ("runs/none", "has no comparison.json")):
+        with pytest.raises(SystemExit):
+            main(["compare", "--joined", json.dumps([given])])
+        assert message in capsys.readouterr().err
+    assert not Path("runs/comparison").exists()
