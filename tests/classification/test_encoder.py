@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -117,6 +118,16 @@ def test_half_precision_is_near_and_what_is_not_there_is_refused(backbone: torch
         FewShotClassifier(backbone, preprocessing=PREPROCESSING, precision="16-true").prepare()
     with pytest.raises(ValueError, match="needs a GPU"):
         FewShotClassifier(backbone, preprocessing=PREPROCESSING, precision="16-mixed", device="cpu").prepare()
+
+
+@pytest.mark.gpu
+def test_half_precision_on_a_gpu_is_near(backbone: torch.nn.Module, paths: list[Path]) -> None:
+    made = [
+        PictureEncoder(copy.deepcopy(backbone), PREPROCESSING, CONFIG, precision=precision, device="cuda")
+        for precision in ("32-true", "16-mixed")
+    ]
+    single, half = (encoder.encode(paths).features for encoder in made)
+    assert half.dtype == torch.float32 and 0 < (single - half).norm() / single.norm() < 0.05
 
 
 def test_broken_pictures_keep_the_places_of_the_others(backbone: torch.nn.Module, paths: list[Path]) -> None:
