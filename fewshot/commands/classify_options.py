@@ -10,6 +10,7 @@ from jsonargparse import ActionConfigFile
 import fewshot.methods  # noqa: F401  (imported so that --method may name its classes without the path)
 from fewshot.classification.adaptation import check_temperature
 from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.encoder import PRECISIONS
 from fewshot.classification.model import needs_training, untrained_names
 from fewshot.classification.novelty import ALONE, Told
 from fewshot.commands.parser import Parser, add_packages, add_switch
@@ -52,6 +53,18 @@ def parser() -> Parser:
     )
     made.add_argument("--report_pictures", type=int, default=2000, help="Queries shown in report.html at most.")
     return made
+
+
+def add_encoding(made: Parser) -> None:
+    """Options that say how pictures are encoded."""
+    made.add_argument("--batch_size", type=int, default=64, help="Pictures that a GPU encodes at a time.")
+    made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
+    made.add_argument(
+        "--precision", type=Literal[tuple(PRECISIONS)], default="32-true", help="Of the backbone; 16-mixed on a GPU."
+    )
+    made.add_argument(
+        "--store_features", type=bool, default=True, help="Remember encoded pictures in the cache folder."
+    )
 
 
 def add_folders(made: Parser) -> None:
@@ -143,8 +156,7 @@ def add_model(made: Parser) -> None:
         help="In place of the checkpoint's; without one null takes UniversalSIB.",
     )
     made.add_argument("--chunk_size", type=int, default=CHUNK, help="Queries that are refined together at most.")
-    made.add_argument("--batch_size", type=int, default=64, help="Pictures that are encoded at a time.")
-    made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
+    add_encoding(made)
 
 
 def check_options(options: Any) -> None:

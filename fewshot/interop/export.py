@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
         "model": {"backbone": module.backbone_config.name, "method": type(method).__name__},
         "n_features": backbone.num_features,
         "temperature": temperature,
-        "preprocessing": {**described(preprocessing), "steps": steps(preprocessing)},
+        "preprocessing": {**preprocessing.of_evaluation(), "steps": steps(preprocessing)},
         "backbone": {
             "input": {"pictures": ["B", preprocessing.channels, size, size]},
             "output": {"features": ["B", backbone.num_features]},
@@ -138,13 +138,6 @@ def ways(trained: Trained, asked: int | None) -> int:
             "give --n_way"
         )
     return found
-
-
-def described(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Preprocessing without what training alone does."""
-    values = asdict(preprocessing)
-    kept = ("image_size", "stored_size", "channels", "interpolation", "mean", "std", "invert")
-    return {key: values[key] for key in kept}
 
 
 def steps(preprocessing: Preprocessing) -> list[str]:
