@@ -34,11 +34,13 @@ class Browser:
     Attributes:
         complaints: what the page wrote to the console as a warning or error, exceptions and refused requests.
         requested: addresses that it asked for.
+        asked: kinds of the questions that it put to its user, such as "beforeunload"; all are answered yes.
     """
 
     def __init__(self, executable: str, folder: Path) -> None:
         self.complaints: list[str] = []
         self.requested: list[str] = []
+        self.asked: list[str] = []
         self._number, self._received = 0, b""
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
@@ -78,29 +80,35 @@ class Browser:
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """The answer to a command."""
+        number = self._write(method, params)
+        while True:
+            message = self._message()
+            if message.get("id") == number:
+                assert "error" not in message, f"{method}: {message['error']}"
+                return message["result"]
+
+    def _write(self, method: str, params: Mapping[str, Any]) -> int:
+        """Give a command; returns its number, which its answer has too."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": params}
         if self._session:
             command["sessionId"] = self._session
         os.write(self._out, json.dumps(command).encode() + b"\0")
-        while True:
-            message = self._message()
-            if message.get("id") == self._number:
-                assert "error" not in message, f"{method}: {message['error']}"
-                return message["result"]
+        return self._number
 
     def open(
         self, address: str, *, width: int = 1280, height: int = 900, media: Mapping[str, str] | None = None
     ) -> None:
         """Load an address in a window of that size, with those media features, such as prefers-color-scheme."""
-        self.complaints.clear()
-        self.requested.clear()
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         features = [{"name": name, "value": value} for name, value in (media or {}).items()]
         self.send("Emulation.setEmulatedMedia", features=features)
         self.send("Page.navigate", url="about:blank")
+        assert self.becomes("location.href", "about:blank"), "the page before is not left"  # it may have asked first
+        for noted in (self.complaints, self.requested, self.asked):
+            noted.clear()
         self.send("Page.navigate", url=address)
         deadline = time.monotonic() + SECONDS
         while self.run("document.readyState + location.href.slice(0, 5)") != f"complete{address[:5]}":
@@ -123,12 +131,12 @@ class Browser:
         return True
 
     def press(self, *keys: str) -> None:
-        """Press and release keys one after another, by their names in KeyboardEvent.key."""
+        """Press and release keys one after another, by their names in KeyboardEvent.key, also a letter or digit."""
         codes = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
         codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
         for key in keys:
-            event = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
-            text = {"text": "\r"} if key == "Enter" else {}
+            event = {"key": key, "code": key, "windowsVirtualKeyCode": codes.get(key) or ord(key.upper())}
+            text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
             self.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
             self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
@@ -151,6 +159,9 @@ class Browser:
         params = message.get("params", {})
         if message.get("method") == "Network.requestWillBeSent":
             self.requested.append(params["request"]["url"])
+        elif message.get("method") == "Page.javascriptDialogOpening":
+            self.asked.append(params["type"])
+            self._write("Page.handleJavaScriptDialog", {"accept": True})
         elif message.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(str(params["exceptionDetails"]))
         elif message.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("warning", "error"):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from fewshot.data.feature_file import Features, write_features
 from fewshot.training.feature_spaces import EncodedSpace
-from tests.benchmarks import NAMES, class_embeddings, safety
+from tests.benchmarks import NAMES, class_embeddings, safety, suggest
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.reference import ReferenceSIB
 
@@ -86,3 +86,17 @@ def test_safety_compares_methods_on_the_same_tasks(tmp_path, capsys, monkeypatch
     assert "| UniversalSIB |" in printed and "less logistic regression" in printed and "strangers" in printed
     found = json.loads((tmp_path / "safety.json").read_text(encoding="utf-8"))
     assert len(found) == len(cells) * 3 and all(0 <= row["accuracy"] <= 100 for row in found)
+
+
+def test_suggested_labels_are_compared_with_random_order(tmp_path, capsys, monkeypatch):
+    generator = np.random.default_rng(0)
+    by_class = [torch.from_numpy(generator.normal(size=(12, 8)) + 4 * np.eye(8)[c]).float() for c in range(4)]
+    monkeypatch.setattr(suggest, "STEPS", (3, 6, 12))
+    found = suggest.measured(by_class, n_classes=3, per_class=10, starts=1, method="NearestClassMean")
+    for runs in found.values():
+        assert [run["steps"] for run in runs] == [[3, 6, 12, 15]] and runs[0]["final"] > 0.9
+        assert all(3 <= run["needed"] <= 15 for run in runs)
+    assert found["random"][0]["accuracies"][-1] == found["suggest"][0]["accuracies"][-1]  # all are labelled
+    assert suggest.labels_to(0.5, (10, 20, 30), (0.2, 0.4, 0.8)) == pytest.approx(22.5)
+    with pytest.raises(ValueError, match="classes=5 but there are 4"):
+        suggest.measured(by_class, n_classes=5, per_class=10, starts=1)

@@ -158,7 +158,7 @@ def test_what_is_given_a_config_is_understood(
     assert "class_path: fewshot." in printed.out
 
 
-@of("compare", "classify", "export", "convert", "results")
+@of("compare", "classify", "suggest", "export", "convert", "results")
 def test_options_of_a_tool_are_understood(command: Command, examples: Path) -> None:
     tool, *arguments = command.arguments
     special = {"joining": True} if "--joined" in arguments else {}
@@ -247,7 +247,8 @@ def test_an_example_runs(block: Block, workplace: Path, monkeypatch: pytest.Monk
 
 def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    trained, by_name = (c.arguments for c in OURS if "--support" in c.arguments and c.document != ROOT / "README.md")
+    supported = [c for c in OURS if "--support" in c.arguments and c.document != ROOT / "README.md"]
+    trained, by_name = (c.arguments for c in supported if "--labels" not in c.arguments)
     main(trained)
     with Path("photos/classified/predictions.csv").open(encoding="utf-8") as table:
         assert sum(1 for _ in csv.reader(table)) == 1 + 15
@@ -257,6 +258,22 @@ def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: py
     torch.save(BackboneConfig("resnet18", image_size=32).create().state_dict(), "published.pth")
     main([*by_name[:place], "resnet18", "--weights", "published.pth", "--image_size", "32", *by_name[place + 1 :]])
     assert Path("photos/by_dinov2/report.html").is_file()
+
+
+def test_the_commands_of_the_loop_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    Path("labels.csv").write_text("path,label,none_of_these\n1-2.jpg,class 1,\n2-2.jpg,,true\n", encoding="utf-8")
+    Path("photos/new").mkdir()
+    Image.new("RGB", (16, 20), (200, 200, 200)).save("photos/new/later.png")
+    loop = [c.arguments for c in OURS if {"suggest", "--labels", "--continue"} & {*c.arguments}]
+    suggest, corrected, more = (arguments for arguments in loop if "--features" not in arguments)
+    main(suggest)
+    assert len(Path("photos/to_label/suggestions.csv").read_text(encoding="utf-8").splitlines()) == 1 + 10
+    main(corrected)
+    assert len(list(Path("photos/by_class").rglob("*.jpg"))) == 15
+    main(more)
+    with Path("photos/more/predictions.csv").open(encoding="utf-8") as table:
+        assert sum(1 for _ in csv.reader(table)) == 1 + 13 + 1
 
 
 def test_the_commands_for_features_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

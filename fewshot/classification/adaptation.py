@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import functools
-import math
-import warnings
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
 from fewshot.classification.class_embeddings import centred
+from fewshot.classification.held_out import HeldOut, held_out_logits
+from fewshot.classification.refinement import refined
 from fewshot.methods.base import Method
 from fewshot.methods.frozen_head import FrozenHead
-from fewshot.training.metrics import (
-    BOUND,
-    LEAST_TEMPERATURE,
-    MOST_TEMPERATURE,
-    CalibrationTemperature,
-    is_bound,
-)
+from fewshot.training.metrics import BOUND, LEAST_TEMPERATURE, MOST_TEMPERATURE, is_bound
 
-MAX_FOLDS = 5
-"""Times that a picture of every class is taken out of the support to see how far probabilities can be believed."""
 AT_ONCE = 4096
 """Later queries that are classified at a time."""
 
@@ -44,9 +35,11 @@ class Adapted(NamedTuple):
     before: Tensor
     """[Q, N] probabilities of the unlabelled before refinement."""
     probabilities: Tensor
-    """[Q, N] after it."""
-    held_out: int | None = None
+    """[Q, N] after it; those before where refinement was seen to hurt."""
+    fitted_on: int | None = None
     """Support pictures that the temperature was fitted on, 0 where none could be held out; None where it was given."""
+    held_out: HeldOut | None = None
+    """What became of labelled ones held out; None where that was not asked for."""
     strangers: Tensor | None = None
     """[Q] probabilities that an unlabelled one is of none of the classes, from methods that tell; on the CPU."""
     centre: Tensor | None = None
@@ -63,6 +56,7 @@ def adapt(
     chunk_size: int | None = None,
     temperature: float | None = None,
     n_embeddings: int = 0,
+    check: bool = False,
 ) -> Adapted:
     """Tell a method the task: classify the unlabelled jointly, and keep what later pictures are classified by.
 
@@ -75,8 +69,10 @@ def adapt(
         chunk_size: how many unlabelled are refined together at most; they are dealt to chunks of about equal size
             at random (by a fixed seed), so that every chunk has the mixture of the whole. None takes all together, or
             as many as the method bears.
-        temperature: what logits are divided by; None finds it by `support_temperature`.
+        temperature: what logits are divided by; None finds it on labelled ones held out.
         n_embeddings: how many of the support, its last ones, are no pictures but embeddings of classes.
+        check: whether labelled ones are held out to see if refinement helps; where it hurts by more than chance, the
+            answer before it is given.
 
     Raises:
         ValueError: the method does not serve so many ways, is none on features, or was not told of training classes.
@@ -99,20 +95,26 @@ def adapt(
     chunk_size = min(bounds, default=None)
     with torch.inference_mode():
         labelled, labels = support.unsqueeze(0), support_labels.unsqueeze(0)
-        held_out = None
-        if temperature is None:
-            temperature, held_out = support_temperature(
+        check = check and method.transductive
+        held_out, fitted_on = None, None
+        if check or temperature is None:
+            logits = held_out_logits(
                 method, support, support_labels, unlabelled, n_way, chunk_size=chunk_size, n_embeddings=n_embeddings
             )
-        before, after, strangers = _refined(method, labelled, labels, unlabelled, n_way, chunk_size)
+            held_out = logits.counted() if check else None
+        hurts = held_out is not None and held_out.hurts
+        if temperature is None:
+            temperature, fitted_on = logits.temperature(before=hurts), len(logits.labels)
+        before, after, strangers = refined(method, labelled, labels, unlabelled, n_way, chunk_size)
+        after = before if hurts else after
         head = None
         if method.transductive:
             freeze = method.freeze
-            if chunk_size is not None and len(unlabelled) > chunk_size:
-                freeze = functools.partial(Method.freeze, method)  # several chunks, several sets of weights: one head
+            if hurts or (chunk_size is not None and len(unlabelled) > chunk_size):
+                freeze = functools.partial(Method.freeze, method)  # no one set of weights, as of several chunks: a head
             head = freeze(labelled, labels, unlabelled.unsqueeze(0), after.unsqueeze(0) if len(after) else None, n_way)
     before, after = ((logits / temperature).softmax(-1) for logits in (before, after))
-    return Adapted(labelled, labels, n_way, head, temperature, before, after, held_out, strangers)
+    return Adapted(labelled, labels, n_way, head, temperature, before, after, fitted_on, held_out, strangers)
 
 
 def check_temperature(temperature: float | None) -> None:
@@ -151,54 +153,6 @@ def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def support_temperature(
-    method: Method,
-    support: Tensor,
-    support_labels: Tensor,
-    unlabelled: Tensor,
-    n_way: int,
-    *,
-    chunk_size: int | None = None,
-    n_embeddings: int = 0,
-) -> tuple[float, int]:
-    """The temperature with which probabilities of support pictures held out, one a class and fold, say their labels.
-
-    With it comes how many were held out. They are classified jointly with the unlabelled. Embeddings of classes and the
-    only one of a class are not held out; where fewer than two can be, the temperature is 1 and none was. One at a bound
-    is warned of.
-
-    Args: as of `adapt`.
-    """
-    places = [(support_labels == c).nonzero().flatten() for c in range(n_way)]
-    pictures = len(support) - n_embeddings
-    folds = min(MAX_FOLDS, max(len(one) for one in places))
-    metric = CalibrationTemperature().to(support.device)
-    counted = 0
-    for fold in range(folds):
-        out = [int(one[fold]) for one in places if len(one) >= 2 and fold < len(one) and int(one[fold]) < pictures]
-        if len(out) < 2:
-            continue
-        held = torch.tensor(out, device=support.device)
-        stays = torch.ones(len(support), dtype=torch.bool, device=support.device)
-        stays[held] = False
-        logits = _refined(
-            method,
-            support[stays].unsqueeze(0),
-            support_labels[stays].unsqueeze(0),
-            torch.cat([support[held], unlabelled[chunks(len(unlabelled), chunk_size)[0]]]),
-            n_way,
-            method.most_together,
-        )[1]
-        metric.update(logits[: len(held)], support_labels[held])
-        counted += len(held)
-    if not counted:
-        return 1.0, 0
-    temperature = metric.compute()
-    if is_bound(temperature):
-        warnings.warn(f"temperature {temperature:.3g}, {BOUND}", stacklevel=5)
-    return temperature, counted
-
-
 def origin(adapted: Adapted, of_model: float | None) -> str:
     """Where the temperature of a task comes from, in words.
 
@@ -206,44 +160,10 @@ def origin(adapted: Adapted, of_model: float | None) -> str:
         adapted: the task.
         of_model: the one that the model brought, if any.
     """
-    if adapted.held_out is None:
+    if adapted.fitted_on is None:
         found = "of the model, from its training" if adapted.temperature == of_model else "given"
-    elif adapted.held_out:
-        found = f"fitted on {adapted.held_out} predictions of labelled pictures held out"
+    elif adapted.fitted_on:
+        found = f"fitted on {adapted.fitted_on} predictions of labelled pictures held out"
     else:
         found = "not fitted: too few labelled pictures to hold one out, so that probabilities are not calibrated"
     return f"{found}; {BOUND}" if is_bound(adapted.temperature) else found
-
-
-def chunks(total: int, chunk_size: int | None) -> list[Tensor]:
-    """Places of so many unlabelled that are refined together, of about equal size, dealt at random by a fixed seed.
-
-    Args:
-        total: how many there are.
-        chunk_size: the most of a chunk; None takes one for all, in their order.
-    """
-    number = 1 if chunk_size is None else max(1, math.ceil(total / chunk_size))
-    order = np.arange(total) if number == 1 else np.random.default_rng(0).permutation(total)
-    return [torch.from_numpy(part) for part in np.array_split(order, number)]
-
-
-def _refined(
-    method: Method, support: Tensor, labels: Tensor, unlabelled: Tensor, n_way: int, chunk_size: int | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits [Q, N] before and after refinement, and probabilities [Q] of strangers from methods that tell.
-
-    Args: support [1, S, D], labels [1, S], unlabelled [Q, D].
-    """
-    total = len(unlabelled)
-    before = after = unlabelled.new_zeros(total, n_way, dtype=torch.float32)
-    strangers = unlabelled.new_zeros(total, dtype=torch.float32)
-    tells = False
-    if not total:
-        return before, after, None
-    after = before.clone()
-    for places in chunks(total, chunk_size):
-        refinement = method.refine(support, labels, unlabelled[places].unsqueeze(0), n_way)
-        before[places], after[places] = refinement.logits[0, 0].float(), refinement.logits[-1, 0].float()
-        if tells := refinement.strangers is not None:
-            strangers[places] = refinement.strangers[-1, 0].sigmoid().float()
-    return before, after, strangers.cpu() if tells else None

@@ -24,6 +24,10 @@ class ClassEmbeddings(NamedTuple):
     features: Tensor
     """[A, D]."""
 
+    def by_name(self) -> dict[Any, Tensor]:
+        """[D] of every class."""
+        return dict(zip(self.class_names, self.features, strict=True))
+
 
 def as_class_embeddings(given: Any, n_features: int) -> ClassEmbeddings:
     """What `FewShotClassifier.fit` was given, checked.

@@ -7,34 +7,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from fewshot.classification.adaptation import Adapted, adapt, later, moved, origin
-from fewshot.classification.class_embeddings import as_class_embeddings, support_of
+from fewshot.classification.adaptation import Adapted, later, moved, origin
+from fewshot.classification.class_embeddings import as_class_embeddings
 from fewshot.classification.conventions import (
-    Estimator,
     check_rows,
     check_unlabelled,
     label_array,
     labels_of,
-    numbered,
 )
 from fewshot.classification.encoder import PictureEncoder
+from fewshot.classification.fitting import Given, fitted
 from fewshot.classification.given_pictures import as_pictures
-from fewshot.classification.model import LoadedModel, device_of, loaded_model, takes_task_mean, whole_module
+from fewshot.classification.model import LoadedModel, whole_module
+from fewshot.classification.prepared import MODEL_OPTIONS, PreparedEstimator
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
-from fewshot.methods.base_classes import of_own_pictures
-from fewshot.training.few_shot_module import FewShotModule
-
-MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
-"""What says which model is loaded; the other options say how it is used."""
-ENCODER_OPTIONS = ("batch_size", "precision", "store_features")
 
 
-class FewShotClassifier(Estimator):
+class FewShotClassifier(PreparedEstimator):
     """Classifies pictures after a few labelled ones, with the unlabelled ones to help.
 
     Rows given to `fit` without a label (-1, or None) drive the refinement, as in scikit-learn's semi-supervised
@@ -68,6 +61,8 @@ class FewShotClassifier(Estimator):
         precision: of the backbone: 32-true, bf16-mixed, or on a GPU 16-mixed.
         store_features: whether features of picture files are remembered in the cache folder, by the files' content.
         class_embedding_weight: as how many labelled rows an embedding of a class counts.
+        check_refinement: whether labelled rows are held out in turn to see if looking at the unlabelled ones helps;
+            where it hurts by more than chance, the answer before it is given.
 
     Attributes:
         classes_: [N] the labels, sorted where they can be.
@@ -79,12 +74,13 @@ class FewShotClassifier(Estimator):
             tell.
         temperature_: what logits were divided by.
         temperature_from_: in words, what that was fitted on, or that it was not fitted.
+        held_out_: how many labelled rows that were held out got their label before and after refinement; None where
+            that was not asked for, or the method looks at no other rows.
+        given_: the features and labels that it was fitted on; None where it was loaded without them.
         n_features_in_: D.
     """
 
-    _model: LoadedModel
-    _device: torch.device
-    _adapted: Adapted
+    given_: Given | None
 
     def __init__(
         self,
@@ -103,6 +99,7 @@ class FewShotClassifier(Estimator):
         precision: str = "32-true",
         store_features: bool = True,
         class_embedding_weight: int = 1,
+        check_refinement: bool = False,
     ) -> None:
         self.backbone = backbone
         self.method = method
@@ -118,6 +115,7 @@ class FewShotClassifier(Estimator):
         self.precision = precision
         self.store_features = store_features
         self.class_embedding_weight = class_embedding_weight
+        self.check_refinement = check_refinement
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> FewShotClassifier:
@@ -134,43 +132,6 @@ class FewShotClassifier(Estimator):
         made = cls(checkpoint=os.fspath(path), **options)
         made.prepare()
         return made
-
-    def prepare(self) -> FewShotClassifier:
-        """Load backbone and method now rather than in `fit`, which does nothing again that was done here.
-
-        They stay loaded until an option changes that says which they are.
-
-        Raises:
-            FileNotFoundError: no such checkpoint or weights.
-            ValueError: options that do not go together, or a model that cannot be built.
-        """
-        device = device_of(self.device)
-        asked = {name: getattr(self, name) for name in MODEL_OPTIONS}
-        model = self._model if getattr(self, "_loaded_for", None) == asked else loaded_model(**asked)
-        self._model = model.placed(device, **{name: getattr(self, name) for name in ENCODER_OPTIONS})
-        self._loaded_for = asked
-        if hasattr(self, "_adapted") and self._device != device:
-            self._adapted = moved(self._adapted, device)
-        self._device = device
-        return self
-
-    @property
-    def encoder(self) -> PictureEncoder | None:
-        """What turns pictures into features; None where rows are features already."""
-        self.prepare()
-        return self._model.encoder
-
-    @property
-    def module(self) -> FewShotModule | None:
-        """The checkpoint's; None without one."""
-        self.prepare()
-        return self._model.module
-
-    @property
-    def method_(self) -> Method:
-        """The method that classifies: the one given, else the checkpoint's, else the one that needs no training."""
-        self.prepare()
-        return self._model.method
 
     def fit(self, X: Any, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
         """Adapt to a task.
@@ -189,29 +150,52 @@ class FewShotClassifier(Estimator):
     def fit_features(self, features: Tensor, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
         """`fit` on features [n, D]; arguments and errors as there."""
         self.prepare()
+        return self._fit(self._checked(features, y, class_embeddings))
+
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: Any = None, class_embeddings: Any = None
+    ) -> FewShotClassifier:
+        """`fit` to what was given before and to more: rows with a label or without, also of new classes.
+
+        What was given before is remembered and not encoded again. All attributes are of all rows, in the order in which
+        they came.
+
+        Args:
+            X: as of `fit`.
+            y: as of `fit`; None labels none of them, where there was a `fit` before.
+            classes: nothing; for scikit-learn's sake. A class is known by its first label.
+            class_embeddings: as of `fit`, beside those given before.
+
+        Raises:
+            ValueError: as of `fit`, and where this was loaded without its rows; what was fitted before stays.
+        """
+        self.prepare()
+        if not hasattr(self, "_adapted"):
+            return self.fit(X, y, class_embeddings)
+        if self.given_ is None:
+            raise ValueError("this classifier was saved without its rows; save it by save(folder, rows=True)")
+        features = self._features(X, self.n_features_in_)
+        more = self._checked(features, [None] * len(features) if y is None else y, class_embeddings)
+        return self._fit(self.given_.with_more(more))
+
+    def _checked(self, features: Tensor, y: Any, class_embeddings: Any) -> Given:
         labels = labels_of(y, len(features))
         check_unlabelled(y, labels)
-        given = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
-        classes, places = numbered(labels, () if given is None else given.class_names)
-        transduced = torch.from_numpy(places).to(self._device)
-        task = support_of(features.to(self._device), transduced, given, classes, self.class_embedding_weight)
-        method = self._model.method
-        method.build(task.rows.shape[1])
-        method.to(self._device)
-        if takes_task_mean(method):
-            method.prepare(of_own_pictures(task.rows))
-        adapted = adapt(
-            method,
-            task.features,
-            task.labels,
-            task.unlabelled,
-            len(classes),
+        embeddings = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
+        return Given(features, labels, embeddings)
+
+    def _fit(self, given: Given) -> FewShotClassifier:
+        found = fitted(
+            self._model,
+            given,
+            device=self._device,
+            weight=self.class_embedding_weight,
             chunk_size=self.chunk_size,
             temperature=self._model.temperature if self.temperature is None else self.temperature,
-            n_embeddings=task.n_embeddings,
+            check=self.check_refinement,
         )
-        transduced[transduced < 0] = adapted.probabilities.argmax(1)
-        self._restore(label_array(classes), adapted._replace(centre=task.centre), transduced.cpu().numpy())
+        self.given_ = given
+        self._restore(label_array(found.classes), found.adapted, found.transduced)
         return self
 
     def _restore(self, classes: np.ndarray, adapted: Adapted, transduced: np.ndarray) -> None:
@@ -223,6 +207,7 @@ class FewShotClassifier(Estimator):
         self.temperature_from_ = origin(adapted, self._model.temperature)
         self.initial_proba_ = adapted.before.cpu().numpy()
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
+        self.held_out_ = adapted.held_out
         self.strangers_ = None if adapted.strangers is None else adapted.strangers.numpy()
         self._adapted = moved(adapted, self._device)
 
@@ -240,19 +225,20 @@ class FewShotClassifier(Estimator):
         places = self.predict_proba(X).argmax(1)
         return self.classes_[places]
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, rows: bool = False) -> None:
         """Write the fitted classifier into a folder, JSON and safetensors; see fewshot.classification.saved_classifier.
 
         Args:
             folder: where; all of it is written or nothing.
             overwrite: whether a saved classifier that is there is replaced.
+            rows: whether the features of all rows go with it, by which `partial_fit` goes on after `load`.
 
         Raises:
             ValueError: not fitted, labels that JSON has not, a backbone of one's own, or the folder is there.
         """
         self._check_fitted()
         encoder = self._model.encoder
-        fitted = FittedClassifier(
+        whole = FittedClassifier(
             self.classes_.tolist(),
             self._adapted,
             self.transduced_,
@@ -260,8 +246,9 @@ class FewShotClassifier(Estimator):
             whole_module(self._model, self.backbone, self.temperature_),
             None if encoder is None else encoder.preprocessing,
             {name: getattr(self, name) for name in OPTIONS},
+            self.given_ if rows else None,
         )
-        write_classifier(fitted, folder, overwrite=overwrite)
+        write_classifier(whole, folder, overwrite=overwrite)
 
     @classmethod
     def load(
@@ -281,7 +268,7 @@ class FewShotClassifier(Estimator):
         found = read_classifier(folder, packages)
         made = cls(method=found.method, preprocessing=found.preprocessing, **found.options)
         made.device = made.device if device is None else device
-        made._model = LoadedModel(None, found.method)
+        made._model = LoadedModel(None, found.method, None, 1.0 if found.method.comes_trained else None)
         if found.module is not None and found.preprocessing is not None:
             backbone: Any = found.module.backbone
             made.backbone = backbone
@@ -289,6 +276,7 @@ class FewShotClassifier(Estimator):
             made._model = LoadedModel(encoder, found.method, found.module, found.module.temperature)
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
+        made.given_ = found.given
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         made.temperature_from_ = "as it was saved"
         return made

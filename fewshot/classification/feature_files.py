@@ -8,14 +8,14 @@ import tokenize
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import numpy as np
 
-from fewshot.classification.feature_parquet import read_parquet
+from fewshot.classification.feature_parquet import parquet_names, read_parquet
 from fewshot.classification.feature_table import (
     Refused,
     Table,
@@ -27,6 +27,7 @@ from fewshot.classification.feature_table import (
 )
 from fewshot.files import plain_cell
 
+Found = TypeVar("Found")
 MAX_LINE = 2**24
 """Characters of a line of a table at most."""
 MATRICES = ("features", "embeddings", "class_embeddings")
@@ -46,13 +47,32 @@ def read_table(path: Path, columns: Sequence[str] = (), *, features: str | None 
         FileNotFoundError: no such file.
         ValueError: it cannot be read, holds something else or too much, or has no such column.
     """
+    with _named(path):
+        return _reader(path, READERS)(path, tuple(columns), features)
+
+
+def column_names(path: Path) -> list[str]:
+    """What the columns of a table are called, or the arrays of an .npz; none of a .npy. Errors as of `read_table`."""
+    with _named(path):
+        return _reader(path, NAMES)(path)
+
+
+def _reader(path: Path, readers: Mapping[str, Found]) -> Found:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is {'no regular file' if path.exists() else 'not there'}")
-    reader = READERS.get(path.suffix.lower())
+    reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} does not end in {', '.join(READERS)}, which are read")
+        raise Refused(f"it does not end in {', '.join(READERS)}, which are read")
+    return reader
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever a damaged file raises becomes a ValueError that names it."""
     try:
-        return reader(path, tuple(columns), features)
+        yield
+    except FileNotFoundError:
+        raise
     except Refused as error:
         raise ValueError(f"{path}: {error}") from error
     except FAULTS as error:
@@ -129,6 +149,16 @@ def _header(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int
     return shape, dtype
 
 
+def _npz_names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as packed:
+        return [one.filename[:-4] for one in packed.infolist() if one.filename.endswith(".npy")]
+
+
+def _csv_names(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8-sig") as opened:
+        return next(csv.reader(_lines(opened)), [])
+
+
 def _lines(opened: TextIO) -> Iterator[str]:
     while line := opened.readline(MAX_LINE):
         if len(line) == MAX_LINE:
@@ -184,4 +214,10 @@ FAULTS = (
 """What reading a damaged file raises."""
 Reader = Callable[[Path, tuple[str, ...], str | None], Table]
 READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": read_parquet}
+NAMES: dict[str, Callable[[Path], list[str]]] = {
+    ".npy": lambda path: [],
+    ".npz": _npz_names,
+    ".csv": _csv_names,
+    ".parquet": parquet_names,
+}
 """By how a file's name ends."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,11 +18,21 @@ from fewshot.classification.feature_table import (
     no_number,
 )
 
+Found = TypeVar("Found")
 ROWS_AT_ONCE = 4096
 
 
 def read_parquet(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
     """What `read_table` gives of such a file; arguments as there."""
+    return _opened(path, lambda opened: _of_parquet(opened, path.stat().st_size, columns, features))
+
+
+def parquet_names(path: Path) -> list[str]:
+    """What its columns are called."""
+    return _opened(path, lambda opened: list(opened.schema_arrow.names))
+
+
+def _opened(path: Path, use: Callable[[Any], Found]) -> Found:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -29,7 +40,7 @@ def read_parquet(path: Path, columns: tuple[str, ...], features: str | None) -> 
         raise Refused("pyarrow reads .parquet and is not installed; pip install 'fewshot[parquet]'") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as opened:
-            return _of_parquet(opened, path.stat().st_size, columns, features)
+            return use(opened)
     except pyarrow.ArrowException as error:
         raise ValueError(str(error)) from error
     finally:

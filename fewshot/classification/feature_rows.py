@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from fewshot.classification.class_embeddings import ClassEmbeddings
-from fewshot.classification.feature_files import READERS, Table, read_table
+from fewshot.classification.feature_files import READERS, Table, column_names, read_table
+from fewshot.classification.label_files import NO_LABEL, GivenLabels, check_labels, read_labels
 from fewshot.classification.task import Task
 from fewshot.data.picture_files import LeftOut, files_below
 
-NO_LABEL = (None, "", "-1")
-"""Cells of rows without a label."""
 SHOWN = 500
 """Characters of a text that a report shows."""
 
@@ -31,6 +30,8 @@ class FeatureRows(NamedTuple):
     """What a report shows of each row: its text, or its id."""
     left_out: tuple[LeftOut, ...] = ()
     """Files of the folder that are not read."""
+    given: GivenLabels = GivenLabels({})
+    """What a table of labels says by ids; `labels` has it too."""
 
 
 def feature_rows(
@@ -48,7 +49,7 @@ def feature_rows(
         labels: a file with labels beside the rows: a table with ids and labels, in which not every row needs to occur,
             or one label for each row in their order.
         id_column: where names of rows are; None numbers them from 0, after the file's name in a folder.
-        label_column: where labels are, in `labels` if that is given (None is `label` then), else beside the features.
+        label_column: where labels are, beside the features, in `labels`, or in both; None is `label` in the latter.
         text_column: where what a report shows is.
 
     Raises:
@@ -56,7 +57,8 @@ def feature_rows(
         ValueError: a file cannot be read, or rows, ids and labels do not go together.
     """
     files, left_out = _files(place)
-    inside = None if labels is not None else label_column
+    beside = label_column is not None and (labels is None or all(label_column in column_names(one) for one in files))
+    inside = label_column if beside else None
     wanted = [name for name in (id_column, inside, text_column) if name is not None]
     tables = [read_table(file, list(dict.fromkeys(wanted))) for file in files]
     for file, table in zip(files, tables, strict=True):
@@ -75,12 +77,15 @@ def feature_rows(
         ]
     ids = _unique(names, place)
     known = column(inside) or [None] * len(ids)
-    if labels is not None:
-        known = _labels_of(labels, ids, id_column or "id", label_column)
     known = [None if label in NO_LABEL else label for label in known]
+    given = GivenLabels({})
+    if labels is not None:
+        given = _labels_of(labels, ids, id_column or "id", label_column, needed=not beside)
+        check_labels(given.classes, {name: label for name, label in zip(ids, known, strict=True) if label is not None})
+        known = [given.classes.get(name, label) for name, label in zip(ids, known, strict=True)]
     texts = [text or "" for text in column(text_column) or ids]
     texts = [text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…" for text in texts]
-    return FeatureRows(features, ids, tuple(known), tuple(texts), tuple(left_out))
+    return FeatureRows(features, ids, tuple(known), tuple(texts), tuple(left_out), given)
 
 
 def feature_task(rows: FeatureRows) -> Task:
@@ -93,7 +98,9 @@ def feature_task(rows: FeatureRows) -> Task:
     places = {name: place for place, name in enumerate(names)}
     numbers = np.array([-1 if label is None else places[label] for label in rows.labels], dtype=np.int64)
     support = np.argsort(numbers, kind="stable")[(numbers < 0).sum() :]  # by class, as folders give them
-    query = np.flatnonzero(numbers < 0)
+    where = {name: place for place, name in enumerate(rows.ids)} if rows.given.nones else {}
+    nones = np.array([where[name] for name in rows.given.nones], dtype=np.int64)
+    query = np.setdiff1d(np.flatnonzero(numbers < 0), nones)
     if not len(query):
         raise ValueError(f"features: all {len(numbers)} rows have labels; rows to classify have an empty one, or -1")
     features = torch.from_numpy(rows.features)
@@ -104,9 +111,12 @@ def feature_task(rows: FeatureRows) -> Task:
         features[torch.from_numpy(support)],
         tuple(rows.ids[place] for place in query),
         tuple(rows.ids[place] for place in query),
-        features[torch.from_numpy(query)] if len(support) else features,
+        features[torch.from_numpy(query)] if len(query) < len(features) else features,
         rows.left_out,
         (tuple(rows.texts[place] for place in support), tuple(rows.texts[place] for place in query)),
+        given_labels=tuple(rows.given.classes.items()),
+        nones=tuple(rows.given.nones),
+        none_features=features[torch.from_numpy(nones)],
     )
 
 
@@ -177,31 +187,30 @@ def _unique(names: Sequence[str | None], place: Path) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _labels_of(file: Path, ids: Sequence[str], id_column: str, label_column: str | None) -> list[str | None]:
-    """A label for every row, from a file of their own."""
-    is_table = file.suffix.lower() in (".csv", ".parquet")
-    name = label_column or ("label" if is_table else "labels")
-    names: list[str | None] | None = None
-    if is_table:
-        try:
-            table = read_table(file, [id_column, name], features=None)
-            names = table.columns[id_column]
-        except ValueError as error:
-            if f"no column {id_column!r}" not in str(error):
-                raise
-            table = read_table(file, [name], features=None)
-    else:
-        table = read_table(file, [name], features=None)
-    found = table.columns[name]
-    if names is None:
+def _labels_of(
+    file: Path, ids: Sequence[str], id_column: str, label_column: str | None, *, needed: bool
+) -> GivenLabels:
+    """What a file of its own says of rows, by their ids.
+
+    Args:
+        file: which.
+        ids: of all rows.
+        id_column: where it may name them; `id` is another.
+        label_column: where it may have their labels; `label`, in an .npz `labels`, is another.
+        needed: whether a column of that name has to be in this file.
+    """
+    usual = "label" if file.suffix.lower() in (".csv", ".parquet") else "labels"
+    if label_column is None or (not needed and label_column not in column_names(file)):
+        label_column = usual
+    found = read_labels(file, [id_column, "id"], label_column)
+    if not isinstance(found, GivenLabels):
         if len(found) != len(ids):
-            beside = f" and no column {id_column!r} that says whose" if is_table else ""
+            beside = f" and no column {id_column!r} that says whose" if usual == "label" else ""
             raise ValueError(f"labels: {file} has {len(found)} labels for {len(ids)} rows{beside}")
-        return found
-    by_id = dict(zip(_unique(names, file), found, strict=True))
-    if strange := by_id.keys() - set(ids):
-        first = next(name for name in by_id if name in strange)
+        return GivenLabels({name: label for name, label in zip(ids, found, strict=True) if label not in NO_LABEL})
+    if strange := found.classes.keys() - set(ids):
+        first = next(name for name in found.classes if name in strange)
         raise ValueError(
             f"labels: {file} names {first!r}, and no row is called so ({ids[0]!r}, ...); is --id_column right?"
         )
-    return [by_id.get(name) for name in ids]
+    return found

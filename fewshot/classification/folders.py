@@ -24,7 +24,7 @@ def support_folder(folder: Path) -> dict[str, list[Path]]:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no class, one class alone, or a class without a picture.
+        ValueError: no class, or a class without a picture.
     """
     _check_folder(folder, "support", "labelled pictures as <support>/<class>/<picture>")
     classes = {path.name: pictures_below(path) for path in subfolders(folder)}
@@ -40,11 +40,6 @@ def support_folder(folder: Path) -> dict[str, list[Path]]:
         raise ValueError(
             f"support: class {empty[0]!r} has no picture; {folder / empty[0]} needs at least one file that is "
             f"read ({' '.join(picture_endings())}), or remove the folder"
-        )
-    if len(classes) == 1:
-        raise ValueError(
-            f"support: {folder} has one class alone, {next(iter(classes))!r}; there is nothing to tell apart with "
-            "fewer than two classes"
         )
     return classes
 
@@ -82,6 +77,25 @@ def check_apart(support: dict[str, list[Path]], query: Sequence[Path]) -> None:
                 f"query: {other} is the same picture as {labelled[0]} of the support; a picture is labelled or to be "
                 "classified, not both: remove it from one of the two"
             )
+
+
+def check_alike(support: Mapping[str, Sequence[Path]], told: Mapping[Path, str | None]) -> None:
+    """ValueError where a table of labels says another class of a picture than the support or the table itself does.
+
+    Args:
+        support: pictures of each class.
+        told: what the table says of others; None for none of the classes.
+    """
+    every: dict[Path, str | None] = {path: name for name, files in support.items() for path in files}
+    every.update(told)
+    for group in _same_content(every, []):
+        first = min(group, key=lambda path: path in told)
+        for other in group:
+            if other in told and told[other] != every[first]:
+                one, two = ("none of these" if name is None else repr(name) for name in (told[other], every[first]))
+                raise ValueError(
+                    f"labels: {other} is {one}, and {first}, the same picture, is {two}; correct one of the two"
+                )
 
 
 def _same_content(support: Collection[Path], query: Sequence[Path]) -> Iterator[list[Path]]:
@@ -135,7 +149,7 @@ def encoded_folders(
             reason = next(reason for path, reason in broken if path in support[name])
             raise ValueError(f"support: no picture of class {name!r} can be read; the first: {reason}")
     of_query, query_kept, more = _encoded(encoder, query, skip_broken, "encoding the queries")
-    if not len(of_query):
+    if query and not len(of_query):
         raise ValueError(f"query: none of the {len(query)} pictures can be read; the first: {more[0][1]}")
     kept = tuple(query[place] for place in query_kept)
     return Task(

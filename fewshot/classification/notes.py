@@ -1,4 +1,4 @@
-"""What speaks against believing an answer: pictures unlike those of training, and refinement that moves too much."""
+"""What speaks against believing an answer: pictures unlike those of training, and an answer that moves too much."""
 
 from __future__ import annotations
 
@@ -60,13 +60,19 @@ def of_answer(classified: Classified, share: float | None) -> Iterator[str]:
 
     Args:
         classified: the answer.
-        share: of the queries that was to be flagged; None where the support's own pictures were asked.
+        share: of the queries that was to be flagged; None where the labelled ones were asked.
     """
     n, things = len(classified.query), classified.things[1]
+    held = classified.held_out
+    if held is not None and held.hurts:
+        yield (
+            f"looking at all {things} together hurt: {held}, which chance alone would do less than once in "
+            f"{int(1 / held.chance)}; so the answer before is given; compare another method (--method TIM)"
+        )
     if (moved := int(classified.changed.sum())) >= MOVED_SHARE * n:
         yield (
-            f"refinement moved {moved} of {n} {things} ({100 * moved / n:.0f} %) to another class, and one of the "
-            "two answers to each is wrong; look at some of them, and compare another method (--method TIM)"
+            f"looking at all {things} together moved {moved} of {n} ({100 * moved / n:.0f} %) to another class, and "
+            "one of the two answers to each is wrong; look at some of them, and compare another method (--method TIM)"
         )
     by_support = share is None and not classified.settings.get("none of these", "").startswith("learned")
     if by_support and (flagged := int(classified.flagged.sum())) > FLAGGED_SHARE * n:

@@ -65,6 +65,7 @@ def threshold(
     *,
     share: float | None = None,
     quantile: float = 0.95,
+    strange: int = 0,
 ) -> float:
     """Above it a query is of none of the classes.
 
@@ -76,6 +77,8 @@ def threshold(
         measure: as of `novelty`.
         share: of the queries that is to be flagged, in 0..1; None takes the support's own novelties.
         quantile: of those of the support, each beside the others.
+        strange: how many of the queries, the last ones, are known to be of no class. With some, and share None, it is
+            where the shares of them below it and of the support above it have the smallest sum.
 
     Raises:
         ValueError: a share or quantile outside 0..1, or a support of one picture a class with share None.
@@ -83,12 +86,23 @@ def threshold(
     for name, value in (("share", share), ("quantile", quantile)):
         if value is not None and not 0 < value < 1:
             raise ValueError(f"{name}={value}; give a number between 0 and 1")
-    if share is not None:
-        return float(novelty(support, support_labels, query, n_way, measure).quantile(1 - share))
+    scores = None if share is None and not strange else novelty(support, support_labels, query, n_way, measure)
+    if share is not None and scores is not None:
+        return float(scores[: len(query) - strange].quantile(1 - share))
     own = support_novelty(support, support_labels, query, n_way, measure)
     if not len(own):
         raise ValueError(ALONE)
-    return float(own.quantile(quantile))
+    if scores is None:
+        return float(own.quantile(quantile))
+    return _between(own, scores[len(query) - strange :])
+
+
+def _between(own: Tensor, strange: Tensor) -> float:
+    """Between two neighbours of all these numbers, where the fewest are on the wrong side; of several the largest."""
+    every = torch.cat([own, strange]).unique()  # sorted
+    cuts = torch.cat([every[:1] - 1, (every[1:] + every[:-1]) / 2, every[-1:]])
+    wrong = (own > cuts.unsqueeze(1)).double().mean(1) + (strange <= cuts.unsqueeze(1)).double().mean(1)
+    return float(cuts[len(cuts) - 1 - int(wrong.flip(0).argmin())])
 
 
 def _seen(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:

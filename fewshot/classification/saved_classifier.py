@@ -17,7 +17,9 @@ from torch import Tensor
 
 from fewshot.backbones.weights import value_fault
 from fewshot.classification.adaptation import Adapted
+from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.encoder import PRECISIONS
+from fewshot.classification.fitting import Given
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
 from fewshot.methods import Method
@@ -29,8 +31,6 @@ from fewshot.training.saved_model import CONFIG, read_described, read_model, wri
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
 ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
-KEPT = "classifier"
-"""The folder of a saved classifier in what classify wrote."""
 FILES = (*MODEL_FILES, ABOUT, TENSORS)
 KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions")
 """What classifier.json holds."""
@@ -41,7 +41,7 @@ ADDED = ("precision",)
 OF_TASK = ("support", "support_labels", "before", "probabilities")
 OF_HEAD = ("weights", "scale", "bias", "centre")
 """Tensors of Adapted and of FrozenHead."""
-LABELS = ("support_labels", "transduced")
+LABELS = ("support_labels", "transduced", "given_labels", "embedding_labels")
 METHOD = "method."
 HEAD = "head."
 """What names of tensors of the method and of the head begin with."""
@@ -62,6 +62,8 @@ class FittedClassifier(NamedTuple):
     """How pictures become tensors; None where rows are features."""
     options: dict[str, Any]
     """Of the constructor, plain values."""
+    given: Given | None = None
+    """All that it was fitted on; None where that is not saved."""
 
 
 def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -87,6 +89,7 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
         tensors |= {HEAD + name: getattr(adapted.head, name) for name in OF_HEAD}
     if fitted.module is None:
         tensors |= {METHOD + name: value for name, value in fitted.method.state_dict().items()}
+    tensors |= _tensors_of(fitted)
     about = {
         "classes": fitted.classes,
         "temperature": adapted.temperature,
@@ -125,6 +128,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
     try:
         check_facts(about["temperature"], None, source=f"{place / ABOUT}: ")
         adapted, transduced = _adapted(about, tensors), tensors["transduced"]
+        given = _given(classes, tensors)
         module, preprocessing = read_model(place, packages) if (place / CONFIG).is_file() else (None, None)
         if module is not None:
             method = module.method
@@ -136,7 +140,42 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
             load_state(method, state, source=str(place / TENSORS), n_features=adapted.support.shape[-1])
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
-    return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options)
+    return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options, given)
+
+
+def _tensors_of(fitted: FittedClassifier) -> dict[str, Tensor]:
+    """What it was fitted on, if that is to be saved: labels as places among the classes, -1 for none."""
+    if fitted.given is None:
+        return {}
+    rows, labels, embeddings = fitted.given
+    places = {label: place for place, label in enumerate(fitted.classes)}
+    found = {"rows": rows, "given_labels": torch.tensor([places.get(label, -1) for label in labels])}
+    if embeddings is not None:
+        found["embeddings"] = embeddings.features
+        found["embedding_labels"] = torch.tensor([places[name] for name in embeddings.class_names])
+    return found
+
+
+def _given(classes: list[Any], tensors: Mapping[str, Tensor]) -> Given | None:
+    """What `_tensors_of` gave; ValueError where the tensors do not fit each other."""
+    if "rows" not in tensors:
+        return None
+    rows, labels, width, embeddings = tensors["rows"], tensors["given_labels"], tensors["support"].shape[-1], None
+    fits = [rows.shape == (len(tensors["transduced"]), width), _are_places(labels, len(rows), -1, len(classes))]
+    if "embeddings" in tensors:
+        features, of_classes = tensors["embeddings"], tensors["embedding_labels"]
+        fits += [features.shape[1:] == (width,), _are_places(of_classes, len(features), 0, len(classes))]
+        fits += [len(set(of_classes.tolist())) == len(of_classes)]
+    if not all(fits):
+        raise ValueError(f"the rows of {TENSORS} do not fit {len(classes)} classes of {width} features")
+    if "embeddings" in tensors:
+        embeddings = ClassEmbeddings(tuple(classes[place] for place in of_classes.tolist()), features)
+    return Given(rows, [None if place < 0 else classes[place] for place in labels.tolist()], embeddings)
+
+
+def _are_places(labels: Tensor, number: int, least: int, n_way: int) -> bool:
+    is_right = labels.dtype == torch.int64 and labels.shape == (number,)
+    return is_right and bool(((labels >= least) & (labels < n_way)).all())
 
 
 def _are_usable(chunk_size: Any, batch_size: Any, device: Any, precision: Any = "32-true") -> bool:

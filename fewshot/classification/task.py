@@ -13,6 +13,7 @@ from torch import Tensor
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classified import Classified
 from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.label_files import GivenLabels
 from fewshot.classification.novelty import Told, novelty, threshold
 
 
@@ -38,6 +39,49 @@ class Task(NamedTuple):
     """What stands in the place of pictures of support and queries; None where they are pictures."""
     class_embeddings: Mapping[int, Tensor] = {}
     """[D] of each class that has one, by its number."""
+    given_labels: tuple[tuple[str, str | None], ...] = ()
+    """What a table of labels says, name and class; None for none of the classes."""
+    nones: tuple[Path | str, ...] = ()
+    """Files, or names of rows, that are said to be none of the classes: neither support nor queries."""
+    none_features: Tensor | None = None
+    """[M, D] of those."""
+
+
+def with_labels(task: Task, given: GivenLabels) -> Task:
+    """The task of pictures with some of its queries labelled, or taken away as none of the classes.
+
+    Args:
+        task: with all pictures of the folder as queries.
+        given: by their names as a table shows them; what is not among the queries could not be read.
+
+    Raises:
+        ValueError: a class none of whose pictures could be read, or no query is left.
+    """
+    names = sorted({*task.class_names, *given.labelled.values()})
+    places = {name: place for place, name in enumerate(names)}
+    kept = {name: place for place, name in enumerate(task.query_names)}
+    labelled = [(kept[name], places[label]) for name, label in given.labelled.items() if name in kept]
+    numbers = [*(places[task.class_names[label]] for label in task.support_labels), *(label for _, label in labelled)]
+    if empty := set(range(len(names))) - set(numbers):
+        raise ValueError(f"labels: no picture of class {names[min(empty)]!r} can be read; label another one")
+    taken, nones = [place for place, _ in labelled], [kept[name] for name in given.nones if name in kept]
+    left = np.setdiff1d(np.arange(len(task.query)), [*taken, *nones])
+    if not len(left):
+        raise ValueError(f"labels: all {len(task.query)} pictures have labels; there is nothing left to classify")
+    order = np.argsort(numbers, kind="stable")
+    support = [*task.support, *(task.query[place] for place in taken)]
+    return task._replace(
+        class_names=tuple(names),
+        support=tuple(support[place] for place in order),
+        support_labels=np.array(numbers, dtype=np.int64)[order],
+        support_features=torch.cat([task.support_features, task.query_features[taken]])[order],
+        query=tuple(task.query[place] for place in left),
+        query_names=tuple(task.query_names[place] for place in left),
+        query_features=task.query_features[left],
+        given_labels=tuple((name, label) for name, label in given.classes.items() if name in kept),
+        nones=tuple(task.query[place] for place in nones),
+        none_features=task.query_features[nones],
+    )
 
 
 def with_class_embeddings(task: Task, given: ClassEmbeddings) -> Task:
@@ -77,17 +121,20 @@ def classified_task(
         ValueError: as of `FewShotClassifier.fit` and `fewshot.classification.novelty.threshold`.
     """
     of_support, of_query, numbers = task.support_features, task.query_features, task.support_labels
-    labels = [*numbers.tolist(), *[None] * len(of_query)]
-    classifier.fit_features(torch.cat([of_support, of_query]), labels, class_embeddings=task.class_embeddings or None)
+    labels = [*(task.class_names[number] for number in numbers), *[None] * len(of_query)]
+    embeddings = {task.class_names[number]: row for number, row in task.class_embeddings.items()}
+    classifier.fit_features(torch.cat([of_support, of_query]), labels, class_embeddings=embeddings or None)
+    assert len(classifier.classes_) == len(task.class_names), "both are sorted: the columns are in their order"
     unlike, limit = None, None
     if measure == "learned":
         unlike = classifier.strangers_
         assert unlike is not None, "asked of a method that tells"
         limit = 0.5 if share is None else float(np.quantile(unlike, 1 - share))
     elif measure is not None:
-        given = (of_support, torch.from_numpy(numbers), of_query, len(task.class_names), measure)
-        limit = threshold(*given, share=share)
-        unlike = novelty(*given).numpy()
+        strange = of_query[:0] if task.none_features is None else task.none_features
+        given = (of_support, torch.from_numpy(numbers), torch.cat([of_query, strange]), len(task.class_names), measure)
+        limit = threshold(*given, share=share, strange=len(strange))
+        unlike = novelty(*given).numpy()[: len(of_query)]
     alone = classifier.later_features(of_query).argmax(1)
     agreement = float((alone == classifier.transduction_proba_.argmax(1)).mean())
     return Classified(
@@ -105,9 +152,12 @@ def classified_task(
         skipped=task.skipped,
         settings={
             "temperature": f"{classifier.temperature_:.3g} ({classifier.temperature_from_})",
-            "each query classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
+            "each classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
             "none of these": "not asked" if limit is None else f"{measure} above {limit:.3g}",
         },
         texts=task.texts,
         class_embeddings=len(task.class_embeddings),
+        held_out=classifier.held_out_,
+        given_labels=task.given_labels,
+        nones=task.nones,
     )

@@ -20,6 +20,7 @@ COMMANDS = {
 """What fewshot.commands.fit does, by LightningCLI."""
 TOOLS = {
     "classify": "classify a folder of your own pictures after a few labelled ones; writes a table and a report",
+    "suggest": "say which of your own pictures to label, first and next; writes a list and a page to label them in",
     "compare": "test several methods and checkpoints on the same episodes; writes a table and plots",
     "show": "draw episodes, class counts, accuracy per step and a map of features as pictures to look at",
     "export": "write a trained model for other programs: saved model, ONNX, torch.export",

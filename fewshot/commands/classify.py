@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classified import Classified, run_record, summary, write_predictions
-from fewshot.classification.classifier import FewShotClassifier
-from fewshot.classification.feature_rows import class_embeddings, feature_rows, feature_task
-from fewshot.classification.folders import check_apart, encoded_folders, query_folder, support_folder
-from fewshot.classification.notes import of_answer, of_pictures, trained_on
+from fewshot.classification.continued import FOLDER, ROWS, keep, row_names
+from fewshot.classification.decided import method_options
+from fewshot.classification.feature_rows import class_embeddings
+from fewshot.classification.former import compared, former_answer
+from fewshot.classification.notes import of_answer
 from fewshot.classification.report.page import write_report
-from fewshot.classification.task import Task, classified_task, with_class_embeddings
-from fewshot.commands.classify_options import check_alone, check_method, check_options, check_query_labels, parser
+from fewshot.classification.sorted_pictures import check_sorted, of_classes, write_sorted
+from fewshot.classification.task import classified_task, with_class_embeddings
+from fewshot.commands.classify_options import check_options, parser
+from fewshot.commands.inputs import Inputs, inputs_of, roots_of
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.data.picture_files import left_out_below
 from fewshot.files import check_replaceable, full_path, relative, versions, write_json, written_aside
 
 __all__ = ["parser", "run"]
 
 FILES = ("predictions.csv", "report.html", "run.json")
+KEPT = (FOLDER, ROWS)
+"""What --keep_classifier adds."""
 
 
 def run(arguments: list[str]) -> None:
@@ -53,120 +54,86 @@ def classify(options: Any) -> str:
         options: as of `parser`, with the method made.
     """
     output = full_path(options.output)
-    check_replaceable(output, overwrite=options.overwrite, known=FILES)
+    check_replaceable(output, overwrite=options.overwrite, known=(*FILES, *KEPT))
     check_options(options)
-    for name in ("support", "query", "features", "labels", "class_embeddings"):
-        given = getattr(options, name)
-        setattr(options, name, None if given is None else Path(os.path.expanduser(given)))
-    embeddings = None if options.class_embeddings is None else class_embeddings(options.class_embeddings)
-    classified = (of_folders if options.features is None else of_rows)(options, embeddings)
+    target = sorted_target(options, output)
+    former = former_of(options, output)
+    file = options.class_embeddings
+    embeddings = None if file is None else class_embeddings(Path(file).expanduser())
+    inputs = inputs_of(options, embeddings)
+    classified = answered(options, inputs, embeddings)
+    classified = classified if former is None else compared(classified, former)
     classified = replace(
         classified,
         settings={**classified.settings, **versions()},
         notes=(*classified.notes, *of_answer(classified, options.none_share)),
     )
-    with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
+    lines = summary(classified, options.query_labels)
+    with ExitStack() as whole:
+        folder = whole.enter_context(written_aside(output, overwrite=options.overwrite, known=(*FILES, *KEPT)))
         write_predictions(folder / "predictions.csv", classified)
         write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
         write_json(folder / "run.json", run_record(classified))
-    lines = summary(classified, options.query_labels)
-    return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+        if options.keep_classifier:
+            told = {**dict.fromkeys(inputs.nones), **dict(classified.given_labels)}
+            nones = [name for name, label in told.items() if label is None]
+            keep(folder, inputs.classifier, row_names(inputs.task, roots_of(options)), nones)
+        if target is not None:
+            place = whole.enter_context(written_aside(target, overwrite=False, known=()))
+            pictures = of_classes(classified, options.query)
+            count = write_sorted(place, pictures, link=options.link)
+            how = "linked" if options.link else "copied"
+            lines.append(f"{len(pictures)} pictures {how} into {count} folders in {relative(str(target))}")
+    written = ", ".join((*FILES, *(KEPT if options.keep_classifier else ())))
+    return "\n".join([*lines, f"written to {relative(str(output))}: {written}"])
 
 
-def of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Classified:
-    """What comes of rows of features."""
-    columns = {name: getattr(options, name) for name in ("labels", "id_column", "label_column", "text_column")}
-    task = feature_task(feature_rows(options.features, **columns))
-    names = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}
-    check_alone(options, np.bincount(task.support_labels, minlength=len(names)).tolist())
-    classifier = made_classifier(options).prepare()
-    check_method(classifier, len(names), options.none_of_these)
-    width = task.query_features.shape[1]
-    asked = {
-        "support": f"{len(task.support)} rows of {len(task.class_names)} classes",
-        "queries": f"{len(task.query)} rows in {shown(options.features)}",
-        "features": f"{width} numbers a row",
-    }
-    return answered(options, classifier, task, embeddings, asked)
+def sorted_target(options: Any, output: Path) -> Path | None:
+    """The folder that pictures are sorted into, if any; ValueError where nothing may be written there."""
+    if options.sorted is None:
+        return None
+    target = full_path(options.sorted)
+    check_replaceable(target, overwrite=False, known=())
+    folders = [(name, getattr(options, name)) for name in ("query", "support", "output")]
+    check_sorted(target, [(name, full_path(given)) for name, given in folders if given is not None])
+    return target
 
 
-def of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Classified:
-    """What comes of folders of pictures."""
-    support = {} if options.support is None else support_folder(options.support)
-    query = query_folder(options.query)
-    names = {*support, *([] if embeddings is None else embeddings.class_names)}
-    check_apart(support, query)
-    if options.query_labels:
-        check_query_labels([path.relative_to(options.query).parts[0] for path in query], tuple(names))
-    check_alone(options, [len(support.get(name, ())) for name in names])
-    classifier = made_classifier(options).prepare()
-    check_method(classifier, len(names), options.none_of_these)
-    encoder, module = classifier.encoder, classifier.module
-    assert encoder is not None
-    task = encoded_folders(encoder, support, query, options.query, skip_broken=options.broken == "skip")
-    where = "" if options.support is None else f" in {shown(options.support)}"
-    asked = {
-        "support": f"{sum(map(len, support.values()))} pictures of {len(support)} classes{where}",
-        "queries": f"{len(query)} pictures in {shown(options.query)}",
-        "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
-        "backbone": options.backbone or type(encoder.backbone).__name__,
-        "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
-        "picture size": f"{encoder.preprocessing.image_size} px",
-    }
-    asked |= {} if module is None else {"trained on": trained_on(module.trained_on, encoder.preprocessing)}
-    classified = answered(options, classifier, task, embeddings, asked)
-    left_out = [
-        *(left_out_below(options.support, classes=True) if options.support else []),
-        *left_out_below(options.query, classes=False),
-    ]
-    files = [Path(file) for file in (*task.support, *task.query)]
-    about = () if module is None else of_pictures(files, module.trained_on, encoder.preprocessing)
-    return replace(classified, skipped=(*classified.skipped, *left_out), notes=tuple(about))
+def former_of(options: Any, output: Path) -> dict[str, str] | None:
+    """The answer of the run that is named, or of the one that is replaced; None where there is none.
+
+    Raises:
+        FileNotFoundError: the run that is named holds none.
+        ValueError: it cannot be read; one that is replaced is then left alone.
+    """
+    named = options.previous or options.get("continue")
+    if named is not None:
+        return former_answer(Path(named).expanduser())
+    try:
+        return former_answer(output)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
-def made_classifier(options: Any) -> FewShotClassifier:
-    """The classifier that the options describe."""
-    return FewShotClassifier(
-        options.backbone,
-        options.method,
-        checkpoint=options.ckpt_path,
-        packages=options.packages,
-        weights=options.weights,
-        image_size=options.image_size,
-        chunk_size=options.chunk_size,
-        temperature=options.temperature,
-        batch_size=options.batch_size,
-        device=options.device,
-        precision=options.precision,
-        store_features=options.store_features,
-        class_embedding_weight=options.class_embedding_weight,
-    )
-
-
-def answered(
-    options: Any,
-    classifier: FewShotClassifier,
-    task: Task,
-    embeddings: ClassEmbeddings | None,
-    asked: Mapping[str, str],
-) -> Classified:
+def answered(options: Any, inputs: Inputs, embeddings: ClassEmbeddings | None) -> Classified:
     """The task's answer, with what was asked for among its settings."""
+    task, asked = inputs.task, inputs.asked
+    things = "pictures" if task.texts is None else "rows"
     if embeddings is not None:
         task = with_class_embeddings(task, embeddings)
         weight = options.class_embedding_weight
         each = "one labelled one" if weight == 1 else f"{weight} labelled ones"
         asked = {**asked, "class embeddings": f"{len(embeddings.class_names)}, each as much as {each}"}
-    classified = classified_task(classifier, task, measure=options.none_of_these, share=options.none_share)
+    classified = classified_task(inputs.classifier, task, measure=options.none_of_these, share=options.none_share)
     asked = {
         **asked,
-        "method": type(classifier.method_).__name__,
-        "refined together": f"{min(options.chunk_size, len(task.query))} queries at most",
+        "method": type(inputs.classifier.method_).__name__,
+        "options of the method": method_options(inputs.classifier.method_),
+        "looked at together": f"{min(options.chunk_size, len(task.query))} {things} at most",
     }
-    return replace(classified, settings={**asked, **classified.settings})
-
-
-def shown(path: str | Path) -> str:
-    """The path below the working directory, or its last part alone: a report tells nobody where things lie here."""
-    path = str(path)
-    below = relative(path) if path else path
-    return Path(below).name if os.path.isabs(below) else below
+    return replace(
+        classified,
+        settings={**asked, **classified.settings},
+        skipped=(*classified.skipped, *inputs.left_out),
+        notes=inputs.notes,
+    )

@@ -18,8 +18,8 @@ from fewshot.methods import Method
 
 CHUNK = 2000
 """Queries that are refined together, unless told otherwise."""
-OF_PICTURES = ("support", "query", "ckpt_path", "backbone", "weights", "image_size", "query_labels")
-OF_ROWS = ("labels", "id_column", "label_column", "text_column")
+OF_PICTURES = ("support", "query", "ckpt_path", "backbone", "weights", "image_size", "query_labels", "sorted")
+OF_ROWS = ("id_column", "label_column", "text_column")
 """Options that go with pictures alone, and with --features alone."""
 
 
@@ -32,9 +32,9 @@ def parser() -> Parser:
     )
     made.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML file of these options.")
     add_folders(made)
+    add_answers(made)
     add_features(made)
     add_model(made)
-    made.add_argument("--chunk_size", type=int, default=CHUNK, help="Queries that are refined together at most.")
     made.add_argument("--temperature", type=float | None, default=None, help="Of probabilities; null fits it.")
     made.add_argument(
         "--none_of_these",
@@ -45,8 +45,13 @@ def parser() -> Parser:
     made.add_argument(
         "--none_share", type=float | None, default=None, help="Share to flag; null asks the support's own pictures."
     )
+    made.add_argument(
+        "--check_refinement",
+        type=bool,
+        default=True,
+        help="Hold labelled ones out in turn; where looking at the queries hurts, give the answer before.",
+    )
     made.add_argument("--report_pictures", type=int, default=2000, help="Queries shown in report.html at most.")
-    add_encoding(made)
     return made
 
 
@@ -55,7 +60,10 @@ def add_encoding(made: Parser) -> None:
     made.add_argument("--batch_size", type=int, default=64, help="Pictures that a GPU encodes at a time.")
     made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
     made.add_argument(
-        "--precision", type=Literal[tuple(PRECISIONS)], default="32-true", help="Of the backbone; 16-mixed on a GPU."
+        "--precision",
+        type=Literal[tuple(PRECISIONS)] | None,  # type: ignore[operator]
+        default=None,
+        help="Of the backbone; null takes 32-true, and 16-mixed needs a GPU.",
     )
     made.add_argument(
         "--store_features", type=bool, default=True, help="Remember encoded pictures in the cache folder."
@@ -68,10 +76,35 @@ def add_folders(made: Parser) -> None:
         "--support", type=str | None, default=None, help="Labelled pictures, <support>/<class>/<picture>."
     )
     made.add_argument("--query", type=str | None, default=None, help="Pictures to classify, flat or in folders.")
-    made.add_argument("--output", type=str, required=True, help="Folder for predictions.csv and report.html.")
+    made.add_argument("--output", type=str, required=True, help="Folder for the table and the page.")
     add_switch(made, "--overwrite", help="Replace what is there.")
-    add_switch(made, "--query_labels", help="The queries' folders are named after their classes: state the accuracy.")
     made.add_argument("--broken", type=Literal["stop", "skip"], default="stop", help="A picture that cannot be read.")
+
+
+OF_MODEL = ("ckpt_path", "backbone", "weights", "image_size", "precision", "method")
+"""Options that a run which is continued brings."""
+
+
+def add_answers(made: Parser) -> None:
+    """Options that say what else is written, and which earlier run is gone on with or compared with."""
+    add_switch(made, "--keep_classifier", help="Write the fitted classifier too, as <output>/classifier.")
+    made.add_argument(
+        "--continue",
+        type=str | None,
+        default=None,
+        help="Output of a run with --keep_classifier: its model and all that it was given take part again.",
+    )
+    made.add_argument(
+        "--sorted", type=str | None, default=None, help="Folder for copies of the pictures in class folders."
+    )
+    add_switch(made, "--link", help="Hard links in the place of those copies, which take no room.")
+    made.add_argument(
+        "--previous",
+        type=str | None,
+        default=None,
+        help="Output of an earlier run, to say what changed since; null takes the one that is replaced.",
+    )
+    add_switch(made, "--query_labels", help="The queries' folders are named after their classes: state the accuracy.")
 
 
 def add_features(made: Parser) -> None:
@@ -83,7 +116,11 @@ def add_features(made: Parser) -> None:
         help="Rows of features in the place of pictures: .npy, .npz, .csv, .parquet, or a folder of them.",
     )
     made.add_argument(
-        "--labels", type=str | None, default=None, help="Labels of the rows: a table with ids, or one for each row."
+        "--labels",
+        type=str | None,
+        default=None,
+        help="labels.csv of a report, or any table: path (of rows id), label, and none_of_these, beside --support or "
+        "in its place; of rows also an array with one label each.",
     )
     made.add_argument("--id_column", type=str | None, default=None, help="Names of the rows; null numbers them.")
     made.add_argument(
@@ -121,19 +158,17 @@ def add_model(made: Parser) -> None:
         required=False,
         help="In place of the checkpoint's; without one null takes UniversalSIB.",
     )
+    made.add_argument("--chunk_size", type=int, default=CHUNK, help="Queries that are refined together at most.")
+    add_encoding(made)
 
 
 def check_options(options: Any) -> None:
     """ValueError, before anything is read, for values that nothing can be done with."""
     check_inputs(options)
-    if options.features is None and options.ckpt_path is None and options.backbone is None:
-        raise ValueError(
-            "nothing encodes the pictures; give --ckpt_path <run or checkpoint>, or --backbone <timm name> (with "
-            "--weights <file>, or timm's published ones)"
-        )
-    for name in ("chunk_size", "batch_size", "report_pictures", "class_embedding_weight"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name}={getattr(options, name)}; give 1 or more")
+    check_labelled(options)
+    check_sizes(options, "report_pictures")
+    if options.link and options.sorted is None:
+        raise ValueError("link: it says how to sort, and not into which folder; give --sorted <folder>")
     check_temperature(options.temperature)
     if options.none_share is not None:
         if options.none_of_these is None:
@@ -142,9 +177,16 @@ def check_options(options: Any) -> None:
             raise ValueError(f"none_share={options.none_share}; give a share between 0 and 1")
 
 
+def check_sizes(options: Any, *names: str) -> None:
+    """ValueError where one of these, or of the sizes of the model, is not above 0."""
+    for name in ("chunk_size", "batch_size", "class_embedding_weight", *names):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name}={getattr(options, name)}; give 1 or more")
+
+
 def check_inputs(options: Any) -> None:
-    """ValueError where it is not said what is read, or said twice."""
-    given = {name: getattr(options, name) for name in (*OF_PICTURES, *OF_ROWS)}
+    """ValueError where it is not said what is read and by what it is encoded, or said twice."""
+    given = {name: options.get(name) for name in (*OF_PICTURES, *OF_ROWS)}
     wrong = [
         name for name in (OF_ROWS if options.features is None else OF_PICTURES) if given[name] not in (None, False)
     ]
@@ -152,16 +194,38 @@ def check_inputs(options: Any) -> None:
         raise ValueError(f"{wrong[0]}: it is about rows of features; give --features <file>, or leave it out")
     if wrong:
         raise ValueError(f"{wrong[0]}: it is about pictures, and --features brings rows of features; leave one out")
+    if options.get("continue") is not None:
+        if brought := [name for name in OF_MODEL if getattr(options, name) is not None]:
+            raise ValueError(f"continue: the earlier run brings its model; leave {brought[0]} out")
+        if options.features is None and options.query is None and options.labels is None and options.support is None:
+            raise ValueError("continue: nothing is new; give --query, --support, --labels, or --features")
+        return
     if options.features is not None:
-        if options.labels is None and options.label_column is None and options.class_embeddings is None:
-            raise ValueError(
-                "nothing is labelled; give --label_column <name>, --labels <file>, or --class_embeddings <file>"
-            )
         return
     if options.query is None:
         raise ValueError("nothing to classify; give --query <folder of pictures>, or --features <file>")
-    if options.support is None and options.class_embeddings is None:
-        raise ValueError("nothing is labelled; give --support <folder of class folders>, or --class_embeddings <file>")
+    if options.ckpt_path is None and options.backbone is None:
+        raise ValueError(
+            "nothing encodes the pictures; give --ckpt_path <run or checkpoint>, or --backbone <timm name> (with "
+            "--weights <file>, or timm's published ones)"
+        )
+
+
+def check_labelled(options: Any) -> None:
+    """ValueError where nothing is labelled."""
+    if options.get("continue") is not None:
+        return
+    if options.labels is not None or options.class_embeddings is not None:
+        return
+    if options.features is not None and options.label_column is None:
+        raise ValueError(
+            "nothing is labelled; give --label_column <name>, --labels <file>, or --class_embeddings <file>"
+        )
+    if options.features is None and options.support is None:
+        raise ValueError(
+            "nothing is labelled; give --support <folder of class folders>, --labels <labels.csv>, or "
+            "--class_embeddings <file>"
+        )
 
 
 def check_alone(options: Any, counts: Sequence[int]) -> None:
@@ -171,7 +235,7 @@ def check_alone(options: Any, counts: Sequence[int]) -> None:
         options: all.
         counts: how many labelled ones each class has.
     """
-    if options.none_of_these not in ("distance", "energy"):
+    if options.get("none_of_these") not in ("distance", "energy"):
         return
     if min(counts, default=0) < 1:
         raise ValueError(
@@ -182,11 +246,18 @@ def check_alone(options: Any, counts: Sequence[int]) -> None:
         raise ValueError(f"none_of_these: {ALONE}")
 
 
-def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str | None) -> None:
-    """ValueError, before anything is encoded, where the method is not trained or cannot do what is asked of it."""
+def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str | None, *, named: bool = True) -> None:
+    """ValueError, before anything is encoded, where the method is not trained or cannot do what is asked of it.
+
+    Args:
+        classifier: whose method it is.
+        n_way: classes that it is to tell apart.
+        none_of_these: how queries of no class are told.
+        named: whether the method may have come by its name alone, and not from a file.
+    """
     method = classifier.method_
     name = type(method).__name__
-    if classifier.method is not None and needs_training(method):
+    if named and classifier.method is not None and needs_training(method):
         raise ValueError(
             f"--method {name} has to be trained first; give the checkpoint of its run as --ckpt_path without --method, "
             f"or one that needs no training: {', '.join(untrained_names())}"
@@ -199,7 +270,7 @@ def check_method(classifier: FewShotClassifier, n_way: int, none_of_these: str |
         raise ValueError(
             f"none_of_these: {name} does not tell pictures of no class; give distance or energy, or leave --method out"
         )
-    if method.n_way not in (None, n_way):
+    if n_way > 1 and method.n_way not in (None, n_way):
         raise ValueError(
             f"{name} of this checkpoint serves {method.n_way} classes alone, and the support has "
             f"{n_way}; give --method UniversalSIB (or another that needs no training), or a model for any number"

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from fewshot.classification.continued import FOLDER
 from fewshot.classification.fitted_graph import FittedGraph
-from fewshot.classification.saved_classifier import ABOUT, KEPT, read_classifier
+from fewshot.classification.saved_classifier import ABOUT, read_classifier
 from fewshot.commands.parser import Parser, add_packages, add_switch
 from fewshot.commands.process import quietened
 from fewshot.files import check_replaceable, full_path, written_aside
@@ -96,7 +97,7 @@ def fitted_folder(given: str) -> Path | None:
         ValueError: what classify left, without its classifier.
     """
     place = full_path(given)
-    for folder in (place, place / KEPT):
+    for folder in (place, place / FOLDER):
         if (folder / ABOUT).is_file():
             return folder
     if (place / "predictions.csv").is_file() and (place / "report.html").is_file():

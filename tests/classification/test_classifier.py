@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import fewshot.methods
 from fewshot import FewShotClassifier, FewShotModule
 from fewshot.backbones import BackboneConfig
-from fewshot.classification.adaptation import chunks
+from fewshot.classification.refinement import chunks
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import PTMAP, SIB, TIM, EquivariantGradient, MLPGradient, NearestClassMean, UniversalSIB
 from fewshot.training.saved_model import save_trained

@@ -74,7 +74,7 @@ def answer(pictures, n_moved, n_flagged):
 def test_refinement_that_moves_half_and_flags_beyond_a_fifth_are_noted(pictures):
     assert list(of_answer(answer(pictures, 4, 2), None)) == []
     moved, flagged = of_answer(answer(pictures, 5, 3), None)
-    assert moved.startswith("refinement moved 5 of 10 pictures (50 %) to another class")
+    assert moved.startswith("looking at all pictures together moved 5 of 10 (50 %) to another class")
     assert flagged.startswith("3 of 10 pictures (30 %) are flagged") and "pick them at random" in flagged
     assert list(of_answer(answer(pictures, 0, 10), 0.99)) == []  # as many as were asked for
 

@@ -77,7 +77,7 @@ def test_pictures_are_classified_with_probabilities_before_and_after(work, model
     rows, record = classified("--ckpt_path", str(model), "--query_labels")
     said = capsys.readouterr().out
     assert "12 pictures classified after 6 labelled ones of 3 classes" in said
-    assert "accuracy on 12 queries of known class: 100.00 % before refinement, 100.00 % after" in said
+    assert "accuracy on 12 queries of known class: 100.00 % before looking at all together, 100.00 % after" in said
     assert {row["path"] for row in rows} == {
         path.relative_to("query").as_posix() for path in Path("query").rglob("*.jpg")
     }
@@ -131,7 +131,7 @@ def test_chunks_and_flat_folders(work, model):
     for path in list(Path("query").rglob("*.jpg")):
         path.rename(Path("query", f"{path.parent.name} {path.parent.parent.name} {path.name}"))
     rows, record = classified("--ckpt_path", str(model), "--chunk_size", "5")
-    assert len(rows) == 12 and "5 queries at most" in record["settings"]["refined together"]
+    assert len(rows) == 12 and "5 pictures at most" in record["settings"]["looked at together"]
 
 
 def test_pictures_of_every_mode_pillow_reads(work, model):
@@ -258,13 +258,13 @@ def test_bad_options_are_named(work, model, capsys):
 def test_a_method_for_another_number_of_classes_is_refused_before_encoding(work, tmp_path, capsys, monkeypatch):
     module = FewShotModule(SIB(gradient=MLPGradient(5)), BackboneConfig("conv4_32", image_size=16))
     save_trained(module.eval(), Preprocessing(16, 16, (0.5,) * 3, (0.25,) * 3), tmp_path / "five")
-    monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
+    monkeypatch.setattr("fewshot.commands.inputs.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     message = refused(capsys, "--ckpt_path", "five")
     assert "SIB of this checkpoint serves 5 classes alone, and the support has 3; give --method UniversalSIB" in message
 
 
 def test_a_method_without_its_training_is_refused_before_encoding(work, model, capsys, monkeypatch):
-    monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
+    monkeypatch.setattr("fewshot.commands.inputs.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     options = ("--ckpt_path", str(model))
     assert "--method SIB has to be trained first; give the checkpoint" in refused(capsys, *options, "--method", "SIB")
     message = refused(capsys, *options, "--method", "TransductiveFineTuning")
@@ -313,7 +313,7 @@ def test_what_is_there_is_not_overwritten_unasked(work, model, capsys, monkeypat
     assert "it holds thesis.txt, which nothing here wrote" in refused(capsys, "--ckpt_path", str(model), "--overwrite")
     Path("file").write_text("")
     assert "is a file; name a folder" in refused(capsys, "--ckpt_path", str(model), output="file")
-    monkeypatch.setattr("fewshot.commands.classify.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
+    monkeypatch.setattr("fewshot.commands.inputs.encoded_folders", lambda *_, **__: pytest.fail("it encodes"))
     assert "file is a file; name another folder" in refused(capsys, "--ckpt_path", str(model), output="file/out")
     monkeypatch.setenv("PLACE", "out")
     assert "out is there already" in refused(capsys, "--ckpt_path", str(model), output="$PLACE")

@@ -56,7 +56,7 @@ def test_rows_are_classified_and_the_report_shows_their_texts(work, capsys):
     assert [row["predicted"] for row in rows] == ["pqr"[place % 3] for place in range(6, 30)]
     assert record["settings"]["features"] == "6 numbers a row" and "backbone" not in record["settings"]
     assert "&lt;script&gt;7&lt;/script&gt; said" in report and "<script>7" not in report
-    assert "<img " not in report and "Classified rows" in report and "6 labelled rows (the support)" in report
+    assert "<img " not in report and "Classified rows" in report and "6 labelled rows." in report
     assert "Showing all 24 rows." in report
 
 
@@ -105,7 +105,7 @@ def test_pictures_with_class_embeddings_alone(work):
 
 
 def test_bad_options_are_named_before_anything_is_read(work, capsys, monkeypatch):
-    monkeypatch.setattr("fewshot.commands.classify.feature_rows", lambda *_, **__: pytest.fail("it reads"))
+    monkeypatch.setattr("fewshot.commands.inputs.feature_rows", lambda *_, **__: pytest.fail("it reads"))
     features = ("--features", "rows.csv")
     assert "nothing to classify; give --query" in refused(capsys)
     assert "nothing is labelled; give --support" in refused(capsys, "--query", "photos", "--backbone", "resnet18")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -14,6 +15,9 @@ from markupsafe import Markup, escape
 # What HTML does not allow, or shows as something else: control characters; those that turn the direction of writing, by
 # which "gpj.exe" looks like "exe.jpg"; halves of surrogate pairs, which a name that is not UTF-8 has; noncharacters.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
+SCRIPTS = ("elements.js", "filters.js", "larger.js", "map.js", "labels.js", "saving.js", "start.js")
 
 
 def printable(text: str) -> str:
@@ -40,6 +44,16 @@ def rendered(template: str, **content: Any) -> str:
 def asset(file_name: str) -> Markup:
     """The text of a style or script beside this file, which goes into the page as it is."""
     return Markup(resources.files("fewshot.classification.report").joinpath(file_name).read_text(encoding="utf-8"))
+
+
+def style() -> Markup:
+    """The style of the page."""
+    return asset("report.css") + asset("labelling.css")
+
+
+def script(parts: Sequence[str] = SCRIPTS) -> Markup:
+    """The script of a page, whose parts are in files by subject and share their names and nothing else's."""
+    return Markup('"use strict";\n(() => {\n') + Markup("\n").join(map(asset, parts)) + Markup("})();\n")
 
 
 def _output(value: object) -> object:

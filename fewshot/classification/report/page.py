@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fewshot.classification.class_order import in_natural_order
 from fewshot.classification.classified import Classified
+from fewshot.classification.report.doubts import doubts, files_of
 from fewshot.classification.report.drawing import arrow, label_positions, marker
 from fewshot.classification.report.feature_map import WIDTH, FeatureMap, feature_map, plane
-from fewshot.classification.report.markup import asset, printable, rendered
+from fewshot.classification.report.markup import printable, rendered, script, style
 from fewshot.classification.report.selection import shown_queries, shown_support
 from fewshot.classification.report.thumbnails import SIDE, thumbnails
+from fewshot.classification.suggestion import next_to_label
 from fewshot.files import WholeFile
 
 MAX_SUPPORT_PICTURES = 400
+LABELLED_NEXT = 10
+"""Queries that are proposed to be labelled next."""
 CLASSES_WITH_BARS = 10
 """In the larger view; the others of a picture are summed up in one row."""
-CLASSES_UNFOLDED = 20
+CLASSES_UNFOLDED = 10
 """Up to so many classes their list is open from the start."""
 NAMED_CLASSES = 8
 """Up to so many classes have their names in the map; more have their numbers."""
@@ -40,8 +47,8 @@ def write_report(
         file: such as OUT/report.html; replaced if it is there, its folder made if it is not.
         classified: one query or more.
         title: the heading; None says what is classified.
-        max_pictures: queries shown, at most; of more, those that changed class or are flagged, the least confident
-            ones and a spread of the others are shown, and the page says how many are not.
+        max_pictures: queries shown, at most; of more, those to label next, those that changed class or are flagged,
+            the least confident ones and a spread of the others are shown, and the page says how many are not.
         table: the file that lists all queries, named where the page does not show all of them.
 
     Raises:
@@ -59,13 +66,19 @@ def write_report(
 
 def page(classified: Classified, *, title: str, max_pictures: int, table: str) -> str:
     """The text of the page; arguments as for `write_report`."""
-    shown = shown_queries(classified, max_pictures)
+    found = doubts(classified)
+    classified = in_natural_order(classified)
+    n_next = min(LABELLED_NEXT, max_pictures)
+    labelled = classified.support_features if len(classified.support) else None
+    next_ = next_to_label(classified.query_features, classified.probabilities, n_next, labelled).tolist()
+    shown = shown_queries(classified, max_pictures, next_)
     support = shown_support(classified, MAX_SUPPORT_PICTURES)
     support_shown = np.concatenate(support)
     positions = feature_map(classified)
     width, height, where = plane(positions, support=support_shown, query=shown)
-    files = [classified.query[i] for i in shown] + [classified.support[i] for i in support_shown]
-    pictures = thumbnails([file for file in files if isinstance(file, Path)]) or [None] * len(files)
+    files = [classified.query[i] for i in shown] + [classified.support[i] for i in support_shown] + files_of(found)
+    pictures = [file for file in dict.fromkeys(files) if isinstance(file, Path)]
+    uri = dict(zip(pictures, thumbnails(pictures), strict=True))
     names = classified.class_names
     texts = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
     if len(names) > NAMED_CLASSES:
@@ -74,12 +87,18 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
     def counts(labels: np.ndarray) -> list[int]:
         return np.bincount(labels, minlength=len(names)).tolist()
 
+    data = _data(classified, where, support_shown, shown, next_) | {"table": printable(table)}
+    data["digest"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:32]
+    cards = [
+        {"i": i, "uri": uri.get(classified.query[i]), "at": at, "since": since}
+        for i, at, since in zip(shown, where.query, data["since"], strict=True)
+    ]
     return rendered(
         "report.html",
         title=title,
         table=table,
-        style=asset("report.css"),
-        script=asset("report.js"),
+        style=style(),
+        script=script(),
         side=SIDE,
         classes_unfolded=CLASSES_UNFOLDED,
         classified=classified,
@@ -96,9 +115,12 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
             "after": counts(classified.predicted),
             "shown": counts(classified.predicted[shown]),
         },
-        cards=[{"i": i, "uri": uri, "at": at} for i, uri, at in zip(shown, pictures, where.query, strict=False)],
+        cards=cards,
+        next=[cards[place] for place in data["next"]],
+        doubts=found,
+        uri=uri,
         support_names=[file.name if isinstance(file, Path) else file for file in classified.support],
-        support_uris=dict(zip(support_shown, pictures[len(shown) :], strict=True)),
+        support_uris={i: uri.get(classified.support[i]) for i in support_shown},
         support_at=list(zip(where.support, classified.support_labels[support_shown], strict=True)),
         share=positions.share,
         width=width,
@@ -116,18 +138,37 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
                 ("after", classified.predicted, where.centres_after),
             )
         ],
-        data=_data(classified, where, support_shown, shown),
+        proportions={"before": classified.before.mean(0), "after": classified.probabilities.mean(0)},
+        data=data,
     )
 
 
-def _data(classified: Classified, where: FeatureMap, support: np.ndarray, shown: np.ndarray) -> dict[str, object]:
+def _data(
+    classified: Classified, where: FeatureMap, support: np.ndarray, shown: np.ndarray, next_: list[int]
+) -> dict[str, Any]:
     """What the script needs of the pictures shown, in the order of the cards; probabilities in thousandths."""
+    former = classified.former
+    places = {i: place for place, i in enumerate(shown.tolist())}
     before, after = classified.before[shown], classified.probabilities[shown]
     bars = np.argsort(-np.maximum(before, after), 1, kind="stable")[:, :CLASSES_WITH_BARS]
     bars = np.take_along_axis(bars, np.argsort(-np.take_along_axis(after, bars, 1), 1, kind="stable"), 1)
     of_bars = [_whole(1000, np.take_along_axis(values, bars, 1)) for values in (before, after)]
     return {
         "classes": [printable(text) for text in classified.class_names],
+        "labels": [written(text) for text in classified.class_names],
+        "column": "path" if classified.texts is None else "id",
+        "paths": {
+            place: written(classified.query_names[i])
+            for place, i in enumerate(shown)
+            if printable(classified.query_names[i]) != classified.query_names[i]
+        },
+        "next": [places[i] for i in next_],
+        "since": [
+            printable(str(former[i])) if former is not None and classified.changed_since[i] else None for i in shown
+        ],
+        "earlier": [
+            (written(name), None if label is None else written(label)) for name, label in classified.given_labels
+        ],
         "things": classified.things,
         "total": len(classified.query),
         "number": (shown + 1).tolist(),
@@ -144,6 +185,11 @@ def _data(classified: Classified, where: FeatureMap, support: np.ndarray, shown:
         "support": where.support.tolist(),
         "supportLabels": classified.support_labels[support].tolist(),
     }
+
+
+def written(name: str) -> str:
+    """A name as predictions.csv has it, which holds no halves of surrogate pairs."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _whole(unit: int, values: np.ndarray) -> list[Any]:

@@ -1,0 +1,136 @@
+/* Labels that a person gives to pictures, with those that the run was given: choices, keys, undoing. */
+
+const KEYS = 9;
+const NONE = "none of these";
+const nameOf = (i) => data.paths[i] ?? names[i]; // as predictions.csv has it
+const placeOf = new Map(cards.map((_, i) => [nameOf(i), i]));
+const given = new Map(data.earlier); // by name a class, or null for none of the classes
+const typed = []; // names of classes that were not there
+const done = []; // for undoing: a name, and what it was given before
+
+const hasLabel = (i) => given.has(nameOf(i));
+const known = (label) => data.labels.indexOf(label);
+const inWords = (label) => (label === null ? NONE : isolated(data.classes[known(label)] ?? label));
+const few = () => data.labels.length + typed.length <= KEYS;
+const likely = (i) => data.bars[i].slice(0, KEYS).map(([label]) => data.labels[label]);
+const choices = (i) => [...(few() || !data.bars ? data.labels : likely(i)), ...typed];
+
+function give(name, label) {
+  done.push([name, given.get(name)]);
+  put(name, label);
+}
+
+function put(name, label) {
+  if (label === undefined) given.delete(name);
+  else given.set(name, label);
+  addTyped(label);
+  const i = placeOf.get(name);
+  if (i !== undefined) mark(i);
+  tell(`${isolated(names[i] ?? name)}: ${label === undefined ? "no label" : inWords(label)}.`);
+  keep();
+}
+
+function addTyped(label) {
+  if (label !== null && label !== undefined && known(label) < 0 && !typed.includes(label)) typed.push(label);
+}
+
+function undo() {
+  const last = done.pop();
+  if (!last) return;
+  put(...last);
+  const i = placeOf.get(last[0]);
+  if (open !== null && i !== undefined) enlarge(i, list.includes(i) ? list : visible);
+}
+
+function mark(i) {
+  for (const button of [buttons[i], nextButtons[data.next.indexOf(i)]]) {
+    if (!button) continue;
+    $(".mark.given", button)?.remove();
+    if (!hasLabel(i)) continue;
+    const tag = element("span", undefined, "mark given"), tick = element("span", "✓ ");
+    tick.setAttribute("aria-hidden", "true");
+    tag.append(element("span", "your label: ", "hidden"), tick, element("bdi", inWords(given.get(nameOf(i)))));
+    $(".verdict", button).after(tag);
+  }
+}
+
+/* The choices of the larger view. */
+
+function offer(i) {
+  const before = $$("#choices button"), focused = before.indexOf(document.activeElement);
+  const option = (label, key) => {
+    const made = element("button");
+    made.type = "button";
+    made.setAttribute("aria-pressed", hasLabel(i) && label === given.get(nameOf(i)));
+    if (key !== undefined) {
+      made.append(element("kbd", key));
+      made.setAttribute("aria-keyshortcuts", key);
+    }
+    made.append(element("bdi", inWords(label)));
+    if (known(label) === data.predicted?.[i]) made.append(element("span", "the answer", "note"));
+    made.addEventListener("click", () => choose(i, label));
+    return made;
+  };
+  const offered = choices(i).map((label, place) => option(label, place < KEYS ? place + 1 : undefined));
+  offered.push(option(null, 0));
+  $("#choices").replaceChildren(...offered);
+  $("#take-back").hidden = !hasLabel(i);
+  $("#another").value = "";
+  $("#another-wrong").hidden = true;
+  if (focused >= 0) (offered[focused] ?? offered[0]).focus();
+}
+
+function choose(i, label) {
+  give(nameOf(i), label);
+  if (!turn(1)) enlarge(i, list);
+}
+
+function chooseTyped() {
+  const text = $("#another").value.trim();
+  $("#another-wrong").hidden = text !== "-1"; // which stands for no label in a table
+  if (text && text !== "-1") choose(open, data.labels[data.classes.indexOf(text)] ?? text);
+}
+
+/* What a key does to a picture; whether it gave a label. */
+
+function byKey(event, i) {
+  if (typing(event) || event.altKey) return false;
+  const control = event.ctrlKey || event.metaKey;
+  if (control ? event.key === "z" : event.key === "u") undo();
+  else if (control) return false;
+  else if (event.key === "Delete" || event.key === "Backspace") hasLabel(i) && give(nameOf(i), undefined);
+  else if (event.key === "0") give(nameOf(i), null);
+  else if (/^[1-9]$/.test(event.key) && event.key <= choices(i).length) give(nameOf(i), choices(i)[event.key - 1]);
+  else return false;
+  event.preventDefault();
+  return /^[0-9]$/.test(event.key);
+}
+
+$("#add-another").addEventListener("click", chooseTyped);
+$("#another").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault();
+  chooseTyped();
+});
+$("#take-back").addEventListener("click", () => {
+  give(nameOf(open), undefined);
+  offer(open);
+  $("#choices button").focus();
+});
+dialog.addEventListener("keydown", (event) => {
+  const here = open;
+  if (here === null || typing(event)) return;
+  if (!byKey(event, here) || !turn(1)) {
+    if (open === here && event.defaultPrevented) offer(here);
+  }
+});
+for (const [container, all, items] of [[grid, buttons, () => visible], [$("#next-grid"), nextButtons, () => data.next]]) {
+  container?.addEventListener("keydown", (event) => {
+    const place = all.indexOf(event.target.closest("button"));
+    if (place < 0 || (/^[1-9]$/.test(event.key) && !few())) return; // of many classes the larger view shows the keys
+    const i = all === buttons ? place : data.next[place];
+    if (!byKey(event, i)) return;
+    const following = items()[items().indexOf(i) + 1];
+    if (following !== undefined) (all === buttons ? buttons[following] : nextButtons[place + 1]).focus();
+  });
+}

@@ -1,0 +1,82 @@
+"""classify --continue: pictures and classes added to an earlier run, whose own are not read again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_classify_labels import picture, pictures, work  # noqa: F401  (fixtures)
+
+from fewshot import FewShotClassifier
+from fewshot.commands import main
+from fewshot.files import read_csv
+
+
+def classified(*options, output="out"):
+    main(["classify", "--output", output, *options])
+    header, *rows = read_csv(Path(output, "predictions.csv").read_text(encoding="utf-8"))
+    record = json.loads(Path(output, "run.json").read_text(encoding="utf-8"))
+    return [dict(zip(header, row, strict=True)) for row in rows], record
+
+
+def refused(capsys, *options):
+    with pytest.raises(SystemExit) as stop:
+        main(["classify", "--output", "never", *options])
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.startswith("error: ") and message.count("\n") == 1, message
+    assert not Path("never").exists()
+    return message
+
+
+def test_pictures_and_classes_come_later(work, capsys):  # noqa: F811
+    Path("labels.csv").write_text("path,label,none_of_these\nblue 3.png,blue,\nmore/green 0.png,,true\n")
+    both = ("--support", "support", "--query", "query", "--ckpt_path", "model")
+    first, record = classified(*both, "--labels", "labels.csv", "--keep_classifier")
+    assert record["n_query"] == 12 and "classifier, rows.json" in capsys.readouterr().out
+    assert len(FewShotClassifier.load("out/classifier").given_.rows) == 12 + 3
+
+    # nothing new: labels alone, of pictures that are not read again
+    Path("labels.csv").write_text("path,label\nred 2.png,red\n")
+    rows, record = classified("--continue", "out", "--labels", "labels.csv", "--keep_classifier", output="second")
+    assert record["n_query"] == 11 and record["n_support"] == 4 and record["since_previous"]["n_labelled"] == 1
+    assert {row["path"] for row in rows} == {row["path"] for row in first} - {"red 2.png", "more/green 0.png"}
+
+    # the same folder again: what was labelled stays so; another folder with one more class, and a name that was taken
+    picture(Path("new/green 7.png"), (40, 200, 40), 70)
+    picture(Path("new/blue 1.png"), (40, 200, 40), 71)
+    picture(Path("labelled/green/0.png"), (40, 200, 40), 72)
+    rows, record = classified("--continue", "second", "--query", "query", output="third")
+    assert record["n_query"] == 11 and record["n_support"] == 4 and record["none_of_these"] == ["more/green 0.png"]
+    assert "<img" in Path("third/report.html").read_text()
+    rows, record = classified("--continue", "second", "--query", "new", "--support", "labelled", output="fourth")
+    predicted = {row["path"]: row["predicted"] for row in rows}
+    assert record["classes"] == ["blue", "green", "red"] and record["n_query"] == 13 and record["n_support"] == 5
+    assert predicted["green 7.png"] == predicted["blue 1.png"] == predicted["more/green 1.png"] == "green"
+    assert predicted["earlier/blue 1.png"] == "blue" and record["since_previous"]["n_new"] == 2
+
+    assert "leave ckpt_path out" in refused(capsys, "--continue", "out", "--query", "query", "--ckpt_path", "model")
+    assert "nothing is new" in refused(capsys, "--continue", "out")
+    assert "holds no classifier and rows.json" in refused(capsys, "--continue", "third", "--query", "query")
+    np.save("rows.npy", np.zeros((3, 4)))
+    assert "the earlier run was of pictures" in refused(capsys, "--continue", "out", "--features", "rows.npy")
+    Path("out/rows.json").write_text('{"rows": ["a"], "none_of_these": []}')
+    assert "do not go together" in refused(capsys, "--continue", "out", "--query", "query")
+    Path("out/rows.json").write_text("[")
+    assert "rows.json is damaged" in refused(capsys, "--continue", "out", "--query", "query")
+
+
+def test_rows_come_later(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = 6 * np.eye(3, 5)[np.arange(45) % 3] + np.random.default_rng(0).normal(size=(45, 5))
+    ids = [f"n{place}" for place in range(45)]
+    np.savez("one.npz", features=rows[:30], id=ids[:30], label=[*"pqpq", *[""] * 26])
+    np.savez("two.npz", features=rows[20:], id=ids[20:], label=["r", *[""] * 24])
+    named = ("--id_column", "id", "--label_column", "label")
+    classified("--features", "one.npz", *named, "--keep_classifier")
+    found, record = classified("--continue", "out", "--features", "two.npz", *named, output="second")
+    assert record["classes"] == ["p", "q", "r"] and record["n_support"] == 5 and record["n_query"] == 40
+    assert {row["id"] for row in found} == set(ids) - {"n0", "n1", "n2", "n3", "n20"}
+    assert "the earlier run was of rows" in refused(capsys, "--continue", "out", "--query", ".")
+    np.savez("wide.npz", features=np.ones((2, 6)), id=["a", "b"])
+    message = refused(capsys, "--continue", "out", "--features", "wide.npz", "--id_column", "id")
+    assert "rows have 6 features, and the earlier ones 5" in message
