@@ -111,7 +111,7 @@ class Browser:
             noted.clear()
         self.send("Page.navigate", url=address)
         deadline = time.monotonic() + SECONDS
-        while self.run("document.readyState + location.href.slice(0, 5)") != "completefile:":
+        while self.run("document.readyState + location.href.slice(0, 5)") != f"complete{address[:5]}":
             assert time.monotonic() < deadline, f"{address} does not finish loading"
             time.sleep(0.02)
 

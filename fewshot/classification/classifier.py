@@ -7,32 +7,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fewshot.classification.adaptation import Adapted, later, moved, origin
 from fewshot.classification.class_embeddings import as_class_embeddings
 from fewshot.classification.conventions import (
-    Estimator,
     check_rows,
     check_unlabelled,
     label_array,
     labels_of,
-    scikit_learns,
 )
-from fewshot.classification.encoder import PictureEncoder, as_pictures
+from fewshot.classification.encoder import PictureEncoder
 from fewshot.classification.fitting import Given, fitted
-from fewshot.classification.model import LoadedModel, device_of, loaded_model, whole_module
+from fewshot.classification.given_pictures import as_pictures
+from fewshot.classification.model import LoadedModel, whole_module
+from fewshot.classification.prepared import MODEL_OPTIONS, PreparedEstimator
 from fewshot.classification.saved_classifier import OPTIONS, FittedClassifier, read_classifier, write_classifier
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method
-from fewshot.training.few_shot_module import FewShotModule
-
-MODEL_OPTIONS = ("backbone", "method", "checkpoint", "packages", "weights", "preprocessing", "image_size")
-"""What says which model is loaded; the other options say how it is used."""
 
 
-class FewShotClassifier(Estimator):
+class FewShotClassifier(PreparedEstimator):
     """Classifies pictures after a few labelled ones, with the unlabelled ones to help.
 
     Rows given to `fit` without a label (-1, or None) drive the refinement, as in scikit-learn's semi-supervised
@@ -61,8 +56,10 @@ class FewShotClassifier(Estimator):
             method bears.
         temperature: what logits are divided by for probabilities; None takes the checkpoint's, else finds it by
             holding out labelled rows (1 where every class has one, and for UniversalSIB, which was trained so).
-        batch_size: pictures that are encoded at a time.
+        batch_size: pictures that a GPU encodes at a time; a CPU takes few, which is as fast.
         device: "auto" takes a GPU where there is one; else as torch says it.
+        precision: of the backbone: 32-true, bf16-mixed, or on a GPU 16-mixed.
+        store_features: whether features of picture files are remembered in the cache folder, by the files' content.
         class_embedding_weight: as how many labelled rows an embedding of a class counts.
         check_refinement: whether labelled rows are held out in turn to see if looking at the unlabelled ones helps;
             where it hurts by more than chance, the answer before it is given.
@@ -83,9 +80,6 @@ class FewShotClassifier(Estimator):
         n_features_in_: D.
     """
 
-    _model: LoadedModel
-    _device: torch.device
-    _adapted: Adapted
     given_: Given | None
 
     def __init__(
@@ -102,6 +96,8 @@ class FewShotClassifier(Estimator):
         temperature: float | None = None,
         batch_size: int = 64,
         device: str = "auto",
+        precision: str = "32-true",
+        store_features: bool = True,
         class_embedding_weight: int = 1,
         check_refinement: bool = False,
     ) -> None:
@@ -116,6 +112,8 @@ class FewShotClassifier(Estimator):
         self.temperature = temperature
         self.batch_size = batch_size
         self.device = device
+        self.precision = precision
+        self.store_features = store_features
         self.class_embedding_weight = class_embedding_weight
         self.check_refinement = check_refinement
 
@@ -134,42 +132,6 @@ class FewShotClassifier(Estimator):
         made = cls(checkpoint=os.fspath(path), **options)
         made.prepare()
         return made
-
-    def prepare(self) -> FewShotClassifier:
-        """Load backbone and method now rather than in `fit`, which does nothing again that was done here.
-
-        They stay loaded until an option changes that says which they are.
-
-        Raises:
-            FileNotFoundError: no such checkpoint or weights.
-            ValueError: options that do not go together, or a model that cannot be built.
-        """
-        device = device_of(self.device)
-        asked = {name: getattr(self, name) for name in MODEL_OPTIONS}
-        model = self._model if getattr(self, "_loaded_for", None) == asked else loaded_model(**asked)
-        self._model, self._loaded_for = model.placed(device, self.batch_size), asked
-        if hasattr(self, "_adapted") and self._device != device:
-            self._adapted = moved(self._adapted, device)
-        self._device = device
-        return self
-
-    @property
-    def encoder(self) -> PictureEncoder | None:
-        """What turns pictures into features; None where rows are features already."""
-        self.prepare()
-        return self._model.encoder
-
-    @property
-    def module(self) -> FewShotModule | None:
-        """The checkpoint's; None without one."""
-        self.prepare()
-        return self._model.module
-
-    @property
-    def method_(self) -> Method:
-        """The method that classifies: the one given, else the checkpoint's, else the one that needs no training."""
-        self.prepare()
-        return self._model.method
 
     def fit(self, X: Any, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
         """Adapt to a task.
@@ -263,12 +225,6 @@ class FewShotClassifier(Estimator):
         places = self.predict_proba(X).argmax(1)
         return self.classes_[places]
 
-    def score(self, X: Any, y: Any) -> float:
-        """Share of pictures or feature rows that get their label."""
-        predicted = self.predict(X)
-        labels = labels_of(y, len(predicted))
-        return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
-
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False, rows: bool = False) -> None:
         """Write the fitted classifier into a folder, JSON and safetensors; see fewshot.classification.saved_classifier.
 
@@ -315,7 +271,8 @@ class FewShotClassifier(Estimator):
         made._model = LoadedModel(None, found.method, None, 1.0 if found.method.comes_trained else None)
         if found.module is not None and found.preprocessing is not None:
             backbone: Any = found.module.backbone
-            made.backbone, encoder = backbone, PictureEncoder(backbone, found.preprocessing)
+            made.backbone = backbone
+            encoder = PictureEncoder(backbone, found.preprocessing, found.module.backbone_config)
             made._model = LoadedModel(encoder, found.method, found.module, found.module.temperature)
         made._loaded_for = {name: getattr(made, name) for name in MODEL_OPTIONS}
         made.prepare()
@@ -323,11 +280,6 @@ class FewShotClassifier(Estimator):
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         made.temperature_from_ = "as it was saved"
         return made
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "_adapted"):
-            kind = scikit_learns("NotFittedError", ValueError)
-            raise kind("this FewShotClassifier is not fitted yet; call fit with labelled rows first")
 
     def _features(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
         encoder = self._model.encoder

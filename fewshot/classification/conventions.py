@@ -61,6 +61,21 @@ class Estimator:
         """The options of the constructor, with their defaults."""
         return {name: option.default for name, option in list(inspect.signature(cls.__init__).parameters.items())[1:]}
 
+    def score(self, X: Any, y: Any) -> float:
+        """Share of pictures or feature rows that get their label."""
+        predicted = self.predict(X)
+        labels = labels_of(y, len(predicted))
+        return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "_adapted"):
+            kind = scikit_learns("NotFittedError", ValueError)
+            raise kind(f"this {type(self).__name__} is not fitted yet; call fit with labelled rows first")
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The labels [n] of n rows."""
+        raise NotImplementedError
+
     def __sklearn_tags__(self) -> Any:
         return classifier_tags()
 

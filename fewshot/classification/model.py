@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -30,13 +30,21 @@ class LoadedModel(NamedTuple):
     temperature: float | None = None
     """Fitted for this method on validation episodes, or 1 where it was trained to need none; None where neither."""
 
-    def placed(self, device: torch.device, batch_size: int) -> LoadedModel:
-        """The same on a device, encoding so many pictures at a time; what is there already is left as it is."""
+    def placed(self, device: torch.device, **options: Any) -> LoadedModel:
+        """The same on a device; what is there already is left as it is.
+
+        Args:
+            device: where to.
+            options: of PictureEncoder, by name.
+
+        Raises:
+            ValueError: options that the encoder refuses.
+        """
         self.method.to(device)
-        encoder = self.encoder
-        if encoder is None or (encoder.device, encoder.batch_size) == (device, batch_size):
+        encoder, wanted = self.encoder, {"device": device, **options}
+        if encoder is None or all(getattr(encoder, name) == value for name, value in wanted.items()):
             return self
-        moved = PictureEncoder(encoder.backbone, encoder.preprocessing, device=device, batch_size=batch_size)
+        moved = PictureEncoder(encoder.backbone, encoder.preprocessing, encoder.config, **wanted)
         return self._replace(encoder=moved)
 
 
@@ -61,7 +69,7 @@ def loaded_model(
         if given := [name for name, value in own.items() if value is not None]:
             raise ValueError(f"checkpoint and {given[0]} given; a checkpoint brings its own: leave one out")
         module, pictures, _ = load_trained(checkpoint, packages)
-        encoder = PictureEncoder(module.backbone, pictures)
+        encoder = PictureEncoder(module.backbone, pictures, module.backbone_config)
         if method is None:
             return LoadedModel(encoder, module.method.eval(), module, module.temperature)
         return _with_method(encoder, method, module)

@@ -18,6 +18,7 @@ from torch import Tensor
 from fewshot.backbones.weights import value_fault
 from fewshot.classification.adaptation import Adapted
 from fewshot.classification.class_embeddings import ClassEmbeddings
+from fewshot.classification.encoder import PRECISIONS
 from fewshot.classification.fitting import Given
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
@@ -33,8 +34,10 @@ ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
 FILES = (*MODEL_FILES, ABOUT, TENSORS)
 KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions")
 """What classifier.json holds."""
-OPTIONS = ("chunk_size", "batch_size", "device")
+OPTIONS = ("chunk_size", "batch_size", "device", "precision")
 """Of the classifier's constructor: how it goes on being used."""
+ADDED = ("precision",)
+"""Of these, what files of earlier versions lack."""
 OF_TASK = ("support", "support_labels", "before", "probabilities")
 OF_HEAD = ("weights", "scale", "bias", "centre")
 """Tensors of Adapted and of FrozenHead."""
@@ -116,7 +119,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
     classes, options = about["classes"], about["options"]
     right = {
         "classes": isinstance(classes, list) and all(isinstance(label, (str, int, float)) for label in classes),
-        "options": isinstance(options, dict) and set(options) == set(OPTIONS) and _are_usable(**options),
+        "options": isinstance(options, dict) and set(options) | set(ADDED) == set(OPTIONS) and _are_usable(**options),
         "temperature": about["temperature"] is not None,
         "power": about["power"] is None or (isinstance(about["power"], float) and about["power"] > 0),
     }
@@ -175,10 +178,14 @@ def _are_places(labels: Tensor, number: int, least: int, n_way: int) -> bool:
     return is_right and bool(((labels >= least) & (labels < n_way)).all())
 
 
-def _are_usable(chunk_size: Any, batch_size: Any, device: Any) -> bool:
+def _are_usable(chunk_size: Any, batch_size: Any, device: Any, precision: Any = "32-true") -> bool:
     """Whether these are options of a classifier; how far memory goes is not a file's to say."""
     sizes = [size for size in (chunk_size, batch_size) if size is not None]
-    return isinstance(device, str) and all(type(size) is int and 0 < size <= MAX_INTEGER for size in sizes)
+    return (
+        isinstance(device, str)
+        and precision in PRECISIONS
+        and all(type(size) is int and 0 < size <= MAX_INTEGER for size in sizes)
+    )
 
 
 def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted:

@@ -96,16 +96,16 @@ def write_suggestions(file: Path, found: Suggested) -> None:
 
 
 def _typical(features: np.ndarray, places: np.ndarray) -> list[str]:
-    """How many rows are closest to each of those chosen."""
+    """How many rows are closer to each of those chosen than to the others."""
     rows = normalized(torch.from_numpy(features))
     nearest = torch.cat([(part @ rows[places].T).argmax(1) for part in rows.split(4096)])
     counts = torch.bincount(nearest, minlength=len(places)).tolist()
-    return [f"typical: of these it is closest to {count} of {len(rows)}" for count in counts]
+    return [f"typical of {count} of {len(rows)}" for count in counts]
 
 
 def _uncertain(probabilities: np.ndarray, names: tuple[str, ...]) -> list[str]:
     found = []
     for row in probabilities:
         first, second = np.argsort(-row, kind="stable")[:2]
-        found.append(f"uncertain: {names[first]} {100 * row[first]:.0f} %, {names[second]} {100 * row[second]:.0f} %")
+        found.append(f"{names[first]} {100 * row[first]:.0f} % or {names[second]} {100 * row[second]:.0f} %")
     return found

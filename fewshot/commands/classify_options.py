@@ -10,6 +10,7 @@ from jsonargparse import ActionConfigFile
 import fewshot.methods  # noqa: F401  (imported so that --method may name its classes without the path)
 from fewshot.classification.adaptation import check_temperature
 from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.encoder import PRECISIONS
 from fewshot.classification.model import needs_training, untrained_names
 from fewshot.classification.novelty import ALONE, Told
 from fewshot.commands.parser import Parser, add_packages, add_switch
@@ -54,6 +55,21 @@ def parser() -> Parser:
     return made
 
 
+def add_encoding(made: Parser) -> None:
+    """Options that say how pictures are encoded."""
+    made.add_argument("--batch_size", type=int, default=64, help="Pictures that a GPU encodes at a time.")
+    made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
+    made.add_argument(
+        "--precision",
+        type=Literal[tuple(PRECISIONS)] | None,  # type: ignore[operator]
+        default=None,
+        help="Of the backbone; null takes 32-true, and 16-mixed needs a GPU.",
+    )
+    made.add_argument(
+        "--store_features", type=bool, default=True, help="Remember encoded pictures in the cache folder."
+    )
+
+
 def add_folders(made: Parser) -> None:
     """Options that say what is read, and where the result goes."""
     made.add_argument(
@@ -65,7 +81,7 @@ def add_folders(made: Parser) -> None:
     made.add_argument("--broken", type=Literal["stop", "skip"], default="stop", help="A picture that cannot be read.")
 
 
-OF_MODEL = ("ckpt_path", "backbone", "weights", "image_size", "method")
+OF_MODEL = ("ckpt_path", "backbone", "weights", "image_size", "precision", "method")
 """Options that a run which is continued brings."""
 
 
@@ -143,8 +159,7 @@ def add_model(made: Parser) -> None:
         help="In place of the checkpoint's; without one null takes UniversalSIB.",
     )
     made.add_argument("--chunk_size", type=int, default=CHUNK, help="Queries that are refined together at most.")
-    made.add_argument("--batch_size", type=int, default=64, help="Pictures that are encoded at a time.")
-    made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
+    add_encoding(made)
 
 
 def check_options(options: Any) -> None:

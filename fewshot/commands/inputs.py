@@ -144,7 +144,8 @@ def _earlier(options: Any) -> tuple[FewShotClassifier | None, Earlier | None]:
         return None, None
     place = Path(options.get("continue")).expanduser()
     classifier, earlier = earlier_run(place, packages=options.packages, device=options.device)
-    own = {name: options.get(name) for name in ("temperature", "class_embedding_weight", "check_refinement")}
+    names = ("temperature", "class_embedding_weight", "check_refinement", "store_features")
+    own = {name: options.get(name) for name in names}
     return classifier.set_params(**own), earlier
 
 
@@ -161,6 +162,8 @@ def made_classifier(options: Any) -> FewShotClassifier:
         temperature=options.get("temperature"),
         batch_size=options.batch_size,
         device=options.device,
+        precision=options.precision or "32-true",
+        store_features=options.store_features,
         class_embedding_weight=options.class_embedding_weight,
         check_refinement=bool(options.get("check_refinement")),
     )

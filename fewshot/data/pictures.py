@@ -34,7 +34,10 @@ FORMATS = {
 """The formats that are read, by Pillow's names, with their endings. For others Pillow may start a program."""
 MAX_PIXELS = 89_478_485
 """Of a picture: as many as Pillow takes for no decompression bomb. One in colour takes 4 bytes a pixel as it is decoded
-and, where it is transparent or of another mode, 4 more."""
+and, where its EXIF entry turns it upright, 4 more for a moment."""
+MAX_COPIED = 2**22
+"""Pixels of a picture of which a second copy may be made. Larger ones are resized along rows first, then along columns.
+Pillow takes the cheaper way first, and so rounds between the two in another place."""
 MAX_FILE_BYTES = 2**30
 """Of a picture."""
 MOST_ENLARGED = 16
@@ -132,9 +135,11 @@ def in_8_bits(picture: Image.Image, *, was_deep: bool = False) -> Image.Image:
                 f"{found}, and 0..65535 is read; scale what has fewer bits to 0..65535, or save it with 8 bits"
             )
         scale = np.float32(255 if mode == "F" else 255 / 65535)
-        return Image.fromarray(
-            np.concatenate([(np.asarray(part) * scale).round().astype(np.uint8) for part in _strips(picture)])
-        )
+        pixels, row = np.empty((picture.height, picture.width), np.uint8), 0
+        for part in _strips(picture):
+            pixels[row : row + part.height] = (np.asarray(part) * scale).round()
+            row += part.height
+        return Image.fromarray(pixels)
     if was_deep:
         bands = picture.getextrema()
         high = max(band[1] for band in (bands if isinstance(bands[0], tuple) else (bands,))[:3])
@@ -167,33 +172,35 @@ def square_picture(picture: Image.Image, preprocessing: Preprocessing, *, name: 
             raise ValueError(
                 f"it has {width} x {height} pixels, too few to be resized to {size}; its shorter side needs {least}"
             )
-        picture = _plain(in_8_bits(picture), "L" if preprocessing.channels == 1 else "RGB")
+        picture = in_8_bits(picture)
     except ValueError as error:
         raise ValueError(f"cannot use picture{name and ' '}{name} ({error}); replace or remove it") from error
-    if preprocessing.invert:
-        picture = ImageOps.invert(picture)
+    resampling, left, top = _RESAMPLING[preprocessing.interpolation], (width - short) / 2, (height - short) / 2
+    sides, mode = (left, left + short), "L" if preprocessing.channels == 1 else "RGB"
+    if picture.mode != mode or picture.has_transparency_data or preprocessing.invert:
+        if width * height <= MAX_COPIED:
+            picture = _plain(picture, mode, invert=preprocessing.invert)
+        else:  # a few rows at a time, made narrow at once
+            narrow, row = Image.new(mode, (size, height)), 0
+            for part in _strips(picture):
+                part = _plain(part, mode, invert=preprocessing.invert)
+                part = part.resize((size, part.height), resampling, box=(left, 0, left + short, part.height))
+                narrow.paste(part, (0, row))
+                row += part.height
+            picture, sides = narrow, (0, size)
     if picture.size != (size, size):
-        left, top = (width - short) / 2, (height - short) / 2
-        picture = picture.resize(
-            (size, size), _RESAMPLING[preprocessing.interpolation], box=(left, top, left + short, top + short)
-        )
+        picture = picture.resize((size, size), resampling, box=(sides[0], top, sides[1], top + short))
     pixels = np.asarray(picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _plain(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture in that mode, transparent parts white."""
-    clear = picture.has_transparency_data
-    if picture.mode == mode and not clear:
-        return picture
-    result, top = Image.new(mode, picture.size), 0
-    for part in _strips(picture):
-        if clear:
-            part = (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
-            part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
-        result.paste(part.convert(mode), (0, top))
-        top += part.height
-    return result
+def _plain(picture: Image.Image, mode: str, *, invert: bool) -> Image.Image:
+    """The picture in that mode, transparent parts white, and its intensities reversed if `invert` says so."""
+    if picture.has_transparency_data:
+        picture = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert(mode)
+    return ImageOps.invert(picture) if invert else picture
 
 
 def _strips(picture: Image.Image) -> Iterator[Image.Image]:

@@ -87,6 +87,11 @@ class Preprocessing:
         cropped = self.crop_padding > 0 or self.stored_size > self.image_size
         return cropped or self.flip or self.colour_jitter > 0
 
+    def of_evaluation(self) -> dict[str, Any]:
+        """What it does outside of training, as plain values."""
+        kept = ("image_size", "stored_size", "channels", "interpolation", "mean", "std", "invert")
+        return {name: getattr(self, name) for name in kept}
+
     def with_channels(self, channels: int) -> Preprocessing:
         """The same with 1 or 3 channels: statistics are averaged over colours, or repeated for each."""
         if channels == self.channels:

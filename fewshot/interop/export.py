@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ import yaml
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import versions
 from fewshot.interop import graphs
-from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.saved_model import Trained
+from fewshot.training.saved_model import Trained, plain_backbone
 
 PROGRAM, BACKBONE, HEAD, MANIFEST = "backbone.pt2", "backbone.onnx", "head.onnx", "manifest.json"
 MANIFEST_FORMAT = 1
@@ -58,7 +56,7 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
         "model": {"backbone": module.backbone_config.name, "method": type(method).__name__},
         "n_features": backbone.num_features,
         "temperature": temperature,
-        "preprocessing": {**described(preprocessing), "steps": steps(preprocessing)},
+        "preprocessing": {**preprocessing.of_evaluation(), "steps": steps(preprocessing)},
         "backbone": {
             "input": {"pictures": ["B", preprocessing.channels, size, size]},
             "output": {"features": ["B", backbone.num_features]},
@@ -69,15 +67,6 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
         "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},
         "versions": versions(),
     }
-
-
-def plain_backbone(module: FewShotModule) -> Any:
-    """The module's backbone in evaluation mode, not translated by torch.compile."""
-    config, backbone = module.backbone_config, module.backbone
-    if config.compile:
-        backbone = replace(config, compile=False, pretrained=False, weights=None).create()
-        backbone.load_state_dict(module.backbone.state_dict())
-    return backbone.eval()
 
 
 def write_head(head: graphs.Head, n_features: int, folder: Path) -> dict[str, Any]:
@@ -140,33 +129,37 @@ def ways(trained: Trained, asked: int | None) -> int:
     return found
 
 
-def described(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Preprocessing without what training alone does."""
-    values = asdict(preprocessing)
-    kept = ("image_size", "stored_size", "channels", "interpolation", "mean", "std", "invert")
-    return {key: values[key] for key in kept}
+def steps(preprocessing: Preprocessing, *, normalised: bool = True) -> list[str]:
+    """What happens to a picture, in order, in words that a program in another language can follow.
 
-
-def steps(preprocessing: Preprocessing) -> list[str]:
-    """What happens to a picture, in order, in words that a program in another language can follow."""
+    Args:
+        preprocessing: how it becomes a tensor.
+        normalised: whether that is what is handed over; else it is the stored picture, and the graph does the rest.
+    """
     size, stored = preprocessing.image_size, preprocessing.stored_size
     colours = "grey (0.299 R + 0.587 G + 0.114 B)" if preprocessing.channels == 1 else "RGB"
     antialiased = " (antialiased: the filter is as much wider as the picture is larger, as in Pillow)"
     antialiased = "" if preprocessing.interpolation == "nearest" else antialiased
     margin = round((stored - size) / 2)
     reversed_ = " Reverse the intensities: 255 less each." if preprocessing.invert else ""
-    return [
+    first = [
         "Decode to 8 bits a channel (16-bit grey: divide by 257 and round); turn it upright as its EXIF orientation "
         "says; of an animation, the first frame.",
         f"Put transparent parts on white and convert to {colours}, {preprocessing.channels} channel(s).{reversed_}",
         "Cut the largest square out of the middle (the same margin, also of half a pixel, on both sides).",
         f"Resize that square to {stored} x {stored} px with {preprocessing.interpolation} interpolation{antialiased}, "
         "and round to 8 bits; nothing if it has that size already.",
+    ]
+    last = "Order the numbers as [channel, row, column], the top row first; pictures follow each other in the batch."
+    if not normalised:
+        return [*first, last]
+    return [
+        *first,
         f"Keep {size} x {size} px, leaving out the first {margin} rows and columns."
         if stored > size
         else f"Nothing is cropped: {stored} px is the size of the input.",
         "Divide by 255, subtract `mean` and divide by `std`, channel by channel, in float32.",
-        "Order the numbers as [channel, row, column], the top row first; pictures follow each other in the batch.",
+        last,
     ]
 
 

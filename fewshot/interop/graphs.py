@@ -101,7 +101,7 @@ def backbone_program(backbone: Any, image_size: int) -> Any:
     network.to("cpu", torch.float32)
     example = torch.zeros(EXAMPLE_BATCH, backbone.in_chans, image_size, image_size)
     batch = torch.export.Dim("batch", min=1, max=2**20)
-    return _exported(network, (example,), ({0: batch},), what="the backbone")
+    return exported(network, (example,), ({0: batch},), what="the backbone")
 
 
 def head_program(head: Head, n_features: int) -> Any:
@@ -109,7 +109,7 @@ def head_program(head: Head, n_features: int) -> Any:
     head = copy.deepcopy(head).to("cpu", torch.float32).eval().requires_grad_(False)
     any_size = torch.export.Dim.DYNAMIC
     example = example_task(head.n_way, n_features, n_support=2 * head.n_way, n_query=3 * head.n_way)
-    return _exported(head, example, ({0: any_size}, {0: any_size}, {0: any_size}), what="the head")
+    return exported(head, example, ({0: any_size}, {0: any_size}, {0: any_size}), what="the head")
 
 
 def example_task(n_way: int, n_features: int, *, n_support: int, n_query: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +179,18 @@ def check_head(head: Head, n_features: int, run: Callable[..., list[np.ndarray]]
             )
 
 
-def _exported(module: nn.Module, example: tuple[Tensor, ...], sizes: Any, *, what: str) -> Any:
+def exported(module: nn.Module, example: tuple[Tensor, ...], sizes: Any, *, what: str) -> Any:
+    """A module as a torch.export program.
+
+    Args:
+        module: in evaluation mode, float32, on the CPU.
+        example: its arguments.
+        sizes: which of their sizes may change, as torch.export says it.
+        what: begins errors.
+
+    Raises:
+        ValueError: torch.export cannot follow it; says why.
+    """
     try:
         with torch.no_grad():
             program = torch.export.export(module, example, dynamic_shapes=sizes)

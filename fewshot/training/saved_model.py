@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,6 +197,15 @@ def read_model(folder: Path, packages: Sequence[str] = ()) -> tuple[FewShotModul
     module.trained_on = config.get("trained_on")
     module.backbone.preprocessing = config["backbone_preprocessing"]
     return module.eval(), preprocessing
+
+
+def plain_backbone(module: FewShotModule) -> Any:
+    """The module's backbone in evaluation mode, not translated by torch.compile."""
+    config, backbone = module.backbone_config, module.backbone
+    if config.compile:
+        backbone = replace(config, compile=False, pretrained=False, weights=None).create()
+        backbone.load_state_dict(module.backbone.state_dict())
+    return backbone.eval()
 
 
 class Trained(NamedTuple):

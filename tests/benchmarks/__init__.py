@@ -15,5 +15,5 @@ NAMES = [
     "neighbour",
     "roofline",
 ]
-OF_ACCURACY = ["safety", "own_pictures", "suggest"]
-"""Those that measure accuracy rather than speed: run by name, with options of their own."""
+OF_ACCURACY = ["safety", "own_pictures", "suggest", "encoding"]
+"""Those that measure accuracy, and others with options of their own: run by name."""

@@ -4,6 +4,7 @@ python -m tests.benchmarks                    every table (about half an hour on
 python -m tests.benchmarks sib_training       one of them
 python -m tests.benchmarks --quick            each for a moment, to see that it runs; the figures mean nothing
 python -m tests.benchmarks safety --help      accuracy, which takes data and hours, has options of its own
+python -m tests.benchmarks encoding --help    so has this one: photographs of 12 megapixels to features
 """
 
 from __future__ import annotations

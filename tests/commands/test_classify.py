@@ -110,6 +110,23 @@ def test_without_a_checkpoint_by_a_timm_name_and_a_method_without_training(work,
     assert "none_of_these: TIM does not tell pictures of no class; give distance or energy" in message
 
 
+def test_pictures_are_encoded_once_and_the_answer_is_the_same(work, model, capfd, monkeypatch):
+    monkeypatch.setenv("FEWSHOT_CACHE", str(work / "cache"))
+    options = ("--ckpt_path", str(model), "--overwrite")
+    classified(*options, "--store_features", "false")
+    wanted = Path("out/predictions.csv").read_bytes()
+    assert not Path("cache").exists()
+    assert classified(*options) and Path("out/predictions.csv").read_bytes() == wanted
+    Path("support/蓝色/shot 0.png").rename("support/rot und grün/shot 9.png")  # a label is corrected
+    monkeypatch.setattr("fewshot.classification.encoder.PictureEncoder.features_of", lambda *_: pytest.fail("encodes"))
+    rows, record = classified(*options, "--method", "TIM", "--method.n_iterations", "5")
+    assert len(rows) == 12 and record["settings"]["method"] == "TIM"
+    Path("support/rot und grün/shot 9.png").rename("support/蓝色/shot 0.png")
+    assert classified(*options) and Path("out/predictions.csv").read_bytes() == wanted
+    main(["cache"])
+    assert "conv4_32" in capfd.readouterr().out
+
+
 def test_chunks_and_flat_folders(work, model):
     for path in list(Path("query").rglob("*.jpg")):
         path.rename(Path("query", f"{path.parent.name} {path.parent.parent.name} {path.name}"))
@@ -227,6 +244,8 @@ def test_bad_options_are_named(work, model, capsys):
     assert "report_pictures=0" in refused(capsys, *options, "--report_pictures", "0")
     assert "none_share=2.0" in refused(capsys, *options, "--none_of_these", "distance", "--none_share", "2")
     assert "device='cuba' cannot be used here" in refused(capsys, *options, "--device", "cuba")
+    assert "precision" in refused(capsys, *options, "--precision", "8-bit")
+    assert "needs a GPU; give bf16-mixed" in refused(capsys, *options, "--device", "cpu", "--precision", "16-mixed")
     assert "wrong" in refused(capsys, *options, "--broken", "wrong")
     assert "supprt" in refused(capsys, *options, "--supprt", "x")
     Path("query", "蓝色").rename(Path("query", "a"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
-from fewshot.classification.encoder import as_image
+from fewshot.classification.given_pictures import as_image
 from fewshot.data import pictures as subject
 from fewshot.data.pictures import open_picture, picture_endings, readable_formats, square_picture
 from fewshot.data.transforms import Preprocessing
@@ -134,13 +135,24 @@ def test_a_picture_that_shows_nothing_at_its_size_is_refused(size: tuple[int, in
     assert square_picture(Image.new("RGB", (least, 99)), COLOUR.with_image_size(stored)).shape[1] == stored
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "P", "RGB", "LA"])
-def test_conversion_in_strips_is_that_of_the_whole(mode: str) -> None:
-    values = np.random.default_rng(0).integers(0, 256, (150, 140, 4)).astype(np.uint8)
-    picture = Image.fromarray(values).convert(mode)
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("mode", "size"), [("RGBA", (150, 341)), ("P", (250, 90)), ("LA", (64, 64)), ("L", (90, 64))])
+def test_a_large_picture_is_converted_a_few_rows_at_a_time(
+    mode: str, size: tuple[int, int], interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = np.random.default_rng(0).integers(0, 256, (9, 9, 4)).astype(np.uint8)
+    picture = Image.fromarray(smooth).resize(size[::-1], Image.Resampling.BILINEAR).convert(mode)
+    how = Preprocessing(64, 64, (0.5,) * 3, (0.5,) * 3, interpolation=interpolation, invert=True)
     whole = picture.convert("RGBA")
-    paper = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
-    assert np.array_equal(np.asarray(subject._plain(picture, "RGB")), np.asarray(paper))
+    paper = ImageOps.invert(Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB"))
+    wanted = square_picture(paper, replace(how, invert=False))
+    assert np.array_equal(square_picture(picture, how), wanted)
+    heights, plain = [], subject._plain
+    monkeypatch.setattr(subject, "MAX_COPIED", 0)
+    monkeypatch.setattr(subject, "_plain", lambda part, *a, **k: (heights.append(part.height), plain(part, *a, **k))[1])
+    found = square_picture(picture, how).astype(int)
+    assert np.abs(found - wanted).mean() < 0.5 and max(heights) <= subject._ROWS
+    assert interpolation != "nearest" or np.array_equal(found, wanted)
 
 
 def test_a_picture_of_ones_own_stays_as_it_is() -> None:

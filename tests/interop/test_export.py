@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fewshot.commands import main
 from fewshot.data.pictures import square_picture
 from fewshot.data.transforms import Preprocessing, evaluation_transform
 from fewshot.interop import graphs
-from fewshot.interop.export import plain_backbone, steps, ways
+from fewshot.interop.export import steps, ways
 from fewshot.methods import (
     MAML,
     PTMAP,
@@ -38,7 +39,7 @@ from fewshot.methods import (
 )
 from fewshot.methods.base_classes import BaseClasses
 from fewshot.training.few_shot_module import FewShotModule
-from fewshot.training.saved_model import load_trained, save_trained
+from fewshot.training.saved_model import load_trained, plain_backbone, save_trained
 
 for package in graphs.NEEDED:
     pytest.importorskip(package, reason="the extra 'export' is not installed")
@@ -163,30 +164,62 @@ def test_pictures_give_the_features_and_probabilities_of_pytorch(
     assert change > 1e-2  # else the refinement could be left out and nobody would notice
 
 
+SMALLER = replace(PREPROCESSING, stored_size=44, interpolation="bicubic", invert=True)
+
+
+@pytest.mark.parametrize("preprocessing", [PREPROCESSING, SMALLER], ids=["whole", "middle"])
 def test_the_lines_of_the_readme_classify_pictures(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preprocessing: Preprocessing, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = pictures_of(None, N_WAY, 4)
+    manifest = manifest_of(exported)
+    manifest["preprocessing"] |= preprocessing.of_evaluation()
+    check_lines_of_the_readme(exported, manifest, preprocessing, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_for_a_residual_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = Preprocessing(64, 73, (0.4,), (0.3,), channels=1, interpolation="lanczos")
+    module = FewShotModule(ProtoNet(), BackboneConfig("resnet10t", image_size=64, in_chans=1), freeze_backbone=True)
+    module.temperature = 0.7
+    save_trained(module.eval(), how, tmp_path / "model")
+    export("--ckpt_path", tmp_path / "model", "--output", tmp_path / "exported", "--n_way", N_WAY)
+    check_lines_of_the_readme(tmp_path / "exported", manifest_of(tmp_path / "exported"), how, tmp_path, monkeypatch)
+
+
+def check_lines_of_the_readme(
+    exported: Path, manifest: dict[str, Any], how: Preprocessing, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [picture.resize((50, 61 + number)) for number, picture in enumerate(pictures_of(None, N_WAY, 4))]
+    pictures[0].putalpha(Image.linear_gradient("L").resize(pictures[0].size))
     for number, picture in enumerate(pictures):
         shown = number % 4
-        file = tmp_path / (f"support/{number // 4}/{shown}.png" if shown < 2 else f"query/{number // 4}-{shown}.png")
+        file = folder / (f"support/{number // 4}/{shown}.png" if shown < 2 else f"query/{number // 4}-{shown}.png")
         file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(file)
-    (tmp_path / "OUT").symlink_to(exported)
-    monkeypatch.chdir(tmp_path)
-    readme = (Path(__file__).parents[2] / "fewshot" / "interop" / "README.md").read_text(encoding="utf-8")
-    lines = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in text)
+    (folder / "OUT").mkdir()
+    (folder / "OUT" / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("backbone.onnx", "head.onnx"):
+        (folder / "OUT" / name).symlink_to(exported / name)
+    monkeypatch.chdir(folder)
+    lines = readme_lines()[0]
     assert "torch" not in lines and "fewshot" not in lines
-    (tmp_path / "export_of_the_readme.py").write_text(lines)
-    monkeypatch.syspath_prepend(tmp_path)
+    (folder / "export_of_the_readme.py").write_text(lines)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "export_of_the_readme", raising=False)
     found = vars(importlib.import_module("export_of_the_readme"))
     model = load_trained(exported)
-    stored = torch.from_numpy(np.stack([square_picture(one, PREPROCESSING) for one in pictures]))
+    stored = torch.from_numpy(np.stack([square_picture(one, how) for one in pictures]))
     with torch.no_grad():
-        features = model.module.backbone(evaluation_transform(stored, PREPROCESSING)).unflatten(0, (N_WAY, 4))
+        features = model.module.backbone(evaluation_transform(stored, how)).unflatten(0, (N_WAY, 4))
         tasks = features[:, :2].flatten(0, 1)[None], torch.arange(N_WAY).repeat_interleave(2)[None]
         logits = model.module.method.refine(*tasks, features[:, 2:].flatten(0, 1)[None], N_WAY).logits[-1, 0]
     np.testing.assert_allclose(found["probabilities"], (logits / 0.7).softmax(-1), rtol=0, atol=1e-4)
+
+
+def readme_lines() -> list[str]:
+    """The examples of ONNX in the documents."""
+    readme = (Path(__file__).parents[2] / "fewshot" / "interop" / "README.md").read_text(encoding="utf-8")
+    return [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in text]
 
 
 def test_a_single_query_is_not_refined_by_the_published_network(exported: Path) -> None:
