@@ -10,7 +10,10 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -308,3 +311,24 @@ def test_a_comparison_measures_all_its_methods(
     )
     assert {row["method"] for row in written["rows"]} == set(loaded.methods)
     assert all(0 <= row[key] <= 1 for row in written["rows"] for key in ("accuracy", "dirichlet_accuracy"))
+
+
+@pytest.mark.weekly
+def test_a_row_is_trained_and_tested_unattended_and_goes_on(tmp_path: Path) -> None:
+    options = small(ROOT / "configs/cifar_fs/conv4_sib_5way1shot.yaml", tmp_path)
+    command = ["sh", str(ROOT / "configs/cifar_fs/row.sh"), "conv4", *options, "--trainer.limit_train_batches=2"]
+    environment = {name: value for name, value in os.environ.items() if name != "FEWSHOT_DATA"}
+    environment |= {"FEWSHOT_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+
+    def wanted() -> list[Path]:
+        names = ["pretrain", *(f"sib_5way{shots}shot{tested}" for shots in (1, 5) for tested in ("", "_k5"))]
+        return [tmp_path / "runs" / f"cifar_fs_conv4_{name}" / "version_0" / "results.json" for name in names]
+
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=900)
+    times = [file.stat().st_mtime_ns for file in wanted()]
+    wanted()[-1].unlink()
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=900)
+    again = sorted((tmp_path / "runs").glob("cifar_fs_conv4_sib_5way5shot_k5/version_*/results.json"))
+    assert len(again) == 1
+    assert [file.stat().st_mtime_ns for file in wanted()[:-1]] == times[:-1]

@@ -223,6 +223,10 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
             f"since the earlier run {since['n_changed']} changed class, {since['n_labelled']} were labelled, "
             f"{since['n_new']} are new"
         )
+    labels, pairs = len(classified.contradicted.places), classified.near_duplicates
+    if labels or (pairs is not None and pairs.total):
+        n_pairs = 0 if pairs is None else pairs.total
+        lines.append(f"look in the report at {labels} labels that the others contradict, {n_pairs} near-duplicates")
     lines += [f"note: {note}" for note in classified.notes]
     lines += [f"skipped: {reason}" for _, reason in classified.skipped[:NAMED]]
     if len(classified.skipped) > NAMED:

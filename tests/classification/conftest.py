@@ -8,7 +8,7 @@ import pytest
 from browser import NAMES, Browser, installed_browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One for all tests; skips where none is installed."""
     executable = installed_browser()

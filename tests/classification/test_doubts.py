@@ -11,6 +11,7 @@ from report_pages import example, written
 
 from fewshot.classification import doubts
 from fewshot.classification.class_order import in_natural_order, natural_order
+from fewshot.classification.classified import summary
 from fewshot.classification.doubts import contradicted_labels, near_duplicates
 
 
@@ -99,4 +100,7 @@ def test_doubts_are_named_in_the_page(tmp_path: Path) -> None:
     assert "<bdi>s2.png</bdi><br>labelled <strong><bdi>class 3</bdi></strong>, looks like" in section
     assert section.count("cosine 1.000") == 3 and section.count("different classes</strong>") == 2
     assert section.index("different classes") < section.rindex("cosine 1.000")  # they come first
+    assert plain.near_duplicates is not None
+    told = f"look in the report at 1 labels that the others contradict, {plain.near_duplicates.total} near-duplicates"
+    assert told in summary(plain, False)
     assert "sub/<wbr>q0.png</bdi>: <bdi>class 0</bdi>" in section and "s20.png</bdi>: labelled <bdi>class 3" in section
