@@ -17,5 +17,5 @@ def test_queries_known_to_be_of_no_class_move_the_line():
         return float((own > line).double().mean() + (others <= line).double().mean())
 
     line, usual = threshold(*given, strange=4), threshold(*given)
-    assert wrong(line) < wrong(usual) and wrong(line) == min(wrong(cut) for cut in torch.linspace(0, 2, 400))
+    assert wrong(line) < wrong(usual) and wrong(line) <= min(wrong(cut) for cut in torch.linspace(0, 2, 400))
     assert threshold(*given, share=0.5, strange=4) == float(novelty(*given)[:10].quantile(0.5))
