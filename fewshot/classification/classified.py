@@ -226,7 +226,9 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
     labels, pairs = len(classified.contradicted.places), classified.near_duplicates
     if labels or (pairs is not None and pairs.total):
         n_pairs = 0 if pairs is None else pairs.total
-        lines.append(f"look in the report at {labels} labels that the others contradict, {n_pairs} near-duplicates")
+        lines.append(
+            f"to look at in the report: labels that the others contradict: {labels}, near-duplicates: {n_pairs}"
+        )
     lines += [f"note: {note}" for note in classified.notes]
     lines += [f"skipped: {reason}" for _, reason in classified.skipped[:NAMED]]
     if len(classified.skipped) > NAMED:

@@ -88,7 +88,7 @@ def _matrix(given: np.ndarray, name: str) -> np.ndarray:
         raise Refused(f"{name} is {given.dtype} {list(given.shape)}; features are numbers [rows, width]")
     with np.errstate(over="ignore"):  # infinite then, which is refused by row
         given = given if given.ndim == 2 else given[None]
-        return (np.array if isinstance(given, np.memmap) else np.asarray)(given, dtype=np.float32, order="C")
+        return np.asarray(given, dtype=np.float32, order="C")
 
 
 def _cells(given: np.ndarray, name: str) -> list[str | None]:
@@ -103,6 +103,7 @@ def _read_npy(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
     check_numbers(found.size)
     if features is None:
         return Table(np.zeros((len(found) if found.ndim else 0, 0), np.float32), {columns[-1]: _cells(found, "it")})
+    found = np.load(path, allow_pickle=False)  # read, as the pages of a mapped file would count twice
     if columns:
         raise Refused(f"a .npy holds features alone and no {columns[0]!r}; take .npz, .csv or .parquet, or --labels")
     return Table(_matrix(found, "it"), {}, found.ndim == 1)

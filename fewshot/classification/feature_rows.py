@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.feature_files import READERS, Table, column_names, read_table
@@ -17,6 +18,8 @@ from fewshot.data.picture_files import LeftOut, files_below
 
 SHOWN = 500
 """Characters of a text that a report shows."""
+MOVED_AT_ONCE = 2**14
+"""Rows."""
 
 
 class FeatureRows(NamedTuple):
@@ -91,6 +94,8 @@ def feature_rows(
 def feature_task(rows: FeatureRows) -> Task:
     """The labelled rows as support, by class, and the others as queries.
 
+    The rows are put into that order where they lie, so that there is no second copy of a large file.
+
     Raises:
         ValueError: no row is without a label.
     """
@@ -103,21 +108,43 @@ def feature_task(rows: FeatureRows) -> Task:
     query = np.setdiff1d(np.flatnonzero(numbers < 0), nones)
     if not len(query):
         raise ValueError(f"features: all {len(numbers)} rows have labels; rows to classify have an empty one, or -1")
-    features = torch.from_numpy(rows.features)
+    of_support, of_query, of_nones = _support_first(rows.features, support, query, nones)
     return Task(
         tuple(names),
         tuple(rows.ids[place] for place in support),
         numbers[support],
-        features[torch.from_numpy(support)],
+        of_support,
         tuple(rows.ids[place] for place in query),
         tuple(rows.ids[place] for place in query),
-        features[torch.from_numpy(query)] if len(query) < len(features) else features,
+        of_query,
         rows.left_out,
         (tuple(rows.texts[place] for place in support), tuple(rows.texts[place] for place in query)),
         given_labels=tuple(rows.given.classes.items()),
         nones=tuple(rows.given.nones),
-        none_features=features[torch.from_numpy(nones)],
+        none_features=of_nones,
     )
+
+
+def _support_first(
+    features: np.ndarray, support: np.ndarray, query: np.ndarray, nones: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the support, of the queries right behind them, and of those that are neither.
+
+    Args:
+        features: [n, D], which are moved.
+        support: [S] places, in any order.
+        query: [Q] places, ascending; with the others they are all n.
+        nones: [M] places.
+    """
+    labelled, strange = features[support], torch.from_numpy(features[nones])
+    end = len(features)
+    for last in range(len(query), 0, -MOVED_AT_ONCE):  # from the end on, where nothing is that has still to be moved
+        block = query[max(0, last - MOVED_AT_ONCE) : last]
+        features[end - len(block) : end] = features[block]
+        end -= len(block)
+    features[end - len(support) : end] = labelled
+    found = torch.from_numpy(features)
+    return found[end - len(support) : end], found[end:], strange
 
 
 def class_embeddings(file: Path) -> ClassEmbeddings:

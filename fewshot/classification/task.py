@@ -103,6 +103,16 @@ def with_class_embeddings(task: Task, given: ClassEmbeddings) -> Task:
     return task._replace(class_names=tuple(names), support_labels=labels, class_embeddings=embeddings)
 
 
+def together(first: Tensor, second: Tensor) -> Tensor:
+    """The rows [n, D] of two tensors in one; without a copy where the second lies right behind the first."""
+    storage = first.untyped_storage()
+    follows = first.storage_offset() + first.numel() == second.storage_offset()
+    if follows and storage.data_ptr() == second.untyped_storage().data_ptr():
+        if first.is_contiguous() and second.is_contiguous() and first.dtype == second.dtype:
+            return torch.as_strided(first, (len(first) + len(second), first.shape[1]), first.stride())
+    return torch.cat([first, second])
+
+
 def classified_task(
     classifier: FewShotClassifier, task: Task, *, measure: Told | None = None, share: float | None = None
 ) -> Classified:
@@ -123,7 +133,7 @@ def classified_task(
     of_support, of_query, numbers = task.support_features, task.query_features, task.support_labels
     labels = [*(task.class_names[number] for number in numbers), *[None] * len(of_query)]
     embeddings = {task.class_names[number]: row for number, row in task.class_embeddings.items()}
-    classifier.fit_features(torch.cat([of_support, of_query]), labels, class_embeddings=embeddings or None)
+    classifier.fit_features(together(of_support, of_query), labels, class_embeddings=embeddings or None)
     assert len(classifier.classes_) == len(task.class_names), "both are sorted: the columns are in their order"
     unlike, limit = None, None
     if measure == "learned":

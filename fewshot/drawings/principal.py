@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ AT_ONCE = 8192
 """Rows that are centred at a time, so that there is no second copy of all of them."""
 
 
-def principal_components(features: Tensor, n_kept: int = 2) -> Tensor:
+def principal_components(features: Tensor | Sequence[Tensor], n_kept: int = 2) -> Tensor:
     """Centred features along the directions of their largest variance, [..., n, n_kept], the largest one first.
 
     The sign of every direction is the one in which its largest entry by size is positive, as in scikit-learn's PCA, so
@@ -18,22 +20,32 @@ def principal_components(features: Tensor, n_kept: int = 2) -> Tensor:
     single precision. What the columns hold of the variance is their sum of squares over that of the centred features.
 
     Args:
-        features: [..., n, D], finite, n 1 or more.
+        features: [..., n, D], finite, n 1 or more; or several such, whose rows follow each other, and which are not
+            copied into one where there are more of them than D.
         n_kept: columns, 1 or more.
     """
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
-    n, size = features.shape[-2:]
-    mean, parts = features.mean(-2, keepdim=True), features.split(max(size, AT_ONCE), dim=-2)
+    several = [features] if isinstance(features, Tensor) else list(features)
+    several = [one.to(torch.promote_types(one.dtype, torch.float32)) for one in several if one.shape[-2]]
+    n, size = sum(one.shape[-2] for one in several), several[0].shape[-1]
+    mean = torch.stack([one.sum(-2, keepdim=True) for one in several]).sum(0) / n
+    parts = [part for one in several for part in one.split(max(size, AT_ONCE), dim=-2)]
     if n > size:
         products = sum((part - mean).mT @ (part - mean) for part in parts)  # [..., D, D]
         directions = torch.linalg.eigh(products)[1].flip(-1)  # [..., D, D], ascending turned round
     else:
-        directions = torch.linalg.svd(features - mean, full_matrices=False)[2].mT  # [..., D, n]
+        directions = torch.linalg.svd(torch.cat(parts, dim=-2) - mean, full_matrices=False)[2].mT  # [..., D, n]
     directions = directions[..., :n_kept]
     largest = directions.gather(-2, directions.abs().argmax(-2, keepdim=True))  # [..., 1, n_kept]
     directions = torch.where(largest < 0, -directions, directions)
     coordinates = torch.cat([(part - mean) @ directions for part in parts], dim=-2)
-    largest = torch.maximum(features.amax((-2, -1), keepdim=True), -features.amin((-2, -1), keepdim=True))
-    rounding = torch.finfo(features.dtype).eps * max(n, size) * largest
+    extremes = [torch.maximum(part.amax((-2, -1), keepdim=True), -part.amin((-2, -1), keepdim=True)) for part in parts]
+    rounding = torch.finfo(mean.dtype).eps * max(n, size) * torch.stack(extremes).amax(0)
     coordinates = torch.where(coordinates.abs().amax(-2, keepdim=True) > rounding, coordinates, 0)
     return torch.nn.functional.pad(coordinates, (0, n_kept - coordinates.shape[-1]))
+
+
+def variance(features: Sequence[Tensor]) -> float:
+    """Sum of squares of all rows of several [n, D] about their mean, which is what `principal_components` share out."""
+    mean = torch.stack([one.sum(0) for one in features]).sum(0) / sum(map(len, features))
+    parts = (part for one in features for part in one.split(AT_ONCE))
+    return sum(float((part - mean).square().sum().double()) for part in parts)

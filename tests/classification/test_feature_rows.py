@@ -15,8 +15,8 @@ import torch
 from fewshot import FewShotClassifier
 from fewshot.classification import feature_files, feature_table
 from fewshot.classification.feature_files import read_table
-from fewshot.classification.feature_rows import class_embeddings, feature_rows, feature_task
-from fewshot.classification.task import Task, classified_task
+from fewshot.classification.feature_rows import FeatureRows, class_embeddings, feature_rows, feature_task
+from fewshot.classification.task import Task, classified_task, together
 
 ROWS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 IDS = ["a", "b", "=c", "d", "e,f", "é"]
@@ -288,3 +288,19 @@ def test_bad_class_embeddings_are_named():
             FewShotClassifier().fit(rows, nobody, given)
     with pytest.raises(ValueError, match="class_embedding_weight=0; give a whole number"):
         FewShotClassifier(class_embedding_weight=0).fit(rows, nobody, embeddings)
+
+
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_rows_are_put_in_order_where_they_lie(monkeypatch, at_once):
+    monkeypatch.setattr("fewshot.classification.feature_rows.MOVED_AT_ONCE", at_once)
+    rows = np.arange(24, dtype=np.float32).reshape(12, 2)
+    labels = (None, "b", None, None, "a", None, "b", None, None, "a", None, None)
+    names = tuple("abcdefghijkl")
+    task = feature_task(FeatureRows(rows.copy(), names, labels, names))
+    assert task.support == ("e", "j", "b", "g")
+    np.testing.assert_array_equal(task.support_features, rows[[4, 9, 1, 6]])
+    np.testing.assert_array_equal(task.query_features, rows[[0, 2, 3, 5, 7, 8, 10, 11]])
+    both = together(task.support_features, task.query_features)
+    assert both.data_ptr() == task.support_features.data_ptr()
+    np.testing.assert_array_equal(both, torch.cat([task.support_features, task.query_features]))
+    np.testing.assert_array_equal(together(both[:2], both[5:]), torch.cat([both[:2], both[5:]]))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from fewshot.drawings.principal import principal_components
+from fewshot.drawings.principal import principal_components, variance
 
 
 @pytest.mark.parametrize(("n", "size"), [(30, 6), (6, 30), (9, 9)])
@@ -41,3 +41,10 @@ def test_features_that_are_alike_lie_on_one_point(dtype: torch.dtype) -> None:
         found = principal_components(torch.full((n, size), 0.3, dtype=dtype))
         assert found.dtype == torch.float32
         assert not found.any()
+
+
+def test_rows_in_several_places_are_as_in_one() -> None:
+    features = torch.randn(40, 5, dtype=torch.float64) + 7
+    several = [features[:0], features[:7], features[7:]]
+    torch.testing.assert_close(principal_components(several), principal_components(features))
+    assert variance(several[1:]) == pytest.approx(float(features.var(0).sum()) * 39)

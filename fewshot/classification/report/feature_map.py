@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fewshot.classification.classified import Classified
-from fewshot.drawings.principal import principal_components
+from fewshot.drawings.principal import principal_components, variance
 
 WIDTH, MARGIN = 640, 34
 CROWD, CROWDED_WIDTH = 500, 960
@@ -38,11 +38,12 @@ def feature_map(classified: Classified) -> FeatureMap:
     A class centre is the mean of the class's support features and of all query features, these weighted by their
     probability of the class; refinement moves it, while the features stay.
     """
-    features = torch.from_numpy(np.concatenate([classified.support_features, classified.query_features]))
-    features = features if len(features) > MANY else features.double()
+    features = [torch.from_numpy(rows) for rows in (classified.support_features, classified.query_features)]
+    if sum(map(len, features)) <= MANY:
+        features = [torch.cat(features).double()]
     coordinates = principal_components(features).double().numpy()  # [S + Q, 2]
-    variance = float(features.var(0, correction=0).double().sum()) * len(features)
-    share = min(1.0, float((coordinates**2).sum() / variance)) if variance > 0 else 0.0
+    whole = variance(features)
+    share = min(1.0, float((coordinates**2).sum() / whole)) if whole > 0 else 0.0
     members = np.eye(len(classified.class_names))[classified.support_labels]  # [S, N]
     weights = [np.concatenate([members, of_query]) for of_query in (classified.before, classified.probabilities)]
     centres = [(each / np.maximum(each.sum(0), np.finfo(np.float64).tiny)).T @ coordinates for each in weights]
