@@ -43,6 +43,7 @@ OPTIONAL = {
     "pillow_heif": ("heif", "data/pictures.py"),
     "pyarrow": ("parquet", "classification/feature_parquet.py"),
     "sklearn": ("test", "classification/conventions.py"),
+    "transformers": ("clip", "classification/clip.py"),
 }
 UNSAFE = re.compile(r"weights_only|allow_pickle|\btorch\b.*\bload\b|\byaml\b.*\bload\b")
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -7,17 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classified import Classified, run_record, summary, write_predictions
 from fewshot.classification.continued import FOLDER, ROWS, keep, row_names
 from fewshot.classification.decided import method_options
-from fewshot.classification.feature_rows import class_embeddings
 from fewshot.classification.former import compared, former_answer
 from fewshot.classification.notes import of_answer
 from fewshot.classification.report.page import write_report
 from fewshot.classification.sorted_pictures import check_sorted, of_classes, write_sorted
-from fewshot.classification.task import classified_task, with_class_embeddings
-from fewshot.commands.classify_options import check_options, parser
+from fewshot.classification.task import classified_task
+from fewshot.commands.classify_checks import check_options
+from fewshot.commands.classify_options import parser
 from fewshot.commands.inputs import Inputs, inputs_of, roots_of
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
@@ -58,10 +57,8 @@ def classify(options: Any) -> str:
     check_options(options)
     target = sorted_target(options, output)
     former = former_of(options, output)
-    file = options.class_embeddings
-    embeddings = None if file is None else class_embeddings(Path(file).expanduser())
-    inputs = inputs_of(options, embeddings)
-    classified = answered(options, inputs, embeddings)
+    inputs = inputs_of(options)
+    classified = answered(options, inputs)
     classified = classified if former is None else compared(classified, former)
     classified = replace(
         classified,
@@ -115,15 +112,10 @@ def former_of(options: Any, output: Path) -> dict[str, str] | None:
         return None
 
 
-def answered(options: Any, inputs: Inputs, embeddings: ClassEmbeddings | None) -> Classified:
+def answered(options: Any, inputs: Inputs) -> Classified:
     """The task's answer, with what was asked for among its settings."""
     task, asked = inputs.task, inputs.asked
     things = "pictures" if task.texts is None else "rows"
-    if embeddings is not None:
-        task = with_class_embeddings(task, embeddings)
-        weight = options.class_embedding_weight
-        each = "one labelled one" if weight == 1 else f"{weight} labelled ones"
-        asked = {**asked, "class embeddings": f"{len(embeddings.class_names)}, each as much as {each}"}
     classified = classified_task(inputs.classifier, task, measure=options.none_of_these, share=options.none_share)
     asked = {
         **asked,

@@ -11,14 +11,15 @@ import numpy as np
 
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classifier import FewShotClassifier
+from fewshot.classification.clip import Clip, clip
 from fewshot.classification.continued import Earlier, earlier_run, joined
 from fewshot.classification.decided import of_preprocessing
-from fewshot.classification.feature_rows import feature_rows, feature_task
+from fewshot.classification.feature_rows import class_embeddings, feature_rows, feature_task
 from fewshot.classification.folders import check_alike, check_apart, encoded_folders, query_folder, support_folder
 from fewshot.classification.label_files import GivenLabels, labels_of_pictures
 from fewshot.classification.notes import of_pictures, trained_on
-from fewshot.classification.task import Task, with_labels
-from fewshot.commands.classify_options import check_alone, check_method, check_query_labels
+from fewshot.classification.task import Task, with_class_embeddings, with_labels
+from fewshot.commands.classify_checks import check_alone, check_method, check_query_labels
 from fewshot.data.picture_files import LeftOut, left_out_below
 from fewshot.files import relative
 
@@ -39,20 +40,46 @@ class Inputs(NamedTuple):
     """What the run that is continued knew to be none of the classes."""
 
 
-def inputs_of(options: Any, embeddings: ClassEmbeddings | None = None) -> Inputs:
+def inputs_of(options: Any) -> Inputs:
     """Read what the options name, encode pictures, and load the classifier.
 
     Args:
         options: as of `fewshot.commands.classify_options.parser`, checked; those of classify alone may be missing.
-        embeddings: of the classes.
     """
     for name in PATHS:
         given = getattr(options, name)
         setattr(options, name, None if given is None else Path(os.path.expanduser(given)))
-    return (_of_folders if options.features is None else _of_rows)(options, embeddings)
+    loaded = None if options.clip is None else clip(options.clip)
+    read = _of_folders if options.features is None else _of_rows
+    embeddings = embeddings_of(options, loaded)
+    found = read(options, embeddings, loaded)
+    if embeddings is None:
+        return found
+    weight = options.class_embedding_weight
+    each = "one labelled one" if weight == 1 else f"{weight} labelled ones"
+    told = f"{len(embeddings.class_names)}, each as much as {each}"
+    told += "" if loaded is None else f", by {', '.join(options.prompts)}"
+    return found._replace(
+        task=with_class_embeddings(found.task, embeddings), asked={**found.asked, "class embeddings": told}
+    )
 
 
-def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
+def embeddings_of(options: Any, loaded: Clip | None) -> ClassEmbeddings | None:
+    """Embeddings of classes, of a file or by CLIP; None where none are asked for.
+
+    Args:
+        options: all; CLIP knows the classes that are named, else the folders of labelled pictures.
+        loaded: CLIP, if it is asked for.
+    """
+    if loaded is None:
+        return None if options.class_embeddings is None else class_embeddings(options.class_embeddings)
+    names = options.class_names
+    if names is None and options.support is not None:
+        names = sorted(support_folder(options.support))
+    return None if names is None else loaded.class_embeddings(names, options.prompts)
+
+
+def _of_rows(options: Any, embeddings: ClassEmbeddings | None, loaded: Clip | None) -> Inputs:
     columns = {name: getattr(options, name) for name in ("labels", "id_column", "label_column", "text_column")}
     continued, earlier = _earlier(options)
     if continued is not None and continued.encoder is not None:
@@ -61,7 +88,7 @@ def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     task = task if earlier is None else joined(task, earlier, {})
     names = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}
     check_alone(options, np.bincount(task.support_labels, minlength=len(names)).tolist())
-    classifier = (continued or made_classifier(options)).prepare()
+    classifier = (continued or made_classifier(options, loaded)).prepare()
     check_method(classifier, len(names), options.get("none_of_these"), named=continued is None)
     width = task.query_features.shape[1]
     asked = {
@@ -72,7 +99,7 @@ def _of_rows(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
     return Inputs(task, classifier, asked)
 
 
-def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
+def _of_folders(options: Any, embeddings: ClassEmbeddings | None, loaded: Clip | None) -> Inputs:
     continued, earlier = _earlier(options)
     if continued is not None and continued.encoder is None:
         raise ValueError(
@@ -103,7 +130,7 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
         check_query_labels([name.split("/")[0] for name in query_names], tuple(names))
     counts = Counter(told.labelled.values())
     check_alone(options, [len(support.get(name, ())) + counts[name] for name in names])
-    classifier = (continued or made_classifier(options)).prepare()
+    classifier = (continued or made_classifier(options, loaded)).prepare()
     check_method(classifier, len(names), options.get("none_of_these"), named=continued is None)
     encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
@@ -118,7 +145,7 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None) -> Inputs:
         "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes{where}",
         "to classify": f"{len(task.query)} pictures{since}",
         "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
-        "backbone": options.backbone or type(encoder.backbone).__name__,
+        "backbone": options.backbone or options.clip or type(encoder.backbone).__name__,
         "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
         "preprocessing": of_preprocessing(encoder.preprocessing),
     }
@@ -149,11 +176,13 @@ def _earlier(options: Any) -> tuple[FewShotClassifier | None, Earlier | None]:
     return classifier.set_params(**own), earlier
 
 
-def made_classifier(options: Any) -> FewShotClassifier:
-    """The classifier that the options describe."""
+def made_classifier(options: Any, loaded: Clip | None = None) -> FewShotClassifier:
+    """The classifier that the options describe; of pictures on CLIP, where that is loaded."""
+    of_clip = None if loaded is None or options.features is not None else loaded
     return FewShotClassifier(
-        options.backbone,
+        options.backbone if of_clip is None else of_clip.backbone,
         options.method,
+        preprocessing=None if of_clip is None else of_clip.preprocessing,
         checkpoint=options.ckpt_path,
         packages=options.packages,
         weights=options.weights,

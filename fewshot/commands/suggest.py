@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile
 
-from fewshot.classification.feature_rows import class_embeddings
 from fewshot.classification.report.suggest_page import write_suggest_page
 from fewshot.classification.suggested import suggested, write_suggestions
-from fewshot.classification.task import with_class_embeddings
-from fewshot.commands.classify_options import add_features, add_folders, add_model, check_inputs, check_sizes
+from fewshot.commands.classify_checks import check_clip, check_inputs, check_sizes
+from fewshot.commands.classify_options import add_features, add_folders, add_model
 from fewshot.commands.inputs import inputs_of
 from fewshot.commands.parser import Parser, check_configs
 from fewshot.commands.process import quietened, say
@@ -65,10 +63,9 @@ def suggest(options: Any) -> str:
     check_sizes(options, "number")
     if options.number > AT_MOST:
         raise ValueError(f"number={options.number}; {AT_MOST} are suggested at most")
-    file = options.class_embeddings
-    embeddings = None if file is None else class_embeddings(Path(file).expanduser())
-    inputs = inputs_of(options, embeddings)
-    task = inputs.task if embeddings is None else with_class_embeddings(inputs.task, embeddings)
+    check_clip(options)
+    inputs = inputs_of(options)
+    task = inputs.task
     found = suggested(inputs.classifier, task, options.number)
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_suggestions(folder / "suggestions.csv", found)
