@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
@@ -157,7 +157,15 @@ def _npz_names(path: Path) -> list[str]:
 
 def _csv_names(path: Path) -> list[str]:
     with path.open(newline="", encoding="utf-8-sig") as opened:
-        return next(csv.reader(_lines(opened)), [])
+        return next(_rows(opened), [])
+
+
+def _rows(opened: TextIO) -> Any:
+    """A csv.reader; a first line without a comma says what parts cells, as spreadsheets of many countries write it."""
+    lines = _lines(opened)
+    first = next(lines, "")
+    separator = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+    return csv.reader(chain([first], lines), delimiter=separator)
 
 
 def _lines(opened: TextIO) -> Iterator[str]:
@@ -169,8 +177,8 @@ def _lines(opened: TextIO) -> Iterator[str]:
 
 def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
     with path.open(newline="", encoding="utf-8-sig") as opened:
-        lines = csv.reader(_lines(opened))
-        names = next(lines, [])
+        lines = _rows(opened)
+        names: list[str] = next(lines, [])
         rows: Iterator[list[str]] = lines
         if names and not columns and all(map(_is_number, names)):
             rows, names = chain([names], lines), [str(place) for place in range(len(names))]

@@ -304,3 +304,18 @@ def test_rows_are_put_in_order_where_they_lie(monkeypatch, at_once):
     assert both.data_ptr() == task.support_features.data_ptr()
     np.testing.assert_array_equal(both, torch.cat([task.support_features, task.query_features]))
     np.testing.assert_array_equal(together(both[:2], both[5:]), torch.cat([both[:2], both[5:]]))
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_cells_are_parted_as_spreadsheets_of_other_countries_write_them(tmp_path, separator):
+    lines = ["id,label,f0,f1", '"a;b",cat,1.5,2', "c,,3,4"]
+    texts = [lines, [line.replace(",", separator) for line in lines]]
+    tables = []
+    for number, written in enumerate(texts):
+        (tmp_path / f"{number}.csv").write_text("\n".join(written))
+        tables.append(read_table(tmp_path / f"{number}.csv", ["id", "label"]))
+    np.testing.assert_array_equal(tables[0].features, tables[1].features)
+    assert tables[0].columns == tables[1].columns == {"id": ["a;b", "c"], "label": ["cat", None]}
+    (tmp_path / "decimal.csv").write_text(f"f0{separator}f1\n1,5{separator}2\n")
+    with pytest.raises(ValueError, match="1,5"):
+        read_table(tmp_path / "decimal.csv")
