@@ -72,6 +72,7 @@ def stored(classifier: FewShotClassifier, given: list[Image.Image]) -> np.ndarra
     return np.stack([square_picture(picture, classifier.encoder.preprocessing) for picture in given])
 
 
+@pytest.mark.slow
 def test_the_graph_says_what_the_classifier_says(exported: tuple[Path, FewShotClassifier]) -> None:
     folder, classifier = exported
     run = graphs.onnx_session(folder / "classifier.onnx")
@@ -89,6 +90,7 @@ def test_the_graph_says_what_the_classifier_says(exported: tuple[Path, FewShotCl
     assert str(folder.parent).encode() not in (folder / "classifier.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_classify_pictures(
     exported: tuple[Path, FewShotClassifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +154,7 @@ def test_what_a_person_can_mend_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_graph_that_says_something_else_is_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def uniform(features: np.ndarray) -> list[np.ndarray]:
         return [np.full((len(features), 3), 1 / 3, np.float32)]
