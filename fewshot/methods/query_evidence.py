@@ -146,7 +146,9 @@ def task_of(
     energy, distance = energy_and_distance(products.gram, one_hot)
     unlikeness = among_queries(energy)
     told_apart = torch.stack([unlikeness, among_queries(distance), energy / 3, distance], dim=-1)
-    clearness = torch.cat([cosines.amax(-1, keepdim=True) / spread.view(-1, 1, 1), answer.clearness, told_apart], dim=-1)
+    clearness = torch.cat(
+        [cosines.amax(-1, keepdim=True) / spread.view(-1, 1, 1), answer.clearness, told_apart], dim=-1
+    )
     statistics = torch.stack(found, dim=-1)
     return Task(answer, one_hot, neighbours, nearest, clearness, unlikeness, spread.view(-1, 1, 1), statistics, told)
 
