@@ -76,19 +76,45 @@ function offer(i) {
   $("#choices").replaceChildren(...offered);
   $("#take-back").hidden = !hasLabel(i);
   $("#another").value = "";
+  $("#another-name").textContent = offered.length > 1 ? "Another class" : "Class";
   $("#another-wrong").hidden = true;
   if (focused >= 0) (offered[focused] ?? offered[0]).focus();
 }
 
+/* Where the keys go: into the field while there is no class, unless that brings up a keyboard of the screen. */
+
+function aim(i) {
+  if (!choices(i).length && !matchMedia("(hover: none) and (pointer: coarse)").matches) $("#another").focus();
+  // a button that is disabled under its focus would leave the keys to nobody
+  else if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
+}
+
 function choose(i, label) {
   give(nameOf(i), label);
-  if (!turn(1)) enlarge(i, list);
+  if (turn(1)) return;
+  enlarge(i, list);
+  tellLast();
+}
+
+function tellLast() {
+  for (const status of $$(".given-last")) status.textContent += " That was the last: save labels.csv.";
 }
 
 function chooseTyped() {
   const text = $("#another").value.trim();
   $("#another-wrong").hidden = text !== "-1"; // which stands for no label in a table
-  if (text && text !== "-1") choose(open, data.labels[data.classes.indexOf(text)] ?? text);
+  if (!text || text === "-1") return;
+  choose(open, meant(text));
+  dialog.focus();
+}
+
+/* The label that a text stands for: a class of that name, or what its digit labels where no class is a digit. */
+
+function meant(text) {
+  const digit = /^[0-9]$/, offered = choices(open);
+  if (data.classes.includes(text)) return data.labels[data.classes.indexOf(text)];
+  if (!digit.test(text) || [...data.classes, ...typed].some((name) => digit.test(name))) return text;
+  return text === "0" ? null : offered[text - 1] ?? text;
 }
 
 /* What a key does to a picture; whether it gave a label. */
@@ -108,9 +134,11 @@ function byKey(event, i) {
 
 $("#add-another").addEventListener("click", chooseTyped);
 $("#another").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter") return;
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (event.key === "Enter") chooseTyped();
+  else if (!step || event.target.value) return;
+  else turn(step);
   event.preventDefault();
-  chooseTyped();
 });
 $("#take-back").addEventListener("click", () => {
   give(nameOf(open), undefined);
@@ -120,9 +148,10 @@ $("#take-back").addEventListener("click", () => {
 dialog.addEventListener("keydown", (event) => {
   const here = open;
   if (here === null || typing(event)) return;
-  if (!byKey(event, here) || !turn(1)) {
-    if (open === here && event.defaultPrevented) offer(here);
-  }
+  const labelled = byKey(event, here);
+  if (labelled && turn(1)) return;
+  if (open === here && event.defaultPrevented) offer(here);
+  if (labelled) tellLast();
 });
 for (const [container, all, items] of [[grid, buttons, () => visible], [$("#next-grid"), nextButtons, () => data.next]]) {
   container?.addEventListener("keydown", (event) => {
@@ -131,6 +160,7 @@ for (const [container, all, items] of [[grid, buttons, () => visible], [$("#next
     const i = all === buttons ? place : data.next[place];
     if (!byKey(event, i)) return;
     const following = items()[items().indexOf(i) + 1];
-    if (following !== undefined) (all === buttons ? buttons[following] : nextButtons[place + 1]).focus();
+    if (following === undefined) tellLast();
+    else (all === buttons ? buttons[following] : nextButtons[place + 1]).focus();
   });
 }

@@ -56,8 +56,7 @@ function enlarge(i, among = visible) {
   const place = list.indexOf(i);
   $("#previous").disabled = place <= 0;
   $("#next").disabled = place < 0 || place === list.length - 1;
-  // a button that is disabled under its focus would leave the keys to nobody
-  if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
+  aim(i);
   writeAddress(i);
 }
 
