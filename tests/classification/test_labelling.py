@@ -13,6 +13,7 @@ from report_pages import NASTY, example, with_nasty_names, written
 from fewshot.classification.classified import Classified
 from fewshot.classification.held_out import HeldOut
 from fewshot.classification.label_files import read_labels
+from fewshot.classification.report import write_report
 from fewshot.classification.suggestion import next_to_label
 from fewshot.files import csv_line, read_csv
 
@@ -82,6 +83,16 @@ def test_what_changed_and_whether_it_helped_is_said_in_words(tmp_path: Path) -> 
     same = written(tmp_path, dataclasses.replace(plain, former=tuple(names), held_out=HeldOut(0)))
     assert "Since the last run none changed class." in same.summary and 'name="since"' not in same.source
     assert "could not be checked" in same.summary
+
+
+@pytest.mark.parametrize(
+    ("folder", "named"), [(None, "&#39;the runs&#39;"), ("photos/<first>", "&#39;photos/&lt;first&gt;&#39;")]
+)
+def test_the_page_says_how_the_next_run_is_told_of_this_one(tmp_path: Path, folder: str | None, named: str) -> None:
+    report = tmp_path / "the runs" / "report.html"
+    write_report(report, example(tmp_path / "a", n_queries=3), folder=folder)
+    said = f"<code>--labels labels.csv --previous {named}</code> and another <code>--output</code>"
+    assert said in report.read_text(encoding="utf-8")
 
 
 def test_labels_by_click_and_by_key(browser: Browser, report: tuple[str, Classified]) -> None:

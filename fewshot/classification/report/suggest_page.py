@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from fewshot.files import WholeFile
 SCRIPTS = ("elements.js", "suggest.js", "labels.js", "saving.js", "suggest_start.js")
 
 
-def write_suggest_page(file: Path, found: Suggested) -> None:
+def write_suggest_page(file: Path, found: Suggested, *, folder: str | None = None) -> None:
     """Write one HTML page that needs nothing else; the same input gives the same bytes.
 
     Args:
         file: such as OUT/suggestions.html; replaced if it is there.
         found: one suggestion or more.
+        folder: its folder, as a command has to call it, which the page says; None takes the name of the file's.
     """
     files = [one for one in found.files if isinstance(one, Path)]
     uris = thumbnails(files) or [None] * len(found.files)
@@ -46,6 +48,7 @@ def write_suggest_page(file: Path, found: Suggested) -> None:
         style=style(),
         script=script(SCRIPTS),
         side=SIDE,
+        folder=shlex.quote(file.absolute().parent.name if folder is None else folder),
         found=found,
         classes=[{"name": name} for name in names],
         cards=[
