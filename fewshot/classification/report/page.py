@@ -12,10 +12,10 @@ import numpy as np
 
 from fewshot.classification.class_order import in_natural_order
 from fewshot.classification.classified import Classified
-from fewshot.classification.report.doubts import doubts, files_of
+from fewshot.classification.report.doubts import doubts, files_of, for_script
 from fewshot.classification.report.drawing import arrow, label_positions, marker
 from fewshot.classification.report.feature_map import WIDTH, FeatureMap, feature_map, plane
-from fewshot.classification.report.markup import printable, rendered, script, style
+from fewshot.classification.report.markup import printable, rendered, script, style, written
 from fewshot.classification.report.selection import shown_queries, shown_support
 from fewshot.classification.report.thumbnails import SIDE, thumbnails
 from fewshot.classification.suggestion import next_to_label
@@ -92,6 +92,8 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str, f
         return np.bincount(labels, minlength=len(names)).tolist()
 
     data = _data(classified, where, support_shown, shown, next_) | {"table": printable(table)}
+    of_doubts = for_script(found, list(names), len(shown))
+    data |= {"contradicted": of_doubts["contradicted"], "paths": data["paths"] | of_doubts["paths"]}
     data["digest"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:32]
     cards = [
         {"i": i, "uri": uri.get(classified.query[i]), "at": at, "since": since}
@@ -190,11 +192,6 @@ def _data(
         "support": where.support.tolist(),
         "supportLabels": classified.support_labels[support].tolist(),
     }
-
-
-def written(name: str) -> str:
-    """A name as predictions.csv has it, which holds no halves of surrogate pairs."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _whole(unit: int, values: np.ndarray) -> list[Any]:

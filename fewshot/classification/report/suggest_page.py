@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.classification.class_order import natural_order
-from fewshot.classification.report.markup import printable, rendered, script, style
-from fewshot.classification.report.page import written
+from fewshot.classification.report.markup import printable, rendered, script, style, written
 from fewshot.classification.report.thumbnails import SIDE, thumbnails
 from fewshot.classification.suggested import Suggested
 from fewshot.files import WholeFile
@@ -35,6 +34,7 @@ def write_suggest_page(file: Path, found: Suggested, *, folder: str | None = Non
         "column": found.column,
         "paths": {place: written(name) for place, name in enumerate(found.names) if printable(name) != name},
         "next": [],
+        "contradicted": [],
         "earlier": [[written(name), None if label is None else written(label)] for name, label in found.given_labels],
         "things": found.things,
         "number": list(range(1, len(found.names) + 1)),
