@@ -248,7 +248,8 @@ def test_a_contradicted_label_that_no_table_gave_says_how_it_is_corrected(
     forget(browser, (tmp_path / "report.html").as_uri())
     browser.run("document.querySelector('#contradicted button').click()")
     browser.press("1")
-    told = "move it to the folder of its class" in browser.run("document.querySelector('#larger-facts').textContent")
+    facts = browser.run("document.querySelector('#larger-facts').textContent")
+    told = "move the picture to the folder of its class" in facts
     hidden = not browser.run("document.querySelector('#labelling').checkVisibility()")
     expected = [] if of_folder else [["n7", "class 0", "false"]]
     assert (told, hidden, read_csv(browser.run(TABLE))[1:]) == (of_folder, of_folder, expected)

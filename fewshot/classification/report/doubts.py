@@ -81,7 +81,7 @@ def _elsewhere(one: dict[str, Any]) -> str | None:
     if one["in_table"] is not None:
         return None
     if isinstance(one["file"]["source"], Path):
-        return "Its label is the name of its folder: move it to the folder of its class, and run again."
+        return "Its label is the name of its folder: move the picture to the folder of its class, and run again."
     return "Its label is not of a table of labels: correct it where you gave it, and run again."
 
 
