@@ -51,7 +51,7 @@ def names_in_table(classified: Classified) -> dict[int, str]:
     found = {}
     for place, source in enumerate(classified.support):
         if isinstance(source, Path):
-            name = source.relative_to(folder).as_posix() if folder in source.parents else ""
+            name = source.relative_to(folder).as_posix() if folder and folder in source.parents else ""
         else:
             name = source if classified.texts else source.removeprefix("query/")
         continued = isinstance(source, str) and not classified.texts and source.startswith("query/")
