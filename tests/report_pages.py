@@ -57,6 +57,25 @@ def example(folder: Path, *, n_classes: int = 3, n_shots: int = 2, n_queries: in
     )
 
 
+def blobs(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Six labelled rows and twenty queries of each of four classes, [S, 32], [S], [Q, 32], and labels [Q]."""
+    rng = np.random.default_rng(seed)
+    centres = rng.random((4, 32)) * 3
+    labels, of_query = np.repeat(np.arange(4), 6), np.repeat(np.arange(4), 20)
+    support, query = (centres[y] + rng.random((len(y), 32)) for y in (labels, of_query))
+    return support.astype(np.float32), labels, query.astype(np.float32), of_query
+
+
+def with_a_wrong_label(folder: Path) -> Classified:
+    """Four classes that lie apart; the third labelled picture is of class 0, and is said to be of class 3."""
+    support, labels, query, of_query = blobs()
+    labels[2] = 3
+    probabilities = np.eye(4)[of_query] * 0.9 + 0.025
+    plain = example(folder / "a", n_classes=4, n_shots=6, n_queries=80)
+    return dataclasses.replace(plain, support_features=support, support_labels=labels, query_features=query,
+                               before=probabilities, probabilities=probabilities)  # fmt: skip
+
+
 def with_nasty_names(classified: Classified) -> Classified:
     """The same with names that a careless page would run or fall apart from, wherever names stand."""
     names = NASTY + classified.query_names[len(NASTY) :]

@@ -17,7 +17,7 @@ from fewshot.classification.sorted_pictures import check_sorted, of_classes, wri
 from fewshot.classification.task import classified_task
 from fewshot.commands.classify_checks import check_options
 from fewshot.commands.classify_options import parser
-from fewshot.commands.inputs import Inputs, inputs_of, roots_of
+from fewshot.commands.inputs import Inputs, inputs_of, roots_of, shown
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
 from fewshot.files import check_replaceable, full_path, relative, versions, write_json, written_aside
@@ -69,7 +69,8 @@ def classify(options: Any) -> str:
     with ExitStack() as whole:
         folder = whole.enter_context(written_aside(output, overwrite=options.overwrite, known=(*FILES, *KEPT)))
         write_predictions(folder / "predictions.csv", classified)
-        write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
+        report = folder / "report.html"
+        write_report(report, classified, max_pictures=options.report_pictures, folder=shown(output))
         write_json(folder / "run.json", run_record(classified))
         if options.keep_classifier:
             told = {**dict.fromkeys(inputs.nones), **dict(classified.given_labels)}

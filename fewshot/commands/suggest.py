@@ -10,7 +10,7 @@ from fewshot.classification.report.suggest_page import write_suggest_page
 from fewshot.classification.suggested import suggested, write_suggestions
 from fewshot.commands.classify_checks import check_clip, check_inputs, check_sizes
 from fewshot.commands.classify_options import add_features, add_folders, add_model
-from fewshot.commands.inputs import inputs_of
+from fewshot.commands.inputs import inputs_of, shown
 from fewshot.commands.parser import Parser, check_configs
 from fewshot.commands.process import quietened, say
 from fewshot.files import check_replaceable, full_path, relative, written_aside
@@ -69,7 +69,7 @@ def suggest(options: Any) -> str:
     found = suggested(inputs.classifier, task, options.number)
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_suggestions(folder / "suggestions.csv", found)
-        write_suggest_page(folder / "suggestions.html", found)
+        write_suggest_page(folder / "suggestions.html", found, folder=shown(output))
     known = f"{len(task.support)} labelled of {len(task.class_names)} classes" if len(task.support) else "none labelled"
     lines = [f"{len(found.names)} of {found.n_query} {found.things[1]} to label, the most useful first; {known} so far"]
     lines += [f"skipped: {len(found.skipped)} files that cannot be read"] if found.skipped else []

@@ -7,21 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_pages import example, written
+from report_pages import blobs, example, with_a_wrong_label, written
 
 from fewshot.classification import doubts
 from fewshot.classification.class_order import in_natural_order, natural_order
 from fewshot.classification.classified import summary
 from fewshot.classification.doubts import contradicted_labels, near_duplicates
-
-
-def blobs(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Six labelled rows and twenty queries of each of four classes, [S, 32], [S], [Q, 32], and labels [Q]."""
-    rng = np.random.default_rng(seed)
-    centres = rng.random((4, 32)) * 3
-    labels, of_query = np.repeat(np.arange(4), 6), np.repeat(np.arange(4), 20)
-    support, query = (centres[y] + rng.random((len(y), 32)) for y in (labels, of_query))
-    return support.astype(np.float32), labels, query.astype(np.float32), of_query
 
 
 def test_wrong_labels_are_found_and_right_ones_left_alone() -> None:
@@ -88,13 +79,8 @@ def test_an_answer_in_natural_order_is_the_same_answer(tmp_path: Path) -> None:
 
 
 def test_doubts_are_named_in_the_page(tmp_path: Path) -> None:
-    support, labels, query, of_query = blobs()
-    labels[2] = 3
-    query[:2] = support[20:21]  # a copy of a labelled one, twice
-    probabilities = np.eye(4)[of_query] * 0.9 + 0.025
-    plain = example(tmp_path / "a", n_classes=4, n_shots=6, n_queries=80)
-    plain = dataclasses.replace(plain, support_features=support, support_labels=labels, query_features=query,
-                                before=probabilities, probabilities=probabilities)  # fmt: skip
+    plain = with_a_wrong_label(tmp_path)
+    plain.query_features[:2] = plain.support_features[20:21]  # a copy of a labelled one, twice
     page = written(tmp_path, plain)
     section = page.source[page.source.index('<section id="doubts"') : page.source.index('<section id="pictures"')]
     assert "<bdi>s2.png</bdi><br>labelled <strong><bdi>class 3</bdi></strong>, looks like" in section

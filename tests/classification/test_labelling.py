@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser
-from report_pages import NASTY, example, with_nasty_names, written
+from report_pages import NASTY, example, with_a_wrong_label, with_nasty_names, written
 
 from fewshot.classification.classified import Classified
 from fewshot.classification.held_out import HeldOut
 from fewshot.classification.label_files import read_labels
+from fewshot.classification.report import write_report
 from fewshot.classification.suggestion import next_to_label
 from fewshot.files import csv_line, read_csv
 
@@ -82,6 +83,16 @@ def test_what_changed_and_whether_it_helped_is_said_in_words(tmp_path: Path) -> 
     same = written(tmp_path, dataclasses.replace(plain, former=tuple(names), held_out=HeldOut(0)))
     assert "Since the last run none changed class." in same.summary and 'name="since"' not in same.source
     assert "could not be checked" in same.summary
+
+
+@pytest.mark.parametrize(
+    ("folder", "named"), [(None, "&#39;the runs&#39;"), ("photos/<first>", "&#39;photos/&lt;first&gt;&#39;")]
+)
+def test_the_page_says_how_the_next_run_is_told_of_this_one(tmp_path: Path, folder: str | None, named: str) -> None:
+    report = tmp_path / "the runs" / "report.html"
+    write_report(report, example(tmp_path / "a", n_queries=3), folder=folder)
+    said = f"<code>--labels labels.csv --previous {named}</code> and another <code>--output</code>"
+    assert said in report.read_text(encoding="utf-8")
 
 
 def test_labels_by_click_and_by_key(browser: Browser, report: tuple[str, Classified]) -> None:
@@ -187,4 +198,59 @@ def test_the_table_has_the_names_that_classify_reads(browser: Browser, tmp_path:
     (tmp_path / "labels.csv").write_bytes(text.replace("\x00", "").encode())
     given = read_labels(tmp_path / "labels.csv", ["path"])
     assert len(given.classes) == 16 and given.classes["@old, one.png"] == formulas[3]  # type: ignore[union-attr]
+    assert browser.complaints == []
+
+
+def test_a_label_that_the_others_contradict_is_corrected_where_it_is_shown(browser: Browser, tmp_path: Path) -> None:
+    plain = with_a_wrong_label(tmp_path)
+    query = plain.query[0].parent / "sub"  # type: ignore[union-attr]
+    support = (*plain.support[:2], query / "mine.png", *plain.support[3:])
+    earlier = (("mine.png", "class 3"), ("other.png", None))
+    plain = dataclasses.replace(plain, support=support, query=tuple(query / f"q{i}.png" for i in range(80)),
+                                query_names=tuple(f"q{i}.png" for i in range(80)), given_labels=earlier)  # fmt: skip
+    page = written(tmp_path, plain)
+    assert page.data["contradicted"] == [[3, 0, page.data["contradicted"][0][2], None]]
+    address = (tmp_path / "report.html").as_uri()
+    forget(browser, address)
+    doubt, marks = "document.querySelector('#contradicted button')", "document.querySelector('#contradicted .mark')"
+    browser.run(f"{doubt}.focus()")
+    browser.press("Enter")
+    assert browser.run(OPEN) == "mine.png" and browser.run("location.hash") == ""
+    facts = browser.run("document.querySelector('#larger-facts').textContent")
+    assert facts.startswith("Labelled picture of the class \u2068class 3\u2069; it looks like \u2068class 0\u2069 (")
+    pressed = "[...document.querySelectorAll('#choices [aria-pressed=true] bdi')].map(e => e.textContent)"
+    assert browser.run(pressed) == ["\u2068class 3\u2069"]
+    browser.press("1")
+    assert browser.run(pressed) == ["\u2068class 0\u2069"]
+    assert read_csv(browser.run(TABLE)) == [HEADER, ["mine.png", "class 0", "false"], ["other.png", "", "true"]]
+    assert browser.run(COUNT) == "0 labels given, 2 of the table before (1 corrected), not saved yet."
+    browser.press("Escape")
+    assert browser.becomes(f"document.activeElement === {doubt}", True)
+    assert browser.run(f"{marks}.textContent") == "your label: ✓ \u2068class 0\u2069"
+    browser.open(address)
+    assert "class 0" in browser.run(f"{marks}.textContent")  # kept
+    browser.run("document.querySelector('#given-fold').open = true")
+    assert browser.becomes("document.querySelectorAll('#given-list button').length", 2)
+    browser.run("document.querySelector('#given-list button').click()")
+    assert browser.run(f"{marks}.textContent") == "label taken back"
+    browser.run("document.querySelector('#given .undo').click(); document.querySelector('#given .undo').click()")
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("name", ["s2.png", "query/n7"])
+def test_a_contradicted_label_that_no_table_gave_says_how_it_is_corrected(
+    browser: Browser, tmp_path: Path, name: str
+) -> None:
+    plain = with_a_wrong_label(tmp_path)
+    of_folder = name == "s2.png"  # else of an earlier run, whose queries have labels now
+    support = plain.support if of_folder else (*plain.support[:2], name, *plain.support[3:])
+    written(tmp_path, dataclasses.replace(plain, support=support))
+    forget(browser, (tmp_path / "report.html").as_uri())
+    browser.run("document.querySelector('#contradicted button').click()")
+    browser.press("1")
+    facts = browser.run("document.querySelector('#larger-facts').textContent")
+    told = "move the picture to the folder of its class" in facts
+    hidden = not browser.run("document.querySelector('#labelling').checkVisibility()")
+    expected = [] if of_folder else [["n7", "class 0", "false"]]
+    assert (told, hidden, read_csv(browser.run(TABLE))[1:]) == (of_folder, of_folder, expected)
     assert browser.complaints == []

@@ -203,6 +203,7 @@ def test_the_report_tells_nobody_where_things_lie(work, model):
     report = Path("out/report.html").read_text(encoding="utf-8")
     assert "broken.jpg" in report and "notes.txt" in report
     assert str(work) not in report and str(model.parent) not in report
+    assert "--previous out</code>" in report
 
 
 def test_bad_folders_are_named(work, model, capsys):

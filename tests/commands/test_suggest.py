@@ -46,6 +46,7 @@ def test_one_of_every_group_first_and_then_the_uncertain_ones(rows, capsys):
     assert [row["rank"] for row in first] == ["1", "2", "3", "4"] and first[0]["why"].startswith("typical of ")
     assert "4 of 40 rows to label, the most useful first; none labelled so far" in capsys.readouterr().out
     assert page.count("<li><button") == 4 and "<img " not in page
+    assert "an <code>--output</code> other than <code>out</code>" in page and "--previous" not in page
     table = Path("out/suggestions.csv").read_text().splitlines()
     Path("labels.csv").write_text(
         "\n".join([table[0], *(f"{line[:-1]}{'pqr'[i]}," for i, line in enumerate(table[1:4]))])

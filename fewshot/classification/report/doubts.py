@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.classification.classified import Classified
+from fewshot.classification.report.markup import written
 
 SHOWN = 20
 """Of each kind, at most."""
@@ -13,7 +14,7 @@ SHOWN = 20
 
 def doubts(classified: Classified) -> dict[str, Any]:
     """For doubts.html; pairs of different classes come first."""
-    names, labelled = classified.class_names, classified.support_labels
+    names, labelled, tables = classified.class_names, classified.support_labels, names_in_table(classified)
     found, pairs = classified.contradicted, classified.near_duplicates
     sides = [] if pairs is None else [[_side(classified, int(place)) for place in pair] for pair in pairs.pairs]
     of_pairs: list[dict[str, Any]] = [
@@ -25,6 +26,7 @@ def doubts(classified: Classified) -> dict[str, Any]:
         "labels": [
             {
                 "file": _file(classified, int(place)),
+                "in_table": tables.get(int(place)),
                 "label": names[labelled[place]],
                 "other": names[other],
                 "probability": float(probability),
@@ -35,6 +37,52 @@ def doubts(classified: Classified) -> dict[str, Any]:
         "pairs": of_pairs[:SHOWN],
         "n_pairs": 0 if pairs is None else pairs.total,
     }
+
+
+def names_in_table(classified: Classified) -> dict[int, str]:
+    """By the places of labelled ones the names that a table of labels has for them: those that it can correct.
+
+    They are the ones that a table labelled, and those of the queries of an earlier run that is continued.
+    """
+    given = {name for name, label in classified.given_labels if label is not None}
+    queries = [*zip(classified.query, classified.query_names, strict=True)]
+    queries += zip(classified.nones, classified.none_names, strict=False)
+    folder = next((file.parents[name.count("/")] for file, name in queries if isinstance(file, Path)), None)
+    found = {}
+    for place, source in enumerate(classified.support):
+        if isinstance(source, Path):
+            name = source.relative_to(folder).as_posix() if folder and folder in source.parents else ""
+        else:
+            name = source if classified.texts else source.removeprefix("query/")
+        continued = isinstance(source, str) and not classified.texts and source.startswith("query/")
+        if name in given or continued:
+            found[place] = name
+    return found
+
+
+def for_script(found: dict[str, Any], labels: list[str], first: int) -> dict[str, Any]:
+    """What the script needs of the labels that are contradicted, which are places of its lists from `first` on."""
+    index = {name: place for place, name in enumerate(labels)}
+    return {
+        "contradicted": [
+            [index[one["label"]], index[one["other"]], round(1000 * one["probability"]), _elsewhere(one)]
+            for one in found["labels"]
+        ],
+        "paths": {
+            first + place: written(one["in_table"])
+            for place, one in enumerate(found["labels"])
+            if one["in_table"] is not None
+        },
+    }
+
+
+def _elsewhere(one: dict[str, Any]) -> str | None:
+    """How a label is corrected that no table gave."""
+    if one["in_table"] is not None:
+        return None
+    if isinstance(one["file"]["source"], Path):
+        return "Its label is the name of its folder: move the picture to the folder of its class, and run again."
+    return "Its label is not of a table of labels: correct it where you gave it, and run again."
 
 
 def files_of(found: dict[str, Any]) -> list[Path | str]:

@@ -7,8 +7,10 @@ const grid = $("#grid"), dialog = $("#larger");
 
 const cards = [...grid.children];
 const buttons = cards.map((card) => $("button", card));
-const names = cards.map((card) => $(".name", card).textContent);
 const nextButtons = $$("#next-grid button");
+const doubtButtons = $$("#contradicted button"); // after the cards in lists of names
+const named = [...cards.map((card) => $(".name", card)), ...doubtButtons.map((button) => $(".said bdi", button))];
+const names = named.map((shown) => shown.textContent);
 
 const element = (tag, text, className) => {
   const made = document.createElement(tag);

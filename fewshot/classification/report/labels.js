@@ -3,8 +3,11 @@
 const KEYS = 9;
 const NONE = "none of these";
 const nameOf = (i) => data.paths[i] ?? names[i]; // as predictions.csv has it
-const placeOf = new Map(cards.map((_, i) => [nameOf(i), i]));
-const given = new Map(data.earlier); // by name a class, or null for none of the classes
+const doubtOf = (i) => data.contradicted[i - cards.length];
+const canLabel = (i) => !doubtOf(i)?.[3];
+const placeOf = new Map(names.map((_, i) => [nameOf(i), i]).filter(([, i]) => canLabel(i)));
+const formerly = new Map(data.earlier); // by name a class, or null for none of the classes
+const given = new Map(formerly);
 const typed = []; // names of classes that were not there
 const done = []; // for undoing: a name, and what it was given before
 
@@ -12,7 +15,8 @@ const hasLabel = (i) => given.has(nameOf(i));
 const known = (label) => data.labels.indexOf(label);
 const inWords = (label) => (label === null ? NONE : isolated(data.classes[known(label)] ?? label));
 const few = () => data.labels.length + typed.length <= KEYS;
-const likely = (i) => data.bars[i].slice(0, KEYS).map(([label]) => data.labels[label]);
+const first = (i) => doubtOf(i)?.slice(0, 2) ?? data.bars[i].slice(0, KEYS).map(([label]) => label);
+const likely = (i) => first(i).map((label) => data.labels[label]);
 const choices = (i) => [...(few() || !data.bars ? data.labels : likely(i)), ...typed];
 
 function give(name, label) {
@@ -39,18 +43,20 @@ function undo() {
   if (!last) return;
   put(...last);
   const i = placeOf.get(last[0]);
-  if (open !== null && i !== undefined) enlarge(i, list.includes(i) ? list : visible);
+  if (open !== null && i !== undefined) enlarge(i, list.includes(i) ? list : doubtOf(i) ? doubtful : visible);
 }
 
 function mark(i) {
-  for (const button of [buttons[i], nextButtons[data.next.indexOf(i)]]) {
+  for (const button of [buttons[i], nextButtons[data.next.indexOf(i)], doubtButtons[i - cards.length]]) {
     if (!button) continue;
     $(".mark.given", button)?.remove();
-    if (!hasLabel(i)) continue;
+    const label = given.get(nameOf(i));
+    if (label === formerly.get(nameOf(i))) continue;
     const tag = element("span", undefined, "mark given"), tick = element("span", "✓ ");
     tick.setAttribute("aria-hidden", "true");
-    tag.append(element("span", "your label: ", "hidden"), tick, element("bdi", inWords(given.get(nameOf(i)))));
-    $(".verdict", button).after(tag);
+    if (label === undefined) tag.append("label taken back");
+    else tag.append(element("span", "your label: ", "hidden"), tick, element("bdi", inWords(label)));
+    $(".verdict, .said", button).after(tag);
   }
 }
 
@@ -68,6 +74,7 @@ function offer(i) {
     }
     made.append(element("bdi", inWords(label)));
     if (known(label) === data.predicted?.[i]) made.append(element("span", "the answer", "note"));
+    if (known(label) === doubtOf(i)?.[1]) made.append(element("span", "looks like it", "note"));
     made.addEventListener("click", () => choose(i, label));
     return made;
   };
@@ -76,25 +83,52 @@ function offer(i) {
   $("#choices").replaceChildren(...offered);
   $("#take-back").hidden = !hasLabel(i);
   $("#another").value = "";
+  $("#another-name").textContent = offered.length > 1 ? "Another class" : "Class";
   $("#another-wrong").hidden = true;
   if (focused >= 0) (offered[focused] ?? offered[0]).focus();
 }
 
+/* Where the keys go: into the field while there is no class, unless that brings up a keyboard of the screen; and not to
+a button that is disabled or hidden, which would leave them to nobody. */
+
+function aim(i) {
+  if (!choices(i).length && !matchMedia("(hover: none) and (pointer: coarse)").matches) $("#another").focus();
+  else if (document.activeElement.matches("#larger :not(:disabled, [hidden] *)")) return;
+  else dialog.focus();
+}
+
 function choose(i, label) {
   give(nameOf(i), label);
-  if (!turn(1)) enlarge(i, list);
+  if (turn(1)) return;
+  enlarge(i, list);
+  tellLast();
+}
+
+function tellLast() {
+  for (const status of $$(".given-last")) status.textContent += " That was the last: save labels.csv.";
 }
 
 function chooseTyped() {
   const text = $("#another").value.trim();
   $("#another-wrong").hidden = text !== "-1"; // which stands for no label in a table
-  if (text && text !== "-1") choose(open, data.labels[data.classes.indexOf(text)] ?? text);
+  if (!text || text === "-1") return;
+  choose(open, meant(text));
+  dialog.focus();
+}
+
+/* The label that a text stands for: a class of that name, or what its digit labels where no class is a digit. */
+
+function meant(text) {
+  const digit = /^[0-9]$/, offered = choices(open);
+  if (data.classes.includes(text)) return data.labels[data.classes.indexOf(text)];
+  if (!digit.test(text) || [...data.classes, ...typed].some((name) => digit.test(name))) return text;
+  return text === "0" ? null : offered[text - 1] ?? text;
 }
 
 /* What a key does to a picture; whether it gave a label. */
 
 function byKey(event, i) {
-  if (typing(event) || event.altKey) return false;
+  if (typing(event) || event.altKey || !canLabel(i)) return false;
   const control = event.ctrlKey || event.metaKey;
   if (control ? event.key === "z" : event.key === "u") undo();
   else if (control) return false;
@@ -108,9 +142,11 @@ function byKey(event, i) {
 
 $("#add-another").addEventListener("click", chooseTyped);
 $("#another").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter") return;
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (event.key === "Enter") chooseTyped();
+  else if (!step || event.target.value) return;
+  else turn(step);
   event.preventDefault();
-  chooseTyped();
 });
 $("#take-back").addEventListener("click", () => {
   give(nameOf(open), undefined);
@@ -120,9 +156,10 @@ $("#take-back").addEventListener("click", () => {
 dialog.addEventListener("keydown", (event) => {
   const here = open;
   if (here === null || typing(event)) return;
-  if (!byKey(event, here) || !turn(1)) {
-    if (open === here && event.defaultPrevented) offer(here);
-  }
+  const labelled = byKey(event, here);
+  if (labelled && turn(1)) return;
+  if (open === here && event.defaultPrevented) offer(here);
+  if (labelled) tellLast();
 });
 for (const [container, all, items] of [[grid, buttons, () => visible], [$("#next-grid"), nextButtons, () => data.next]]) {
   container?.addEventListener("keydown", (event) => {
@@ -131,6 +168,7 @@ for (const [container, all, items] of [[grid, buttons, () => visible], [$("#next
     const i = all === buttons ? place : data.next[place];
     if (!byKey(event, i)) return;
     const following = items()[items().indexOf(i) + 1];
-    if (following !== undefined) (all === buttons ? buttons[following] : nextButtons[place + 1]).focus();
+    if (following === undefined) tellLast();
+    else (all === buttons ? buttons[following] : nextButtons[place + 1]).focus();
   });
 }

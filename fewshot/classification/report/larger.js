@@ -3,6 +3,7 @@
 const supportButtons = $$(".support-pictures button");
 const supportNames = supportButtons.map((button) => $("bdi", button).textContent);
 const inSupport = roving($(".classes"));
+const doubtful = doubtButtons.map((_, place) => cards.length + place);
 let open = null, list = [], origin = null;
 
 function fill(i) {
@@ -37,9 +38,18 @@ function fill(i) {
   }));
 }
 
-function present(button, query) {
+function fillDoubt(i) {
+  const [label, other, probability, elsewhere] = doubtOf(i);
+  const facts = [`Labelled ${data.things[0]} of the class ${className(label)}; it looks like ${className(other)} (${thousandths(probability)}).`];
+  $("#larger-name").replaceChildren(element("bdi", names[i]));
+  $("#larger-facts").textContent = [...facts, elsewhere].filter(Boolean).join(" ");
+}
+
+function present(button, { turns, labels, bars }) {
   $(".frame", dialog).replaceChildren(pictureOf(button));
-  $("#larger-bars").hidden = $("#labelling").hidden = $("#previous").hidden = $("#next").hidden = !query;
+  $("#larger-bars").hidden = !bars;
+  $("#labelling").hidden = !labels;
+  $("#previous").hidden = $("#next").hidden = !turns;
   if (!dialog.open) {
     origin = document.activeElement;
     dialog.showModal();
@@ -50,22 +60,22 @@ function present(button, query) {
 function enlarge(i, among = visible) {
   open = i;
   list = among;
-  fill(i);
+  const doubt = doubtOf(i) !== undefined;
+  (doubt ? fillDoubt : fill)(i);
   offer(i);
-  present(buttons[i], true);
+  present(doubt ? doubtButtons[i - cards.length] : buttons[i], { turns: true, labels: canLabel(i), bars: !doubt });
   const place = list.indexOf(i);
   $("#previous").disabled = place <= 0;
   $("#next").disabled = place < 0 || place === list.length - 1;
-  // a button that is disabled under its focus would leave the keys to nobody
-  if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
-  writeAddress(i);
+  aim(i);
+  writeAddress(doubt ? undefined : i);
 }
 
 function enlargeSupport(i) {
   open = null;
   $("#larger-name").replaceChildren(element("bdi", supportNames[i]));
   $("#larger-facts").textContent = `Labelled ${data.things[0]} of the class ${className(data.supportLabels[i])}.`;
-  present(supportButtons[i], false);
+  present(supportButtons[i], {});
 }
 
 function turn(step) {
@@ -87,7 +97,8 @@ dialog.addEventListener("keydown", (event) => {
 dialog.addEventListener("close", () => {
   if (dialog.open) return; // opened again before this was told
   if (list === data.next && nextButtons.includes(origin)) nextButtons[data.next.indexOf(open)]?.focus();
-  else if (open !== null && grid.contains(origin) && !cards[open].hidden) buttons[open].focus();
+  else if (list === doubtful && doubtButtons.includes(origin)) doubtButtons[open - cards.length]?.focus();
+  else if (cards[open] && grid.contains(origin) && !cards[open].hidden) buttons[open].focus();
   open = null;
   writeAddress();
 });

@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def written(name: str) -> str:
+    """A name as predictions.csv has it, which holds no halves of surrogate pairs."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def rendered(template: str, **content: Any) -> str:
     """A template with its content: all that is put in is printable and escaped, and nothing may be missing."""
     environment = Environment(

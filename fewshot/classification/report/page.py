@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 
 from fewshot.classification.class_order import in_natural_order
 from fewshot.classification.classified import Classified
-from fewshot.classification.report.doubts import doubts, files_of
+from fewshot.classification.report.doubts import doubts, files_of, for_script
 from fewshot.classification.report.drawing import arrow, label_positions, marker
 from fewshot.classification.report.feature_map import WIDTH, FeatureMap, feature_map, plane
-from fewshot.classification.report.markup import printable, rendered, script, style
+from fewshot.classification.report.markup import printable, rendered, script, style, written
 from fewshot.classification.report.selection import shown_queries, shown_support
 from fewshot.classification.report.thumbnails import SIDE, thumbnails
 from fewshot.classification.suggestion import next_to_label
@@ -38,6 +39,7 @@ def write_report(
     title: str | None = None,
     max_pictures: int = 2000,
     table: str = "predictions.csv",
+    folder: str | None = None,
 ) -> None:
     """Write one HTML page that needs nothing else: no network, no file beside it.
 
@@ -50,6 +52,7 @@ def write_report(
         max_pictures: queries shown, at most; of more, those to label next, those that changed class or are flagged,
             the least confident ones and a spread of the others are shown, and the page says how many are not.
         table: the file that lists all queries, named where the page does not show all of them.
+        folder: of the run, as the next run has to call it, which the page says; None takes the name of the file's.
 
     Raises:
         ValueError: no queries, or `max_pictures` below 1.
@@ -59,12 +62,13 @@ def write_report(
     if not classified.query:
         raise ValueError("there are no queries to report on; name a folder that holds some")
     title = f"Classified {classified.things[1]}" if title is None else title
-    content = page(classified, title=title, max_pictures=max_pictures, table=table)
+    folder = file.absolute().parent.name if folder is None else folder
+    content = page(classified, title=title, max_pictures=max_pictures, table=table, folder=folder)
     with WholeFile(file) as opened:
         opened.write(content)
 
 
-def page(classified: Classified, *, title: str, max_pictures: int, table: str) -> str:
+def page(classified: Classified, *, title: str, max_pictures: int, table: str, folder: str) -> str:
     """The text of the page; arguments as for `write_report`."""
     found = doubts(classified)
     classified = in_natural_order(classified)
@@ -88,6 +92,8 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
         return np.bincount(labels, minlength=len(names)).tolist()
 
     data = _data(classified, where, support_shown, shown, next_) | {"table": printable(table)}
+    of_doubts = for_script(found, list(names), len(shown))
+    data |= {"contradicted": of_doubts["contradicted"], "paths": data["paths"] | of_doubts["paths"]}
     data["digest"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:32]
     cards = [
         {"i": i, "uri": uri.get(classified.query[i]), "at": at, "since": since}
@@ -97,6 +103,7 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str) -
         "report.html",
         title=title,
         table=table,
+        folder=shlex.quote(folder),
         style=style(),
         script=script(),
         side=SIDE,
@@ -185,11 +192,6 @@ def _data(
         "support": where.support.tolist(),
         "supportLabels": classified.support_labels[support].tolist(),
     }
-
-
-def written(name: str) -> str:
-    """A name as predictions.csv has it, which holds no halves of surrogate pairs."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _whole(unit: int, values: np.ndarray) -> list[Any]:

@@ -1,7 +1,7 @@
 /* How many labels there are, a list of them, and the table: kept in the browser's storage, if any, and saved as a file. */
 
 const rank = new Map(data.earlier.map(([name], place) => [name, place - data.earlier.length]));
-const place = (name) => rank.get(name) ?? data.number[placeOf.get(name)];
+const place = (name) => rank.get(name) ?? data.number[placeOf.get(name)] ?? -0.5;
 const inOrder = () => [...given].sort(([a], [b]) => place(a) - place(b));
 const asGiven = table(); // what the person has as a file already
 let onDisk = asGiven, now = asGiven;
@@ -11,13 +11,16 @@ function tell(last = "") {
   const list = inOrder();
   now = table();
   const fresh = list.filter(([name]) => !rank.has(name));
+  const corrected = list.filter(([name, label]) => rank.has(name) && formerly.get(name) !== label).length;
   const none = fresh.filter(([, label]) => label === null).length;
-  const other = fresh.filter(([name, label]) => label !== null && data.predicted && known(label) !== data.predicted[placeOf.get(name)]).length;
+  const unlike = (i, label) => label !== null && !doubtOf(i) && data.predicted && known(label) !== data.predicted[i];
+  const other = fresh.filter(([name, label]) => unlike(placeOf.get(name), label)).length;
   const parts = [other && `${other} unlike the answer`, none && `${none} ${NONE}`].filter(Boolean).join(", ");
-  const before = list.length - fresh.length;
+  const kept = list.length - fresh.length;
   $("#given").hidden = now === asGiven && now === onDisk && !done.length;
   $("#given-count").textContent = `${counted(fresh.length, ["label", "labels"])} given${parts ? ` (${parts})` : ""}`
-    + `${before ? `, ${before.toLocaleString("en")} of the table before` : ""}, ${saved() ? "saved" : "not saved yet"}.`;
+    + `${kept ? `, ${kept.toLocaleString("en")} of the table before` : ""}`
+    + `${corrected ? ` (${corrected.toLocaleString("en")} corrected)` : ""}, ${saved() ? "saved" : "not saved yet"}.`;
   for (const status of $$(".given-last")) status.textContent = last;
   for (const button of $$(".undo")) button.disabled = !done.length;
   $("#save").disabled = !list.length;
@@ -86,7 +89,7 @@ function restore() {
     }
     if (found.saved === true) onDisk = table();
   }
-  for (const name of given.keys()) if (placeOf.has(name)) mark(placeOf.get(name));
+  for (const name of [...given.keys(), ...formerly.keys()]) if (placeOf.has(name)) mark(placeOf.get(name));
   tell(found ? "They are from an earlier visit to this page." : "");
 }
 

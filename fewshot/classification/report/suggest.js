@@ -14,8 +14,7 @@ function enlarge(i) {
   dialog.scrollTop = 0;
   $("#previous").disabled = i === 0;
   $("#next").disabled = i === buttons.length - 1;
-  // a button that is disabled under its focus would leave the keys to nobody
-  if (document.activeElement.disabled || !dialog.contains(document.activeElement)) dialog.focus();
+  aim(i);
 }
 
 function turn(step) {

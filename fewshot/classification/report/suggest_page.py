@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from fewshot.classification.class_order import natural_order
-from fewshot.classification.report.markup import printable, rendered, script, style
-from fewshot.classification.report.page import written
+from fewshot.classification.report.markup import printable, rendered, script, style, written
 from fewshot.classification.report.thumbnails import SIDE, thumbnails
 from fewshot.classification.suggested import Suggested
 from fewshot.files import WholeFile
@@ -17,12 +17,13 @@ from fewshot.files import WholeFile
 SCRIPTS = ("elements.js", "suggest.js", "labels.js", "saving.js", "suggest_start.js")
 
 
-def write_suggest_page(file: Path, found: Suggested) -> None:
+def write_suggest_page(file: Path, found: Suggested, *, folder: str | None = None) -> None:
     """Write one HTML page that needs nothing else; the same input gives the same bytes.
 
     Args:
         file: such as OUT/suggestions.html; replaced if it is there.
         found: one suggestion or more.
+        folder: its folder, as a command has to call it, which the page says; None takes the name of the file's.
     """
     files = [one for one in found.files if isinstance(one, Path)]
     uris = thumbnails(files) or [None] * len(found.files)
@@ -33,6 +34,7 @@ def write_suggest_page(file: Path, found: Suggested) -> None:
         "column": found.column,
         "paths": {place: written(name) for place, name in enumerate(found.names) if printable(name) != name},
         "next": [],
+        "contradicted": [],
         "earlier": [[written(name), None if label is None else written(label)] for name, label in found.given_labels],
         "things": found.things,
         "number": list(range(1, len(found.names) + 1)),
@@ -46,6 +48,7 @@ def write_suggest_page(file: Path, found: Suggested) -> None:
         style=style(),
         script=script(SCRIPTS),
         side=SIDE,
+        folder=shlex.quote(file.absolute().parent.name if folder is None else folder),
         found=found,
         classes=[{"name": name} for name in names],
         cards=[
