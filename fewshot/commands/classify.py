@@ -72,9 +72,7 @@ def classify(options: Any) -> str:
         write_report(folder / "report.html", classified, max_pictures=options.report_pictures)
         write_json(folder / "run.json", run_record(classified))
         if options.keep_classifier:
-            told = {**dict.fromkeys(inputs.nones), **dict(classified.given_labels)}
-            nones = [name for name, label in told.items() if label is None]
-            keep(folder, inputs.classifier, row_names(inputs.task, roots_of(options)), nones)
+            keep(folder, inputs.classifier, inputs.task, row_names(inputs.task, roots_of(options)), inputs.columns)
         if target is not None:
             place = whole.enter_context(written_aside(target, overwrite=False, known=()))
             pictures = of_classes(classified, options.query)
