@@ -88,6 +88,10 @@ def sorted_target(options: Any, output: Path) -> Path | None:
     if options.sorted is None:
         return None
     target = full_path(options.sorted)
+    if target.is_dir() and any(target.iterdir()):
+        raise ValueError(
+            f"sorted: {target} is there already; name a folder that is not there (--overwrite replaces --output alone)"
+        )
     check_replaceable(target, overwrite=False, known=())
     folders = [(name, getattr(options, name)) for name in ("query", "support", "output")]
     check_sorted(target, [(name, full_path(given)) for name, given in folders if given is not None])

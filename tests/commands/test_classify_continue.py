@@ -33,6 +33,7 @@ def test_pictures_and_classes_come_later(work, capsys):  # noqa: F811
     both = ("--support", "support", "--query", "query", "--ckpt_path", "model")
     first, record = classified(*both, "--labels", "labels.csv", "--keep_classifier")
     assert record["n_query"] == 12 and "classifier, rows.json" in capsys.readouterr().out
+    assert "FewShotClassifier.load(" in Path("out/classifier/README.md").read_text()
     assert len(FewShotClassifier.load("out/classifier").given_.rows) == 12 + 3
 
     # nothing new: labels alone, of pictures that are not read again
