@@ -265,17 +265,20 @@ def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: py
     assert Path("photos/by_dinov2/report.html").is_file()
 
 
+def loop() -> list[list[str]]:
+    """The commands of a person in the loop, those for photographs first."""
+    document = ROOT / "fewshot" / "classification" / "README.md"
+    found = [c.arguments for c in OURS if c.document == document]
+    found = [arguments for arguments in found if {"suggest", "--labels", "--continue"} & {*arguments}]
+    return [arguments for arguments in found if "--features" not in arguments]
+
+
 def test_the_commands_of_the_loop_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     Path("labels.csv").write_text("path,label,none_of_these\n1-2.jpg,class 1,\n2-2.jpg,,true\n", encoding="utf-8")
     Path("photos/new").mkdir()
     Image.new("RGB", (16, 20), (200, 200, 200)).save("photos/new/later.png")
-    loop = [
-        c.arguments
-        for c in OURS
-        if {"suggest", "--labels", "--continue"} & {*c.arguments} and c.document != ROOT / "README.md"
-    ]
-    first, then, again, suggest, corrected, more = (arguments for arguments in loop if "--features" not in arguments)
+    suggest, corrected, more = loop()[3:]
     main(suggest)
     assert len(Path("photos/to_label/suggestions.csv").read_text(encoding="utf-8").splitlines()) == 1 + 10
     main(corrected)
@@ -283,6 +286,12 @@ def test_the_commands_of_the_loop_run(workplace: Path, monkeypatch: pytest.Monke
     main(more)
     with Path("photos/more/predictions.csv").open(encoding="utf-8") as table:
         assert sum(1 for _ in csv.reader(table)) == 1 + 13 + 1 + 1
+
+
+@pytest.mark.slow
+def test_the_commands_for_photographs_without_a_label_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    first, then, again = loop()[:3]
     for arguments in (first, then):
         main(of_small_network(arguments))
         Path("labels.csv").write_text("path,label\n1-2.jpg,class 1\n2-2.jpg,class 2\n", encoding="utf-8")

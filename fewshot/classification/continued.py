@@ -121,7 +121,7 @@ def earlier_run(folder: Path, **options: Any) -> tuple[FewShotClassifier, Earlie
         names = [*names, *(f"query/{name}" for name in nones)]
         right = all(isinstance(name, str) for name in (*names, *nones)) and len(set(names)) == len(names)
         right &= all(isinstance(name, str) for name in (*columns, *columns.values())) and bool(strange.isfinite().all())
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         raise ValueError(f"continue: {folder / ROWS} is damaged: {error}") from error
     n_rows = 0 if given is None else len(given.rows)
     if given is None or not right or len(names) != n_rows + len(nones):

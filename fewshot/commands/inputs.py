@@ -66,14 +66,9 @@ def inputs_of(options: Any) -> Inputs:
     loaded = None if options.clip is None else clip(options.clip)
     continued, earlier = _earlier(options)
     embeddings = embeddings_of(options, loaded)
-    if options.features is not None or _labels_of_rows_alone(options, continued):
-        found = _of_rows(
-            options, embeddings, made_classifier(options, loaded) if continued is None else continued, earlier
-        )
-    else:
-        found = _of_folders(
-            options, embeddings, made_classifier(options, loaded) if continued is None else continued, earlier
-        )
+    classifier = made_classifier(options, loaded) if continued is None else continued
+    of_rows = options.features is not None or _labels_of_rows_alone(options, continued)
+    found = (_of_rows if of_rows else _of_folders)(options, embeddings, classifier, earlier)
     if embeddings is None:
         return found
     weight = options.class_embedding_weight

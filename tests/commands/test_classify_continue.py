@@ -8,6 +8,7 @@ import pytest
 from test_classify_labels import picture, pictures, work  # noqa: F401  (fixtures)
 
 from fewshot import FewShotClassifier
+from fewshot.classification.continued import earlier_run
 from fewshot.commands import main
 from fewshot.files import read_csv
 
@@ -71,8 +72,21 @@ def test_pictures_and_classes_come_later(work, capsys):  # noqa: F811
     assert "the earlier run was of pictures" in refused(capsys, "--continue", "out", "--features", "rows.npy")
     Path("out/rows.json").write_text('{"rows": ["a"], "none_of_these": []}')
     assert "do not go together" in refused(capsys, "--continue", "out", "--query", "query")
-    Path("out/rows.json").write_text("[")
-    assert "rows.json is damaged" in refused(capsys, "--continue", "out", "--query", "query")
+
+
+def test_damaged_names_of_rows_are_named(tmp_path):
+    FewShotClassifier(method="SimpleShot").fit(np.eye(4, 6), [0, 1, -1, -1]).save(tmp_path / "classifier", rows=True)
+    whole = {"rows": [f"query/{n}" for n in range(4)], "none_of_these": ["n"], "none_features": [[1.0] * 6]}
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(whole))
+    assert earlier_run(tmp_path)[1].none_names() == ["n"]
+    rows = [[[1.0]], [[10**40] * 6], [[1], [1, 2]], [[float("nan")] * 6], [[1.0] * 6] * 2, [["1"] * 6], {}, None]
+    damaged = [{"none_features": value} for value in rows]
+    damaged += [{"columns": ["id"]}, {"columns": {"id_column": 3}}, {"none_of_these": 5}, {"none_of_these": [{}]}]
+    for text in ("[", "[]", *(json.dumps(whole | told) for told in damaged)):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"rows\.json (is damaged|and .*classifier do not go together)"):
+            earlier_run(tmp_path)
 
 
 @pytest.mark.parametrize("again", [(), ("--query", "query")], ids=["alone", "pictures_again"])
