@@ -141,16 +141,17 @@ def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
         adapted: what `adapt` gave.
         query: [Q, D].
     """
-    parts = []
+    found = torch.empty(len(query), adapted.n_way, device=query.device)  # in one place: between parts it would scatter
     with torch.inference_mode():
-        for part in query.split(AT_ONCE) if len(query) else [query]:
+        for first in range(0, len(query), AT_ONCE):
+            part = query[first : first + AT_ONCE]
             part = part if adapted.centre is None else centred(part, adapted.centre)
             if adapted.head is not None:
                 logits = adapted.head.logits(part.unsqueeze(0))
             else:
                 logits = method.classify(adapted.support, adapted.support_labels, part.unsqueeze(0), adapted.n_way)
-            parts.append((logits[0].float() / adapted.temperature).softmax(-1))
-    return torch.cat(parts)
+            found[first : first + AT_ONCE] = (logits[0].float() / adapted.temperature).softmax(-1)
+    return found
 
 
 def origin(adapted: Adapted, of_model: float | None) -> str:

@@ -59,7 +59,7 @@ class TaskMixture:
     most_queries: int = 400
     proportions: Mapping[str, float] = field(
         default_factory=lambda: {
-            "balanced": 5,
+            "balanced": 7,
             "dirichlet(2)": 4,
             "dirichlet(0.5)": 3,
             "tail(10)": 4,
@@ -67,7 +67,7 @@ class TaskMixture:
             "some(1)": 1,
         }
     )
-    strangers: Sequence[float] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05, 0.1, 0.2, 0.4)
+    strangers: Sequence[float] = (0.0, 0.0, 0.0, 0.0, 0.05, 0.1, 0.2, 0.2, 0.3, 0.4)
     wrong_labels: Sequence[float] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1)
     repeats: Sequence[float] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3)
 

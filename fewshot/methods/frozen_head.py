@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.features import member_means, normalized, signed_power
+from fewshot.functional.features import normalized, signed_power
 from fewshot.functional.information import class_softmax
 
 SCALES = torch.logspace(0, 2.5, 41)
@@ -45,8 +45,11 @@ class FrozenHead(NamedTuple):
 
 def directions(features: Tensor, centre: Tensor, power: float) -> Tensor:
     """Features [T, Q, D] of length one, seen from the centre [T, D], of length one again."""
-    plain = features if power == 1.0 else signed_power(features, power)
-    return normalized(normalized(plain) - centre.unsqueeze(1))
+    return normalized(_of_length_one(features, power) - centre.unsqueeze(1))
+
+
+def _of_length_one(features: Tensor, power: float) -> Tensor:
+    return normalized(features if power == 1.0 else signed_power(features, power))
 
 
 def distilled_head(
@@ -66,19 +69,24 @@ def distilled_head(
         probabilities: [T, Q, N], rows sum to one.
         power: of the signed power transform; 1 leaves features as they are.
     """
-    n_way, tasks = probabilities.shape[-1], len(support)
+    n_way, tasks, n_query = probabilities.shape[-1], len(support), query.shape[1]
+    n_examples = support.shape[1] + n_query
     parts = (support, *query.split(AT_ONCE, dim=1))
-    plain = torch.cat([normalized(part if power == 1.0 else signed_power(part, power)) for part in parts], dim=1)
-    centre = plain.mean(1)  # [T, D]
-    seen = torch.cat([normalized(part - centre.unsqueeze(1)) for part in plain.split(AT_ONCE, dim=1)], dim=1)
-    del plain
-    members = torch.cat([F.one_hot(support_labels, n_way).to(seen.dtype), probabilities], dim=1)  # [T, S+Q, N]
-    weights = member_means(members, seen)
-    if not query.shape[1]:
+    centre = torch.stack([_of_length_one(part, power).sum(1) for part in parts]).sum(0) / n_examples  # [T, D]
+    members = (F.one_hot(support_labels, n_way).to(centre.dtype), *probabilities.split(AT_ONCE, dim=1))  # [T, *, N]
+    sums = torch.zeros(tasks, n_way, support.shape[2], dtype=centre.dtype, device=centre.device)
+    step, first, kept = max(1, -(-n_query // FITTED_ON)), 0, []
+    for place, (part, belongs) in enumerate(zip(parts, members, strict=True)):
+        seen = directions(part, centre, power)
+        sums = sums + torch.bmm(belongs.transpose(1, 2), seen)
+        if place:
+            kept.append(seen[:, -first % step :: step].clone())  # and not a view, which would keep all of it
+            first += part.shape[1]
+    weights = sums / torch.stack([belongs.sum(1) for belongs in members]).sum(0).unsqueeze(-1)
+    if not n_query:
         return FrozenHead(weights, weights.new_full((tasks,), 10.0), weights.new_zeros(tasks, n_way), centre, power)
-    step = -(-query.shape[1] // FITTED_ON)
-    seen, probabilities = seen[:, support.shape[1] :: step], probabilities[:, ::step]
-    cosines = torch.bmm(seen, normalized(weights).transpose(1, 2))  # [T, Q, N]
+    probabilities = probabilities[:, ::step]
+    cosines = torch.bmm(torch.cat(kept, dim=1), normalized(weights).transpose(1, 2))  # [T, Q, N]
     wanted = probabilities.mean(1).clamp_min(1e-6).log()  # [T, N]
     best = weights.new_full((tasks,), torch.inf)
     scale, bias = weights.new_full((tasks,), 1.0), weights.new_zeros(tasks, n_way)

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.gram import CentredProducts
+from fewshot.functional.gram import CentredProducts, of_length_one
 from fewshot.functional.information import class_softmax
 from fewshot.methods.entry_network import Evidence
-from fewshot.methods.support_mixture import SupportAnswer
+from fewshot.methods.support_mixture import SupportAnswer, among_queries
 
-SIZES = (11, 10, 4, 11)
+SIZES = (11, 14, 4, 11)
 """How many numbers an entry, a query, a class and a task are seen by."""
 N_STATISTICS = 10
 LIMIT = 15.0
@@ -45,7 +45,9 @@ class Task(NamedTuple):
     nearness: Tensor
     """[T, Q], mean cosine with the three nearest examples, in units of all cosines' size."""
     clearness: Tensor
-    """[T, Q, 5], how near each query is to any class, by itself and among the queries."""
+    """[T, Q, 9], how near each query is to any class, by itself and among the queries."""
+    unlikeness: Tensor
+    """[T, Q], energy among the queries: what the logit of a stranger starts from."""
     spread: Tensor
     """[T, 1, 1], how much cosines with the class means differ over the queries."""
     statistics: Tensor
@@ -62,6 +64,31 @@ class Seen(NamedTuple):
     """[T, Q, N], of the queries with the class weights."""
     stranger: Tensor
     """[T, Q], logit of the look before that a query is of none of the classes."""
+
+
+ENERGY_SHARPNESS = 10.0
+"""What cosines are multiplied by, as in the novelty that is measured without training."""
+
+
+def energy_and_distance(gram: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
+    """How unlike all classes each query is, [T, Q] twice; larger is more so. About the mean of all examples.
+
+    The energy is less the logarithm of the mean over classes of exp(10 cosine with the class mean) (Liu, Wang, Owens,
+    Li: Energy-based Out-of-distribution Detection, NeurIPS 2020, arXiv 2010.03759, on cosines); the distance one less
+    the largest cosine with an example of the support.
+
+    Args:
+        gram: [T, S+Q, S+Q], of examples of length one, the support first.
+        one_hot: [T, S, N].
+    """
+    n_support, n_way = one_hot.shape[1:]
+    n_examples = gram.shape[1]
+    products = CentredProducts(gram, gram.new_full(gram.shape[:2], 1 / n_examples))
+    weights = F.pad(one_hot / one_hot.sum(1, keepdim=True), (0, 0, 0, n_examples - n_support))
+    cosines = of_length_one(weights, products.weights_products(weights))[1][:, n_support:]  # [T, Q, N]
+    energy = math.log(n_way) - (ENERGY_SHARPNESS * cosines).logsumexp(-1)
+    nearest = products.cosines(slice(n_support, n_examples), slice(0, n_support)).amax(-1)
+    return energy, 1 - nearest
 
 
 def first_centre(one_hot: Tensor, n_query: int, centring: Tensor) -> Tensor:
@@ -116,9 +143,14 @@ def task_of(
     shots, queries, ways = (torch.full_like(spread, n).log() for n in (n_support / n_way, n_query / n_way, n_way))
     found = [spread.log() + 2, rank - 3, margin - 1, shots, queries - 2, ways - 1.5]
     found += [told.known.squeeze(-1), class_softmax(answer.logits).amax(-1).mean(1), *answer.certainty.unbind(-1)]
-    clearness = torch.cat([cosines.amax(-1, keepdim=True) / spread.view(-1, 1, 1), answer.clearness], dim=-1)
+    energy, distance = energy_and_distance(products.gram, one_hot)
+    unlikeness = among_queries(energy)
+    told_apart = torch.stack([unlikeness, among_queries(distance), energy / 3, distance], dim=-1)
+    clearness = torch.cat(
+        [cosines.amax(-1, keepdim=True) / spread.view(-1, 1, 1), answer.clearness, told_apart], dim=-1
+    )
     statistics = torch.stack(found, dim=-1)
-    return Task(answer, one_hot, neighbours, nearest, clearness, spread.view(-1, 1, 1), statistics, told)
+    return Task(answer, one_hot, neighbours, nearest, clearness, unlikeness, spread.view(-1, 1, 1), statistics, told)
 
 
 def evidence_of(task: Task, seen: Seen, plan: Tensor, potentials: Tensor, progress: float) -> Evidence:

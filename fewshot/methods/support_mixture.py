@@ -96,7 +96,7 @@ class SupportMixture(nn.Module):
         best, best_plain = first.amax(-1), found[7].amax(-1)  # [T, Q]
         within = (_mean_cosines(_View(as_it_is.support, as_it_is.support), members) * one_hot).sum((1, 2))
         beside = best_plain - (within / one_hot.shape[1]).unsqueeze(-1)
-        clear = [*map(_among_queries, (best, best_plain, answer.logsumexp(-1))), beside / _spread(best_plain) / 3]
+        clear = [*map(among_queries, (best, best_plain, answer.logsumexp(-1))), beside / _spread(best_plain) / 3]
         return SupportAnswer(answer, first, torch.stack(clear, dim=-1), about_task[:, 3:5])
 
     @staticmethod
@@ -174,7 +174,7 @@ def _about_query(cosines: Tensor, logits: Tensor) -> Tensor:
     return torch.stack([spread, best[..., 0], best[..., 0] - best[..., -1], probability, ridge], dim=-1)
 
 
-def _among_queries(values: Tensor) -> Tensor:
+def among_queries(values: Tensor) -> Tensor:
     """[T, Q] less their mean over the queries, in units of their standard deviation."""
     return (values - values.mean(1, keepdim=True)) / _spread(values)
 

@@ -91,7 +91,7 @@ class UniversalSIB(Method):
         power: float = 0.5,
         prior: str | list[float] | None = None,
         deep_weight: float = 0.3,
-        stranger_weight: float = 0.5,
+        stranger_weight: float = 1.0,
         trained: bool = True,
     ) -> None:
         super().__init__()
@@ -116,6 +116,7 @@ class UniversalSIB(Method):
         self.strictness_slope = _tenths(n_steps + 1, 0.0)
         self.centring = nn.Parameter(torch.tensor([-0.1, 0.05, 0.0]))
         self.log_sharpness, self.log_few, self.stranger_bias = (_tenths(1, start) for start in (1.0, 1.0, -2.0))
+        self.stranger_slope = _tenths(1, 1.0)
         self.comes_trained = trained
         if trained:
             self._load()
@@ -253,7 +254,8 @@ class UniversalSIB(Method):
         plan = class_softmax(logits + potentials.unsqueeze(1))
         said = self.network(evidence_of(task, seen, plan, potentials, step / self.n_steps), plan)
         planned = logits + potentials.unsqueeze(1) + said.entries
-        return Look(planned, said.queries[..., 0] + 10 * self.stranger_bias, said.queries[..., 1] + 2)
+        stranger = said.queries[..., 0] + 10 * (self.stranger_bias + self.stranger_slope * task.unlikeness)
+        return Look(planned, stranger, said.queries[..., 1] + 2)
 
     def _moved(
         self,

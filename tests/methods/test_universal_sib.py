@@ -1,11 +1,16 @@
 """What UniversalSIB promises beyond the contract of all methods."""
 
+import math
+
 import pytest
 import torch
 
+from fewshot.classification.novelty import novelty
 from fewshot.episode import STRANGER, Episode
+from fewshot.functional.features import normalized, signed_power
 from fewshot.methods import UniversalSIB
 from fewshot.methods.class_prior import ClassPrior
+from fewshot.methods.query_evidence import energy_and_distance
 
 N_WAY = 4
 
@@ -122,3 +127,14 @@ def test_the_weights_of_the_package_are_for_their_own_sizes():
         UniversalSIB(n_steps=2)
     with pytest.raises(ValueError, match="width=8 but"):
         UniversalSIB(width=8)
+
+
+def test_energy_and_distance_are_those_of_novelty_without_training():
+    support, query = torch.randn(6, 9).relu(), torch.randn(8, 9).relu()
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    examples = normalized(signed_power(torch.cat([support, query]), 0.5)).unsqueeze(0)
+    one_hot = torch.nn.functional.one_hot(labels, 3).float().unsqueeze(0)
+    energy, distance = energy_and_distance(examples @ examples.mT, one_hot)
+    expected = [novelty(support, labels, query, 3, measure) for measure in ("energy", "distance")]
+    torch.testing.assert_close(energy[0] - math.log(3), expected[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(distance[0], expected[1], rtol=0, atol=1e-5)

@@ -44,10 +44,15 @@ def feature_map(classified: Classified) -> FeatureMap:
     coordinates = principal_components(features).double().numpy()  # [S + Q, 2]
     whole = variance(features)
     share = min(1.0, float((coordinates**2).sum() / whole)) if whole > 0 else 0.0
+    support, query = np.split(coordinates, [len(classified.support_labels)])
     members = np.eye(len(classified.class_names))[classified.support_labels]  # [S, N]
-    weights = [np.concatenate([members, of_query]) for of_query in (classified.before, classified.probabilities)]
-    centres = [(each / np.maximum(each.sum(0), np.finfo(np.float64).tiny)).T @ coordinates for each in weights]
-    support, query = np.split(coordinates, [len(members)])
+    centres = []
+    for of_query in (classified.before, classified.probabilities):
+        sums = members.T @ support
+        for first in range(0, len(query), MANY):
+            sums = sums + of_query[first : first + MANY].T @ query[first : first + MANY]
+        weights = members.sum(0) + of_query.sum(0, dtype=np.float64)  # [N]
+        centres.append(sums / np.maximum(weights, np.finfo(np.float64).tiny)[:, None])
     return FeatureMap(support, query, centres[0], centres[1], share)
 
 
