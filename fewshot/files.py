@@ -64,7 +64,10 @@ def check_replaceable(target: Path, *, overwrite: bool, known: Collection[str]) 
         raise ValueError(f"{target} is a file; name a folder")
     found = sorted(os.listdir(target))
     if found and not overwrite:
-        raise ValueError(f"{target} is there already; name another folder, or allow overwriting it (overwrite)")
+        raise ValueError(
+            f"{target} is there already; name another folder, or allow overwriting it (--overwrite, in Python "
+            "overwrite=True)"
+        )
     others = [name for name in found if name not in known]
     if others:
         named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")

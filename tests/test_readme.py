@@ -245,6 +245,14 @@ def test_an_example_runs(block: Block, workplace: Path, monkeypatch: pytest.Monk
         assert (workplace / "photos" / "classifier" / "classifier.json").is_file()
 
 
+def of_small_network(arguments: list[str]) -> list[str]:
+    """The arguments with weights of no use, written here, in the place of those that timm fetches."""
+    place = arguments.index("--backbone") + 1
+    assert timm.is_model_pretrained(arguments[place])
+    torch.save(BackboneConfig("resnet18", image_size=32).create().state_dict(), "published.pth")
+    return [*arguments[:place], "resnet18", "--weights", "published.pth", "--image_size", "32", *arguments[place + 1 :]]
+
+
 def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     supported = [c for c in OURS if "--support" in c.arguments and c.document != ROOT / "README.md"]
@@ -253,11 +261,16 @@ def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: py
     with Path("photos/classified/predictions.csv").open(encoding="utf-8") as table:
         assert sum(1 for _ in csv.reader(table)) == 1 + 15
     assert Path("photos/classified/report.html").stat().st_size > 10_000
-    place = by_name.index("--backbone") + 1
-    assert timm.is_model_pretrained(by_name[place])
-    torch.save(BackboneConfig("resnet18", image_size=32).create().state_dict(), "published.pth")
-    main([*by_name[:place], "resnet18", "--weights", "published.pth", "--image_size", "32", *by_name[place + 1 :]])
+    main(of_small_network(by_name))
     assert Path("photos/by_dinov2/report.html").is_file()
+
+
+def loop() -> list[list[str]]:
+    """The commands of a person in the loop, those for photographs first."""
+    document = ROOT / "fewshot" / "classification" / "README.md"
+    found = [c.arguments for c in OURS if c.document == document]
+    found = [arguments for arguments in found if {"suggest", "--labels", "--continue"} & {*arguments}]
+    return [arguments for arguments in found if "--features" not in arguments]
 
 
 def test_the_commands_of_the_loop_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,15 +278,26 @@ def test_the_commands_of_the_loop_run(workplace: Path, monkeypatch: pytest.Monke
     Path("labels.csv").write_text("path,label,none_of_these\n1-2.jpg,class 1,\n2-2.jpg,,true\n", encoding="utf-8")
     Path("photos/new").mkdir()
     Image.new("RGB", (16, 20), (200, 200, 200)).save("photos/new/later.png")
-    loop = [c.arguments for c in OURS if {"suggest", "--labels", "--continue"} & {*c.arguments}]
-    suggest, corrected, more = (arguments for arguments in loop if "--features" not in arguments)
+    suggest, corrected, more = loop()[3:]
     main(suggest)
     assert len(Path("photos/to_label/suggestions.csv").read_text(encoding="utf-8").splitlines()) == 1 + 10
     main(corrected)
     assert len(list(Path("photos/by_class").rglob("*.jpg"))) == 15
     main(more)
     with Path("photos/more/predictions.csv").open(encoding="utf-8") as table:
-        assert sum(1 for _ in csv.reader(table)) == 1 + 13 + 1
+        assert sum(1 for _ in csv.reader(table)) == 1 + 13 + 1 + 1
+
+
+@pytest.mark.slow
+def test_the_commands_for_photographs_without_a_label_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    first, then, again = loop()[:3]
+    for arguments in (first, then):
+        main(of_small_network(arguments))
+        Path("labels.csv").write_text("path,label\n1-2.jpg,class 1\n2-2.jpg,class 2\n", encoding="utf-8")
+    Path("labels.csv").write_text("path,label\n1-2.jpg,class 1\n2-2.jpg,class 3\n", encoding="utf-8")
+    main(again)
+    assert len(list(Path("photos/into_folders/class 3").glob("2-2.jpg"))) == 1
 
 
 def test_the_commands_for_features_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ class Classified:
         former: Q classes that the queries had in an earlier run, None for a query that was not there; None where there
             was no earlier run.
         former_labelled: how many of that run's queries are labelled now, or are said to be none of the classes.
+        corrected: how many labels of a run that is continued a table says otherwise.
     """
 
     class_names: tuple[str, ...]
@@ -72,6 +73,7 @@ class Classified:
     nones: tuple[Path | str, ...] = ()
     former: tuple[str | None, ...] | None = None
     former_labelled: int = 0
+    corrected: int = 0
 
     @property
     def none_names(self) -> tuple[str, ...]:
@@ -177,6 +179,7 @@ def run_record(classified: Classified) -> dict[str, Any]:
         "proportions": dict(zip(classified.class_names, classified.probabilities.mean(0).tolist(), strict=True)),
         "n_none_of_these": int(classified.flagged.sum()) if classified.novelty is not None else None,
         "labels": [{"name": name, "label": label} for name, label in classified.given_labels if label is not None],
+        "n_labels_corrected": classified.corrected,
         "none_of_these": list(classified.none_names),
         "held_out": None if classified.held_out is None else _held_out(classified.held_out),
         "since_previous": None if classified.former is None else _since(classified),
@@ -213,6 +216,8 @@ def summary(classified: Classified, labels_in_folders: bool) -> list[str]:
         lines.append(f"temperature of the probabilities: {classified.settings['temperature']}")
     if classified.novelty is not None:
         lines.append(f"{int(classified.flagged.sum())} flagged as none of these")
+    if classified.corrected:
+        lines.append(f"{classified.corrected} label{'s' * (classified.corrected > 1)} corrected")
     if classified.none_names:
         lines.append(f"{len(classified.none_names)} taken away, labelled as none of these")
     if classified.held_out is not None:

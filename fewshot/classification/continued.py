@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,22 +24,39 @@ class Earlier(NamedTuple):
     """The task of an earlier run, without its pictures."""
 
     names: tuple[str, ...]
-    """Of labelled rows, then of the others, as `row_names` gives them."""
+    """Of labelled rows, of the others, as `row_names` gives them, and of those that are none of the classes."""
     labels: tuple[str | None, ...]
     features: Tensor
     """[n, D]."""
     class_embeddings: Mapping[str, Tensor]
-    nones: tuple[str, ...] = ()
-    """Names, as a table shows them, of those that are none of the classes."""
+    nones: frozenset[str] = frozenset()
+    """Of the names, those that are none of the classes."""
+    columns: Mapping[str, str] = {}
+    """What the run was told of where ids, labels and texts of rows stand, by the name of the option."""
 
-    def queries(self) -> list[str]:
-        """Those without a label, as a table shows them."""
-        both = zip(self.names, self.labels, strict=True)
-        return [name.partition("/")[2] for name, label in both if label is None]
+    def by_table(self) -> dict[str, str]:
+        """The rows' names by those that a table of labels may give them: `PATH`, and `support/CLASS/PATH`."""
+        return {_in_table(name): name for name in self.names}
 
     def classes(self) -> set[str]:
         """Of labels and embeddings."""
         return {*filter(None, self.labels), *self.class_embeddings}
+
+    def none_names(self) -> list[str]:
+        """Those of none of the classes, as a table shows them."""
+        return [_in_table(name) for name in self.names if name in self.nones]
+
+    def relabelled(self, told: Mapping[str, str | None]) -> Earlier:
+        """The same after what a person says now: by the rows' names a class, or None for none of them."""
+        said = {name: told[name] for name in self.names if name in told}
+        nones = {name for name in {*self.nones, *said} if said.get(name) is None}
+        labels = tuple(said.get(name, label) for name, label in zip(self.names, self.labels, strict=True))
+        return self._replace(labels=labels, nones=frozenset(nones))
+
+    def n_corrected(self, told: Mapping[str, str | None]) -> int:
+        """How many rows had another label, or were none of the classes."""
+        both = [(name, label) for name, label in zip(self.names, self.labels, strict=True) if name in told]
+        return sum(told[name] != label for name, label in both if label is not None or name in self.nones)
 
 
 def row_names(task: Task, roots: Mapping[str, Path]) -> list[str]:
@@ -59,10 +76,23 @@ def row_names(task: Task, roots: Mapping[str, Path]) -> list[str]:
     return [*found, *(f"query/{name}" for name in task.query_names)]
 
 
-def keep(folder: Path, classifier: FewShotClassifier, names: list[str], nones: Sequence[str]) -> None:
-    """Write the classifier and the names of its rows, and of those of no class, into the folder of a run."""
+def keep(folder: Path, classifier: FewShotClassifier, task: Task, names: list[str], columns: Mapping[str, str]) -> None:
+    """Write the classifier, the names of its rows, and those of no class with their features, into a run's folder.
+
+    Args:
+        folder: of the run.
+        classifier: fitted on the task.
+        task: of which it takes those of no class.
+        names: as `row_names` gives them.
+        columns: as of `Earlier`.
+    """
     classifier.save(folder / FOLDER, rows=True)
-    write_json(folder / ROWS, {"rows": names, "none_of_these": list(nones)})
+    of_nones = task.query_features[:0] if task.none_features is None else task.none_features
+    # the shortest digits that read back as the same float32
+    features = [[float(str(number)) for number in row] for row in of_nones.numpy()]
+    nones = [name for name, label in task.given_labels if label is None]
+    content = {"rows": names, "none_of_these": nones, "none_features": features, "columns": dict(columns)}
+    write_json(folder / ROWS, content)
 
 
 def earlier_run(folder: Path, **options: Any) -> tuple[FewShotClassifier, Earlier]:
@@ -86,18 +116,26 @@ def earlier_run(folder: Path, **options: Any) -> tuple[FewShotClassifier, Earlie
         raise ValueError(f"continue: {folder / ROWS} has {size:,} bytes, and {MAX_BYTES:,} are read at most")
     try:
         content = json.loads((folder / ROWS).read_text(encoding="utf-8"))
-        names, nones = content["rows"], content["none_of_these"]
+        names, nones, columns = content["rows"], content["none_of_these"], content.get("columns", {})
+        strange = torch.tensor(content.get("none_features", []), dtype=torch.float32)
+        names = [*names, *(f"query/{name}" for name in nones)]
         right = all(isinstance(name, str) for name in (*names, *nones)) and len(set(names)) == len(names)
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        right &= all(isinstance(name, str) for name in (*columns, *columns.values())) and bool(strange.isfinite().all())
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         raise ValueError(f"continue: {folder / ROWS} is damaged: {error}") from error
-    if given is None or not right or len(names) != len(given.rows):
+    n_rows = 0 if given is None else len(given.rows)
+    if given is None or not right or len(names) != n_rows + len(nones):
         raise ValueError(f"continue: {folder / ROWS} and {folder / FOLDER} do not go together")
-    labels = tuple(None if label is None else str(label) for label in given.labels)
+    strange = strange if nones else given.rows[:0]
+    if strange.shape != (len(nones), given.rows.shape[1]):
+        raise ValueError(f"continue: {folder / ROWS} and {folder / FOLDER} do not go together")
+    labels = (*(None if label is None else str(label) for label in given.labels), *[None] * len(nones))
     embeddings = {} if given.embeddings is None else {str(k): v for k, v in given.embeddings.by_name().items()}
-    return classifier, Earlier(tuple(names), labels, given.rows, embeddings, tuple(nones))
+    features = torch.cat([given.rows, strange])
+    return classifier, Earlier(tuple(names), labels, features, embeddings, frozenset(names[n_rows:]), columns)
 
 
-def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path]) -> Task:
+def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path], told: Mapping[str, str | None]) -> Task:
     """The task with the rows of an earlier one before its own.
 
     A row that is there again, under its name and with its features, counts once, and keeps a label that it had. One of
@@ -107,29 +145,41 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path]) -> Task:
         task: what was read now.
         earlier: what was there.
         roots: as of `row_names`.
+        told: what a table says now, by names in a table; of a row that was there it counts in the place of its label.
 
     Raises:
-        ValueError: features of another width.
+        ValueError: features of another width, or no row is without a label.
     """
     width, had = task.query_features.shape[1], earlier.features.shape[1]
     if width != had:
         raise ValueError(f"continue: rows have {width} features, and the earlier ones {had}; they are not of one model")
-    now = {name: place for place, name in enumerate(row_names(task, roots))}
-    features = torch.cat([task.support_features, task.query_features])
+    of_nones = task.query_features[:0] if task.none_features is None else task.none_features
+    none_names = [f"query/{name}" for name, label in task.given_labels if label is None]
+    now = {name: place for place, name in enumerate([*row_names(task, roots), *none_names])}
+    features = torch.cat([task.support_features, task.query_features, of_nones])
     same = {
         name: _alike(features[now[name]], row)
         for name, row in zip(earlier.names, earlier.features, strict=True)
         if name in now
     }
-    first = len(task.support)
-    kept = [place for place, name in enumerate(earlier.names) if not same.get(name, False)]
-    old, new = ([place for place in kept if (earlier.labels[place] is None) is free] for free in (False, True))
-    labels = dict(zip(earlier.names, earlier.labels, strict=True))
-    again = {now[name] - first: labels[name] for name, is_same in same.items() if is_same and now[name] >= first}
-    again = {place: label for place, label in again.items() if label is not None}  # queries that had a label
-    left = np.setdiff1d(np.arange(len(task.query)), list(again))
+    by_table = earlier.by_table()
+    said = {by_table[name]: label for name, label in told.items() if same.get(by_table.get(name, ""), name in by_table)}
+    corrected, earlier = earlier.n_corrected(said), earlier.relabelled(said)
 
-    names = [_renamed(name) if name in same else name for name in earlier.names]
+    first, end = len(task.support), len(task.support) + len(task.query)
+    kept = [place for place, name in enumerate(earlier.names) if not same.get(name, False)]
+    old = [place for place in kept if earlier.labels[place] is not None]
+    strange = [place for place in kept if earlier.names[place] in earlier.nones]
+    new = sorted({*kept} - {*old, *strange})
+    labels = dict(zip(earlier.names, earlier.labels, strict=True))
+    queries = {now[name] - first: name for name, is_same in same.items() if is_same and first <= now[name] < end}
+    again = {place: labels[name] for place, name in queries.items() if labels[name] is not None}
+    aside = [place for place, name in queries.items() if name in earlier.nones]
+    left = np.setdiff1d(np.arange(len(task.query)), [*again, *aside])
+    if not new and not len(left):
+        raise ValueError("labels: all that is there has labels; there is nothing left to classify")
+
+    names = _free_names(earlier.names, {name for name in same if not same[name]}, now)
     classes = tuple(sorted({*task.class_names, *filter(None, earlier.labels), *earlier.class_embeddings}))
     places = {name: place for place, name in enumerate(classes)}
     numbers = [places[label] for label in (earlier.labels[place] for place in old) if label is not None]
@@ -146,6 +196,9 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path]) -> Task:
     if task.texts is not None:
         of_texts = [*_shown(names, old), *task.texts[0], *(task.texts[1][place] for place in again)]
         texts = (tuple(of_texts[place] for place in order), (*remembered, *(task.texts[1][place] for place in left)))
+    none_now = [*_shown(names, strange), *(task.query_names[place] for place in aside)]
+    known = dict(task.given_labels)
+    given = [(_in_table(name), label) for name, label in said.items() if label is not None]
     return task._replace(
         class_names=classes,
         support=tuple(support[place] for place in order),
@@ -156,16 +209,37 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path]) -> Task:
         query_features=torch.cat([earlier.features[new], task.query_features[left]]),
         texts=texts,
         class_embeddings=embeddings,
+        given_labels=(
+            *task.given_labels,
+            *((name, label) for name, label in given if name not in known),
+            *((name, None) for name in none_now),
+        ),
+        nones=(*task.nones, *_shown(names, strange, all_of_it=not is_rows), *(task.query[place] for place in aside)),
+        none_features=torch.cat([of_nones, earlier.features[strange], task.query_features[aside]]),
+        corrected=corrected,
     )
+
+
+def _in_table(name: str) -> str:
+    return name.removeprefix("query/")
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     return bool(torch.nn.functional.cosine_similarity(one, other, dim=0) > 1 - 1e-4) or bool(torch.equal(one, other))
 
 
-def _renamed(name: str) -> str:
-    kind, _, rest = name.partition("/")
-    return f"{kind}/earlier/{rest}"
+def _free_names(names: Sequence[str], taken: Collection[str], now: Collection[str]) -> list[str]:
+    """The names, of which those that are taken by other rows now become `KIND/earlier/REST`."""
+    found, used = [], {*names, *now}
+    for name in names:
+        if name in taken:
+            kind, _, rest = name.partition("/")
+            while name in used:
+                rest = f"earlier/{rest}"
+                name = f"{kind}/{rest}"
+            used.add(name)
+        found.append(name)
+    return found
 
 
 def _shown(names: list[str], places: list[int], *, all_of_it: bool = False) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class FeatureRows(NamedTuple):
     left_out: tuple[LeftOut, ...] = ()
     """Files of the folder that are not read."""
     given: GivenLabels = GivenLabels({})
-    """What a table of labels says by ids; `labels` has it too."""
+    """What a table of labels says by ids, of rows elsewhere too; `labels` has it too."""
 
 
 def feature_rows(
@@ -44,6 +44,7 @@ def feature_rows(
     id_column: str | None = None,
     label_column: str | None = None,
     text_column: str | None = None,
+    elsewhere: Collection[str] = (),
 ) -> FeatureRows:
     """Read rows of features.
 
@@ -54,6 +55,7 @@ def feature_rows(
         id_column: where names of rows are; None numbers them from 0, after the file's name in a folder.
         label_column: where labels are, beside the features, in `labels`, or in both; None is `label` in the latter.
         text_column: where what a report shows is.
+        elsewhere: names of other rows, which `labels` may name too.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -83,7 +85,7 @@ def feature_rows(
     known = [None if label in NO_LABEL else label for label in known]
     given = GivenLabels({})
     if labels is not None:
-        given = _labels_of(labels, ids, id_column or "id", label_column, needed=not beside)
+        given = labels_of_rows(labels, ids, id_column, label_column, needed=not beside, elsewhere=elsewhere)
         check_labels(given.classes, {name: label for name, label in zip(ids, known, strict=True) if label is not None})
         known = [given.classes.get(name, label) for name, label in zip(ids, known, strict=True)]
     texts = [text or "" for text in column(text_column) or ids]
@@ -91,8 +93,17 @@ def feature_rows(
     return FeatureRows(features, ids, tuple(known), tuple(texts), tuple(left_out), given)
 
 
-def feature_task(rows: FeatureRows) -> Task:
+def columns_in_all(place: Path) -> set[str]:
+    """Columns, or arrays, that every file of features has."""
+    return set.intersection(*(set(column_names(file)) for file in _files(place)[0]))
+
+
+def feature_task(rows: FeatureRows, *, alone: bool = True) -> Task:
     """The labelled rows as support, by class, and the others as queries.
+
+    Args:
+        rows: all.
+        alone: whether there have to be queries among them.
 
     The rows are put into that order where they lie, so that there is no second copy of a large file.
 
@@ -103,10 +114,12 @@ def feature_task(rows: FeatureRows) -> Task:
     places = {name: place for place, name in enumerate(names)}
     numbers = np.array([-1 if label is None else places[label] for label in rows.labels], dtype=np.int64)
     support = np.argsort(numbers, kind="stable")[(numbers < 0).sum() :]  # by class, as folders give them
-    where = {name: place for place, name in enumerate(rows.ids)} if rows.given.nones else {}
-    nones = np.array([where[name] for name in rows.given.nones], dtype=np.int64)
+    where = {name: place for place, name in enumerate(rows.ids)} if rows.given.classes else {}
+    given = {name: label for name, label in rows.given.classes.items() if name in where}
+    none_names = [name for name, label in given.items() if label is None]
+    nones = np.array([where[name] for name in none_names], dtype=np.int64)
     query = np.setdiff1d(np.flatnonzero(numbers < 0), nones)
-    if not len(query):
+    if alone and not len(query):
         raise ValueError(f"features: all {len(numbers)} rows have labels; rows to classify have an empty one, or -1")
     of_support, of_query, of_nones = _support_first(rows.features, support, query, nones)
     return Task(
@@ -119,8 +132,8 @@ def feature_task(rows: FeatureRows) -> Task:
         of_query,
         rows.left_out,
         (tuple(rows.texts[place] for place in support), tuple(rows.texts[place] for place in query)),
-        given_labels=tuple(rows.given.classes.items()),
-        nones=tuple(rows.given.nones),
+        given_labels=tuple(given.items()),
+        nones=tuple(none_names),
         none_features=of_nones,
     )
 
@@ -214,8 +227,14 @@ def _unique(names: Sequence[str | None], place: Path) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _labels_of(
-    file: Path, ids: Sequence[str], id_column: str, label_column: str | None, *, needed: bool
+def labels_of_rows(
+    file: Path,
+    ids: Sequence[str],
+    id_column: str | None,
+    label_column: str | None,
+    *,
+    needed: bool,
+    elsewhere: Collection[str] = (),
 ) -> GivenLabels:
     """What a file of its own says of rows, by their ids.
 
@@ -225,19 +244,25 @@ def _labels_of(
         id_column: where it may name them; `id` is another.
         label_column: where it may have their labels; `label`, in an .npz `labels`, is another.
         needed: whether a column of that name has to be in this file.
+        elsewhere: names of other rows that it may name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, or says something of no row.
     """
     usual = "label" if file.suffix.lower() in (".csv", ".parquet") else "labels"
     if label_column is None or (not needed and label_column not in column_names(file)):
         label_column = usual
-    found = read_labels(file, [id_column, "id"], label_column)
+    found = read_labels(file, [id_column or "id", "id"], label_column)
     if not isinstance(found, GivenLabels):
         if len(found) != len(ids):
-            beside = f" and no column {id_column!r} that says whose" if usual == "label" else ""
+            beside = f" and no column {id_column or 'id'!r} that says whose" if usual == "label" else ""
             raise ValueError(f"labels: {file} has {len(found)} labels for {len(ids)} rows{beside}")
         return GivenLabels({name: label for name, label in zip(ids, found, strict=True) if label not in NO_LABEL})
-    if strange := found.classes.keys() - set(ids):
+    if strange := found.classes.keys() - {*ids, *elsewhere}:
         first = next(name for name in found.classes if name in strange)
+        example = next(iter((*ids, *elsewhere)))
         raise ValueError(
-            f"labels: {file} names {first!r}, and no row is called so ({ids[0]!r}, ...); is --id_column right?"
+            f"labels: {file} names {first!r}, and no row is called so ({example!r}, ...); is --id_column right?"
         )
     return found

@@ -7,6 +7,7 @@ there, is true for those of none. The report writes such a table, and so does a 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -52,6 +53,8 @@ def read_labels(file: Path, keys: Sequence[str], label_column: str = "label") ->
         FileNotFoundError: no such file.
         ValueError: it cannot be read, or says of one name two things.
     """
+    if not file.exists():
+        raise FileNotFoundError(f"labels: {file} is not there; name the table of labels")
     if file.is_file() and file.stat().st_size > MAX_BYTES:
         raise ValueError(f"labels: {file} has {file.stat().st_size:,} bytes, and {MAX_BYTES:,} are read at most")
     found = column_names(file)
@@ -105,12 +108,18 @@ def labels_of_pictures(file: Path, names: Collection[str], folder: Path | str) -
             raise ValueError(
                 f"labels: {file} names {name!r}, which leads out of {folder}; give paths as in predictions.csv"
             )
-        close = difflib.get_close_matches(name, sorted(by_cell), n=1) if len(by_cell) <= 10_000 else []
-        hint = f"; did you mean {close[0]!r}" if close else ""
+        likely = [one for one in sorted(by_cell) if _numbers(one) == _numbers(name)] if len(by_cell) <= 10_000 else []
+        close = difflib.get_close_matches(name, likely, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"labels: {file} names {name!r}, and there is no such picture in {folder}{hint}")
     if not given.classes:
         raise ValueError(f"labels: {file} labels nothing; give a class in the column 'label', or leave --labels out")
     return GivenLabels({by_cell[name]: label for name, label in given.classes.items()})
+
+
+def _numbers(name: str) -> list[str]:
+    """Those in a picture's name: one that differs by them alone is another picture, as a camera counts them."""
+    return [digits.lstrip("0") for digits in re.findall("[0-9]+", PurePosixPath(name).stem)]
 
 
 def check_labels(given: Mapping[str, str | None], labelled: Mapping[str, str]) -> None:

@@ -27,7 +27,7 @@ from fewshot.methods.construction import MAX_INTEGER, constructed, construction
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.from_file import LIBRARY, check_facts, load_state, no_larger_than
-from fewshot.training.saved_model import CONFIG, read_described, read_model, write_described, write_model
+from fewshot.training.saved_model import CARD, CONFIG, read_described, read_model, write_described, write_model
 from fewshot.training.saved_model import FILES as MODEL_FILES
 
 ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
@@ -44,6 +44,16 @@ OF_HEAD = ("weights", "scale", "bias", "centre")
 LABELS = ("support_labels", "transduced", "given_labels", "embedding_labels")
 METHOD = "method."
 HEAD = "head."
+CARD_OF_CLASSIFIER = """
+With `classifier.json` and `classifier.safetensors` it is a fitted classifier, which knows its classes:
+
+```python
+from fewshot import FewShotClassifier
+
+classifier = FewShotClassifier.load("the folder of this file")
+print(classifier.classes_, classifier.predict(["a picture.jpg"]))
+```
+"""
 """What names of tensors of the method and of the head begin with."""
 
 
@@ -100,6 +110,8 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
     with written_aside(folder, overwrite=overwrite, known=FILES) as aside:
         if fitted.module is not None and fitted.preprocessing is not None:
             write_model(fitted.module, fitted.preprocessing, aside)
+            with (aside / CARD).open("a", encoding="utf-8") as card:
+                card.write(CARD_OF_CLASSIFIER)
         write_described(aside, ABOUT, TENSORS, about, tensors)
 
 

@@ -44,7 +44,9 @@ class Task(NamedTuple):
     nones: tuple[Path | str, ...] = ()
     """Files, or names of rows, that are said to be none of the classes: neither support nor queries."""
     none_features: Tensor | None = None
-    """[M, D] of those."""
+    """[M, D] of those, in the order of `given_labels`."""
+    corrected: int = 0
+    """Labels of an earlier run that a table says otherwise."""
 
 
 def with_labels(task: Task, given: GivenLabels) -> Task:
@@ -62,12 +64,14 @@ def with_labels(task: Task, given: GivenLabels) -> Task:
     kept = {name: place for place, name in enumerate(task.query_names)}
     labelled = [(kept[name], places[label]) for name, label in given.labelled.items() if name in kept]
     numbers = [*(places[task.class_names[label]] for label in task.support_labels), *(label for _, label in labelled)]
-    if empty := set(range(len(names))) - set(numbers):
+    embeddings = {places[task.class_names[label]]: row for label, row in task.class_embeddings.items()}
+    if empty := set(range(len(names))) - set(numbers) - set(embeddings):
         raise ValueError(f"labels: no picture of class {names[min(empty)]!r} can be read; label another one")
     taken, nones = [place for place, _ in labelled], [kept[name] for name in given.nones if name in kept]
     left = np.setdiff1d(np.arange(len(task.query)), [*taken, *nones])
     if not len(left):
         raise ValueError(f"labels: all {len(task.query)} pictures have labels; there is nothing left to classify")
+    of_nones = task.query_features[:0] if task.none_features is None else task.none_features
     order = np.argsort(numbers, kind="stable")
     support = [*task.support, *(task.query[place] for place in taken)]
     return task._replace(
@@ -78,9 +82,10 @@ def with_labels(task: Task, given: GivenLabels) -> Task:
         query=tuple(task.query[place] for place in left),
         query_names=tuple(task.query_names[place] for place in left),
         query_features=task.query_features[left],
-        given_labels=tuple((name, label) for name, label in given.classes.items() if name in kept),
-        nones=tuple(task.query[place] for place in nones),
-        none_features=task.query_features[nones],
+        class_embeddings=embeddings,
+        given_labels=(*task.given_labels, *((name, label) for name, label in given.classes.items() if name in kept)),
+        nones=(*task.nones, *(task.query[place] for place in nones)),
+        none_features=torch.cat([of_nones, task.query_features[nones]]),
     )
 
 
@@ -170,4 +175,5 @@ def classified_task(
         held_out=classifier.held_out_,
         given_labels=task.given_labels,
         nones=task.nones,
+        corrected=task.corrected,
     )

@@ -73,9 +73,7 @@ def classify(options: Any) -> str:
         write_report(report, classified, max_pictures=options.report_pictures, folder=shown(output))
         write_json(folder / "run.json", run_record(classified))
         if options.keep_classifier:
-            told = {**dict.fromkeys(inputs.nones), **dict(classified.given_labels)}
-            nones = [name for name, label in told.items() if label is None]
-            keep(folder, inputs.classifier, row_names(inputs.task, roots_of(options)), nones)
+            keep(folder, inputs.classifier, inputs.task, row_names(inputs.task, roots_of(options)), inputs.columns)
         if target is not None:
             place = whole.enter_context(written_aside(target, overwrite=False, known=()))
             pictures = of_classes(classified, options.query)
@@ -91,6 +89,10 @@ def sorted_target(options: Any, output: Path) -> Path | None:
     if options.sorted is None:
         return None
     target = full_path(options.sorted)
+    if target.is_dir() and any(target.iterdir()):
+        raise ValueError(
+            f"sorted: {target} is there already; name a folder that is not there (--overwrite replaces --output alone)"
+        )
     check_replaceable(target, overwrite=False, known=())
     folders = [(name, getattr(options, name)) for name in ("query", "support", "output")]
     check_sorted(target, [(name, full_path(given)) for name, given in folders if given is not None])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fewshot.classification.adaptation import check_temperature
@@ -44,6 +45,8 @@ def check_sizes(options: Any, *names: str) -> None:
 def check_inputs(options: Any) -> None:
     """ValueError where it is not said what is read and by what it is encoded, or said twice."""
     given = {name: options.get(name) for name in (*OF_PICTURES, *OF_ROWS)}
+    if options.features is None and options.get("continue") is not None:
+        given |= dict.fromkeys(OF_ROWS)  # the earlier run says whether it was of rows
     wrong = [
         name for name in (OF_ROWS if options.features is None else OF_PICTURES) if given[name] not in (None, False)
     ]
@@ -56,6 +59,8 @@ def check_inputs(options: Any) -> None:
             raise ValueError(f"continue: the earlier run brings its model; leave {brought[0]} out")
         if options.features is None and options.query is None and options.labels is None and options.support is None:
             raise ValueError("continue: nothing is new; give --query, --support, --labels, or --features")
+        if options.get("sorted") is not None and options.query is None:
+            raise ValueError("sorted: only pictures of --query are sorted, and it is not given; give --query <folder>")
         return
     if options.features is not None:
         return
@@ -66,6 +71,30 @@ def check_inputs(options: Any) -> None:
             "nothing encodes the pictures; give --ckpt_path <run or checkpoint>, or --backbone <timm name> (with "
             "--weights <file>, or timm's published ones), or --clip <model>"
         )
+
+
+def check_columns_unused(options: Any) -> None:
+    """ValueError where a column of rows is named for a run of pictures that is continued."""
+    if named := [name for name in OF_ROWS if options.get(name) is not None]:
+        raise ValueError(f"{named[0]}: it is about rows of features, and the earlier run was of pictures; leave it out")
+
+
+def check_moved(support: Mapping[str, Sequence[Path]], root: Path | None, told: Mapping[str, str | None]) -> None:
+    """ValueError where a table says another class of a labelled picture than the folder in which it lies now.
+
+    Args:
+        support: pictures of each class.
+        root: the folder of these.
+        told: what the table says.
+    """
+    if root is None:
+        return
+    for label, files in support.items():
+        for file in files:
+            name = f"support/{file.relative_to(root).as_posix()}"
+            if told.get(name, label) != label:
+                said = "none of these" if told[name] is None else repr(told[name])
+                raise ValueError(f"labels: {name!r} is {said}, and lies in the folder of {label!r}; move the file")
 
 
 def check_clip(options: Any) -> None:

@@ -94,9 +94,15 @@ def fitted_folder(given: str) -> Path | None:
     """The folder of the saved classifier that a path names, itself or as what classify left; None where it is neither.
 
     Raises:
+        FileNotFoundError: nothing is there.
         ValueError: what classify left, without its classifier.
     """
     place = full_path(given)
+    if not place.exists():
+        raise FileNotFoundError(
+            f"ckpt_path: {place} is not there; name a checkpoint, the folder of a run or of a saved model, or what "
+            "classify --keep_classifier wrote"
+        )
     for folder in (place, place / FOLDER):
         if (folder / ABOUT).is_file():
             return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,25 @@ from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.clip import Clip, clip
 from fewshot.classification.continued import Earlier, earlier_run, joined
 from fewshot.classification.decided import of_preprocessing
-from fewshot.classification.feature_rows import class_embeddings, feature_rows, feature_task
+from fewshot.classification.feature_rows import (
+    class_embeddings,
+    columns_in_all,
+    feature_rows,
+    feature_task,
+    labels_of_rows,
+)
 from fewshot.classification.folders import check_alike, check_apart, encoded_folders, query_folder, support_folder
 from fewshot.classification.label_files import GivenLabels, labels_of_pictures
 from fewshot.classification.notes import of_pictures, trained_on
 from fewshot.classification.task import Task, with_class_embeddings, with_labels
-from fewshot.commands.classify_checks import check_alone, check_method, check_query_labels
+from fewshot.commands.classify_checks import (
+    OF_ROWS,
+    check_alone,
+    check_columns_unused,
+    check_method,
+    check_moved,
+    check_query_labels,
+)
 from fewshot.data.picture_files import LeftOut, left_out_below
 from fewshot.files import relative
 
@@ -36,8 +50,8 @@ class Inputs(NamedTuple):
     """What was asked for, by name, in words."""
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
-    nones: tuple[str, ...] = ()
-    """What the run that is continued knew to be none of the classes."""
+    columns: Mapping[str, str] = {}
+    """Where ids, labels and texts of rows stand, by the name of the option."""
 
 
 def inputs_of(options: Any) -> Inputs:
@@ -50,9 +64,11 @@ def inputs_of(options: Any) -> Inputs:
         given = getattr(options, name)
         setattr(options, name, None if given is None else Path(os.path.expanduser(given)))
     loaded = None if options.clip is None else clip(options.clip)
-    read = _of_folders if options.features is None else _of_rows
+    continued, earlier = _earlier(options)
     embeddings = embeddings_of(options, loaded)
-    found = read(options, embeddings, loaded)
+    classifier = made_classifier(options, loaded) if continued is None else continued
+    of_rows = options.features is not None or _labels_of_rows_alone(options, continued)
+    found = (_of_rows if of_rows else _of_folders)(options, embeddings, classifier, earlier)
     if embeddings is None:
         return found
     weight = options.class_embedding_weight
@@ -79,71 +95,100 @@ def embeddings_of(options: Any, loaded: Clip | None) -> ClassEmbeddings | None:
     return None if names is None else loaded.class_embeddings(names, options.prompts)
 
 
-def _of_rows(options: Any, embeddings: ClassEmbeddings | None, loaded: Clip | None) -> Inputs:
-    columns = {name: getattr(options, name) for name in ("labels", "id_column", "label_column", "text_column")}
-    continued, earlier = _earlier(options)
-    if continued is not None and continued.encoder is not None:
+def _labels_of_rows_alone(options: Any, continued: FewShotClassifier | None) -> bool:
+    return continued is not None and continued.encoder is None and options.query is None and options.support is None
+
+
+def _of_rows(
+    options: Any, embeddings: ClassEmbeddings | None, classifier: FewShotClassifier, earlier: Earlier | None
+) -> Inputs:
+    if earlier is not None and classifier.encoder is not None:
         raise ValueError("continue: the earlier run was of pictures; give --query <folder> in place of --features")
-    task = feature_task(feature_rows(options.features, **columns))
-    task = task if earlier is None else joined(task, earlier, {})
-    names = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}
-    check_alone(options, np.bincount(task.support_labels, minlength=len(names)).tolist())
-    classifier = (continued or made_classifier(options, loaded)).prepare()
-    check_method(classifier, len(names), options.get("none_of_these"), named=continued is None)
-    width = task.query_features.shape[1]
+    columns = columns_of_rows(options, earlier)
+    names = {} if earlier is None else earlier.by_table()
+    if options.features is None:
+        assert earlier is not None and options.labels is not None, "as check_inputs has it"
+        label_column = columns["label_column"]
+        needed = options.label_column is not None
+        told = labels_of_rows(options.labels, list(names), columns["id_column"], label_column, needed=needed)
+        task = Task((), (), np.zeros(0, np.int64), earlier.features[:0], (), (), earlier.features[:0], (), ((), ()))
+    else:
+        rows = feature_rows(options.features, labels=options.labels, **columns, elsewhere=names)
+        told = rows.given
+        task = feature_task(rows, alone=earlier is None)
+    task = task if earlier is None else joined(task, earlier, {}, told.classes)
+    classes = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}
+    _check_several(options, classes, earlier)
+    check_alone(options, np.bincount(task.support_labels, minlength=len(classes)).tolist())
+    check_method(classifier.prepare(), len(classes), options.get("none_of_these"), named=earlier is None)
+    since = [] if earlier is None else ["the earlier run"]
     asked = {
         "labelled": f"{len(task.support)} rows of {len(task.class_names)} classes",
-        "to classify": f"{len(task.query)} rows in {shown(options.features)}",
-        "features": f"{width} numbers a row",
+        "to classify": f"{len(task.query)} rows{_places(*since, options.features)}",
+        "features": f"{task.query_features.shape[1]} numbers a row",
     }
-    return Inputs(task, classifier, asked)
+    kept = {name: column for name, column in columns.items() if column is not None}
+    return Inputs(task, classifier, asked, columns=kept if earlier is None else {**earlier.columns, **kept})
 
 
-def _of_folders(options: Any, embeddings: ClassEmbeddings | None, loaded: Clip | None) -> Inputs:
-    continued, earlier = _earlier(options)
-    if continued is not None and continued.encoder is None:
+def columns_of_rows(options: Any, earlier: Earlier | None) -> dict[str, str | None]:
+    """Where ids, labels and texts of rows stand: as given, else as the earlier run was told, where they are there."""
+    columns: dict[str, str | None] = {name: getattr(options, name) for name in OF_ROWS}
+    if earlier is None:
+        return columns
+    told = {name: column for name, column in earlier.columns.items() if columns.get(name, "") is None}
+    if options.features is not None and told:
+        there = columns_in_all(options.features)
+        told = {name: column for name, column in told.items() if name == "id_column" or column in there}
+    return columns | told
+
+
+def _of_folders(
+    options: Any, embeddings: ClassEmbeddings | None, classifier: FewShotClassifier, earlier: Earlier | None
+) -> Inputs:
+    if earlier is not None and classifier.encoder is None:
         raise ValueError(
             "continue: the earlier run was of rows of features; give --features <file> in place of --query"
         )
+    if earlier is not None:
+        check_columns_unused(options)
     query = [] if options.query is None else query_folder(options.query)
     query_names = [path.relative_to(options.query).as_posix() for path in query]
-    told = GivenLabels({})
+    rows = {} if earlier is None else earlier.by_table()
+    told, here = GivenLabels({}), set(query_names)
     if options.labels is not None:
-        known = [*query_names, *([] if earlier is None else earlier.queries())]
-        told = labels_of_pictures(options.labels, known, options.query or "the earlier run")
-    here = set(query_names)
-    if earlier is not None:
-        told = GivenLabels({**{name: None for name in earlier.nones if name in here}, **told.classes})
-    others = {*told.labelled.values(), *(() if embeddings is None else embeddings.class_names)}
-    others |= set() if earlier is None else earlier.classes()
-    support = {} if options.support is None else support_folder(options.support)
-    names = {*support, *others}
-    if len(names) == 1 and not options.get("number"):
-        where = "labels: there is" if options.support is None else f"support: {options.support} has"
-        raise ValueError(
-            f"{where} one class alone, {next(iter(names))!r}; there is nothing to tell apart with "
-            "fewer than two classes"
+        where = " or ".join(
+            [*([] if options.query is None else [str(options.query)]), *["the earlier run"] * bool(rows)]
         )
+        told = labels_of_pictures(options.labels, {*query_names, *rows}, where)
+    support = {} if options.support is None else support_folder(options.support)
+    check_moved(support, options.support, told.classes)
+    by_row = {rows[name]: label for name, label in told.classes.items() if name in rows}
+    counts = Counter(label for name, label in told.labelled.items() if name not in rows)
+    aside = set(told.classes)
+    if earlier is not None:
+        now = earlier.relabelled(by_row)
+        counts += Counter(label for label in now.labels if label is not None)
+        aside |= set(now.none_names())
+    names = {*support, *counts, *(() if embeddings is None else embeddings.class_names)}
+    names |= set() if earlier is None else set(earlier.class_embeddings)
+    _check_several(options, names, earlier)
     check_alike(support, {options.query / name: label for name, label in told.classes.items() if name in here})
-    check_apart(support, [path for path, name in zip(query, query_names, strict=True) if name not in told.classes])
+    check_apart(support, [path for path, name in zip(query, query_names, strict=True) if name not in aside])
     if options.get("query_labels"):
         check_query_labels([name.split("/")[0] for name in query_names], tuple(names))
-    counts = Counter(told.labelled.values())
     check_alone(options, [len(support.get(name, ())) + counts[name] for name in names])
-    classifier = (continued or made_classifier(options, loaded)).prepare()
-    check_method(classifier, len(names), options.get("none_of_these"), named=continued is None)
+    check_method(classifier.prepare(), len(names), options.get("none_of_these"), named=earlier is None)
     encoder, module = classifier.encoder, classifier.module
     assert encoder is not None
     task = encoded_folders(encoder, support, query, options.query, skip_broken=options.broken == "skip")
-    task = task if earlier is None else joined(task, earlier, roots_of(options))
+    task = task if earlier is None else joined(task, earlier, roots_of(options), told.classes)
     task = with_labels(task, told) if told.classes else task
-    where = " and ".join(shown(given) for given in (options.support, options.labels) if given is not None)
-    where = f" in {where}" if where else ""
-    since = "" if options.query is None else f" in {shown(options.query)}"
-    since += "" if earlier is None else f", {len(task.query) - len(query)} more than read now"
+    since = [] if earlier is None else ["the earlier run"]
     asked = {
-        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes{where}",
-        "to classify": f"{len(task.query)} pictures{since}",
+        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes"
+        f"{_places(*since, options.support, options.labels)}",
+        "to classify": f"{len(task.query)} pictures{_places(*since, options.query)}",
         "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
         "backbone": options.backbone or options.clip or type(encoder.backbone).__name__,
         "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
@@ -156,8 +201,23 @@ def _of_folders(options: Any, embeddings: ClassEmbeddings | None, loaded: Clip |
     ]
     files = [file for file in (*task.support, *task.query) if isinstance(file, Path)]
     about = () if module is None else of_pictures(files, module.trained_on, encoder.preprocessing)
-    nones = () if earlier is None else earlier.nones
-    return Inputs(task, classifier, asked, tuple(left_out), tuple(about), nones)
+    return Inputs(task, classifier, asked, tuple(left_out), tuple(about))
+
+
+def _places(*given: str | Path | None) -> str:
+    """Where things are, as in `6 pictures in photos and labels.csv`."""
+    found = [shown(place) for place in given if place is not None]
+    return f" in {' and '.join(found)}" if found else ""
+
+
+def _check_several(options: Any, names: Collection[str], earlier: Earlier | None) -> None:
+    """ValueError where there is one class alone, and it is not asked what to label next."""
+    if len(names) != 1 or options.get("number") or (options.features is not None and earlier is None):
+        return
+    where = "labels: there is" if options.support is None else f"support: {options.support} has"
+    raise ValueError(
+        f"{where} one class alone, {next(iter(names))!r}; there is nothing to tell apart with fewer than two classes"
+    )
 
 
 def roots_of(options: Any) -> dict[str, Path]:

@@ -73,4 +73,10 @@ def suggest(options: Any) -> str:
     known = f"{len(task.support)} labelled of {len(task.class_names)} classes" if len(task.support) else "none labelled"
     lines = [f"{len(found.names)} of {found.n_query} {found.things[1]} to label, the most useful first; {known} so far"]
     lines += [f"skipped: {len(found.skipped)} files that cannot be read"] if found.skipped else []
-    return "\n".join([*lines, f"written to {relative(str(output))}: {', '.join(FILES)}"])
+    lines.append(f"written to {relative(str(output))}: {', '.join(FILES)}")
+    page = relative(str(output / FILES[1]))
+    lines.append(
+        f"next: label them in {page} and save labels.csv; then the options of this run with --labels labels.csv and "
+        "another --output, for suggest, or for classify, which classifies the others"
+    )
+    return "\n".join(lines)

@@ -8,6 +8,7 @@ import pytest
 from test_classify_labels import picture, pictures, work  # noqa: F401  (fixtures)
 
 from fewshot import FewShotClassifier
+from fewshot.classification.continued import earlier_run
 from fewshot.commands import main
 from fewshot.files import read_csv
 
@@ -33,13 +34,15 @@ def test_pictures_and_classes_come_later(work, capsys):  # noqa: F811
     both = ("--support", "support", "--query", "query", "--ckpt_path", "model")
     first, record = classified(*both, "--labels", "labels.csv", "--keep_classifier")
     assert record["n_query"] == 12 and "classifier, rows.json" in capsys.readouterr().out
+    assert "FewShotClassifier.load(" in Path("out/classifier/README.md").read_text()
     assert len(FewShotClassifier.load("out/classifier").given_.rows) == 12 + 3
 
     # nothing new: labels alone, of pictures that are not read again
     Path("labels.csv").write_text("path,label\nred 2.png,red\n")
     rows, record = classified("--continue", "out", "--labels", "labels.csv", "--keep_classifier", output="second")
     assert record["n_query"] == 11 and record["n_support"] == 4 and record["since_previous"]["n_labelled"] == 1
-    assert {row["path"] for row in rows} == {row["path"] for row in first} - {"red 2.png", "more/green 0.png"}
+    assert {row["path"] for row in rows} == {row["path"] for row in first} - {"red 2.png"}
+    assert rows[-1]["path"] == "more/green 0.png" and rows[-1]["none_of_these"] == "true"
 
     # the same folder again: what was labelled stays so; another folder with one more class, and a name that was taken
     picture(Path("new/green 7.png"), (40, 200, 40), 70)
@@ -54,15 +57,78 @@ def test_pictures_and_classes_come_later(work, capsys):  # noqa: F811
     assert predicted["green 7.png"] == predicted["blue 1.png"] == predicted["more/green 1.png"] == "green"
     assert predicted["earlier/blue 1.png"] == "blue" and record["since_previous"]["n_new"] == 2
 
+    assert record["settings"]["to classify"] == "13 pictures in the earlier run and new"
+    assert record["settings"]["labelled"] == "5 pictures of 3 classes in the earlier run and labelled"
+    assert record["none_of_these"] == ["more/green 0.png"]
+
     assert "leave ckpt_path out" in refused(capsys, "--continue", "out", "--query", "query", "--ckpt_path", "model")
     assert "nothing is new" in refused(capsys, "--continue", "out")
+    message = refused(capsys, "--continue", "out", "--labels", "labels.csv", "--sorted", "by_class")
+    assert "sorted: only pictures of --query are sorted" in message and not Path("by_class").exists()
+    message = refused(capsys, "--continue", "out", "--labels", "labels.csv", "--id_column", "id")
+    assert "id_column: it is about rows of features, and the earlier run was of pictures" in message
     assert "holds no classifier and rows.json" in refused(capsys, "--continue", "third", "--query", "query")
     np.save("rows.npy", np.zeros((3, 4)))
     assert "the earlier run was of pictures" in refused(capsys, "--continue", "out", "--features", "rows.npy")
     Path("out/rows.json").write_text('{"rows": ["a"], "none_of_these": []}')
     assert "do not go together" in refused(capsys, "--continue", "out", "--query", "query")
-    Path("out/rows.json").write_text("[")
-    assert "rows.json is damaged" in refused(capsys, "--continue", "out", "--query", "query")
+
+
+def test_damaged_names_of_rows_are_named(tmp_path):
+    FewShotClassifier(method="SimpleShot").fit(np.eye(4, 6), [0, 1, -1, -1]).save(tmp_path / "classifier", rows=True)
+    whole = {"rows": [f"query/{n}" for n in range(4)], "none_of_these": ["n"], "none_features": [[1.0] * 6]}
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(whole))
+    assert earlier_run(tmp_path)[1].none_names() == ["n"]
+    rows = [[[1.0]], [[10**40] * 6], [[1], [1, 2]], [[float("nan")] * 6], [[1.0] * 6] * 2, [["1"] * 6], {}, None]
+    damaged = [{"none_features": value} for value in rows]
+    damaged += [{"columns": ["id"]}, {"columns": {"id_column": 3}}, {"none_of_these": 5}, {"none_of_these": [{}]}]
+    for text in ("[", "[]", *(json.dumps(whole | told) for told in damaged)):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"rows\.json (is damaged|and .*classifier do not go together)"):
+            earlier_run(tmp_path)
+
+
+@pytest.mark.parametrize("again", [(), ("--query", "query")], ids=["alone", "pictures_again"])
+def test_labels_of_before_are_known_and_corrected(work, capsys, again):  # noqa: F811
+    Path("labels.csv").write_text(
+        "path,label,none_of_these\nblue 3.png,blue,\nmore/green 0.png,,true\nred 2.png,blue,\n"
+    )
+    both = ("--support", "support", "--query", "query", "--ckpt_path", "model")
+    classified(*both, "--labels", "labels.csv", "--keep_classifier")
+
+    # as a page saves it: what was given before, one of it corrected, a new one, and one of the folders by its name
+    Path("labels.csv").write_text(
+        "path,label,none_of_these\nblue 3.png,blue,false\nmore/green 0.png,,true\nred 2.png,red,false\n"
+        "more/green 1.png,green,false\nsupport/blue/0.png,azure,false\n"
+    )
+    capsys.readouterr()
+    _, record = classified("--continue", "out", *again, "--labels", "labels.csv", "--keep_classifier", output="second")
+    said = capsys.readouterr().out
+    assert "2 labels corrected" in said and record["n_labels_corrected"] == 2 and "1 taken away" in said
+    assert record["classes"] == ["azure", "blue", "green", "red"] and (record["n_support"], record["n_query"]) == (
+        5,
+        10,
+    )
+    assert {entry["name"]: entry["label"] for entry in record["labels"]} == {
+        "blue 3.png": "blue",
+        "red 2.png": "red",
+        "more/green 1.png": "green",
+        "support/blue/0.png": "azure",
+    }
+    given = FewShotClassifier.load("second/classifier").given_
+    assert sorted(filter(None, given.labels)) == ["azure", "blue", "green", "red", "red"]
+    message = refused(capsys, "--continue", "out", "--support", "support", "--labels", "labels.csv")
+    assert "'support/blue/0.png' is 'azure', and lies in the folder of 'blue'; move the file" in message
+
+    # none of these gets its class later, and a labelled one becomes none of these
+    Path("labels.csv").write_text("path,label,none_of_these\nmore/green 0.png,green,\nred 2.png,,true\n")
+    rows, record = classified("--continue", "second", *again, "--labels", "labels.csv", output="third")
+    assert record["none_of_these"] == ["red 2.png"] == [rows[-1]["path"]] and record["n_labels_corrected"] == 2
+    assert (record["n_support"], record["n_query"]) == (5, 10)
+    Path("labels.csv").write_text("path,label\nred 7.png,red\n")
+    where = "query or the earlier run" if again else "the earlier run"
+    assert f"no such picture in {where}" in refused(capsys, "--continue", "out", *again, "--labels", "labels.csv")
 
 
 def test_rows_come_later(tmp_path, monkeypatch, capsys):
@@ -80,3 +146,17 @@ def test_rows_come_later(tmp_path, monkeypatch, capsys):
     np.savez("wide.npz", features=np.ones((2, 6)), id=["a", "b"])
     message = refused(capsys, "--continue", "out", "--features", "wide.npz", "--id_column", "id")
     assert "rows have 6 features, and the earlier ones 5" in message
+
+    # labels alone, and columns that the earlier run was told of
+    Path("labels.csv").write_text("id,label,none_of_these\nn0,q,\nn9,,true\nn10,r,\n")
+    found, record = classified("--continue", "out", "--labels", "labels.csv", "--keep_classifier", output="third")
+    assert record["n_labels_corrected"] == 1 and (record["n_support"], record["n_query"]) == (5, 24)
+    assert record["none_of_these"] == ["n9"] and record["settings"]["to classify"] == "24 rows in the earlier run"
+    found, record = classified("--continue", "third", "--features", "two.npz", output="fourth")
+    assert (record["n_support"], record["n_query"]) == (6, 38) and record["none_of_these"] == ["n9"]
+    Path("labels.csv").write_text("id,label,none_of_these\nn9,p,\nn40,,true\n")
+    options = ("--features", "two.npz", "--labels", "labels.csv")
+    _, record = classified("--continue", "third", *options, output="fifth")
+    assert (record["n_support"], record["n_query"]) == (7, 37) and record["none_of_these"] == ["n40"]
+    Path("labels.csv").write_text("id,label\nm9,p\n")
+    assert "names 'm9', and no row is called so" in refused(capsys, "--continue", "third", "--labels", "labels.csv")

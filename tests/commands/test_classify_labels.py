@@ -109,8 +109,10 @@ def test_labels_in_the_place_of_folders(work, capsys):
         ("path,label\nred 0.png,red\nred 0.png,blue\n", "says that 'red 0.png' is 'red', and that it is 'blue'"),
         (
             "path,label\nred 00.png,red\n",
-            "names 'red 00.png', and there is no such picture in query; did you mean",
+            "names 'red 00.png', and there is no such picture in query; did you mean 'red 0.png'?",
         ),
+        ("path,label\nmore/blue 3.jpg,red\n", "no such picture in query; did you mean 'blue 3.png'?"),
+        ("path,label\nred 11.png,red\n", "no such picture in query\n"),
         ("path,label\n../support/red/0.png,red\n", "names '../support/red/0.png', which leads out of query"),
         ("path,label\n/etc/passwd,red\n", "names '/etc/passwd', which leads out of query"),
         ("path,label\nC:\\red.png,red\n", "which leads out of query"),
@@ -125,6 +127,17 @@ def test_labels_in_the_place_of_folders(work, capsys):
 )
 def test_bad_tables_are_named(work, capsys, table, message):
     assert message in refused(capsys, table)
+
+
+def test_a_table_that_is_not_there(work, capsys):
+    with pytest.raises(SystemExit):
+        main(["classify", *FOLDERS, "--labels", "lables.csv"])
+    assert capsys.readouterr().err == "error: labels: lables.csv is not there; name the table of labels\n"
+    Path("out").mkdir()
+    Path("out/run.json").touch()
+    with pytest.raises(SystemExit):
+        main(["classify", *FOLDERS, "--support", "support"])
+    assert "allow overwriting it (--overwrite, in Python overwrite=True)" in capsys.readouterr().err
 
 
 def test_the_same_picture_under_two_labels(work, capsys):
@@ -199,7 +212,7 @@ def test_pictures_are_sorted_into_folders_or_nothing_is_written(work, capsys, mo
     assert all(found[Path(row["path"]).name] == row["predicted"] for row in rows if row["predicted"])
     assert "14 pictures copied into 3 folders in sorted" in capsys.readouterr().out
     for wrong, message in (
-        (options, "sorted is there already"),
+        (options, "name a folder that is not there (--overwrite replaces --output alone)"),
         ((*options[:3], "query/sorted"), "lie in each other"),
         ((*options[:2], "--link"), "link: it says how to sort"),
     ):

@@ -44,7 +44,9 @@ def test_one_of_every_group_first_and_then_the_uncertain_ones(rows, capsys):
     first, page = suggested(*rows, "--number", "4")
     assert sorted(int(row["id"][1:]) % 4 for row in first) == [0, 1, 2, 3]
     assert [row["rank"] for row in first] == ["1", "2", "3", "4"] and first[0]["why"].startswith("typical of ")
-    assert "4 of 40 rows to label, the most useful first; none labelled so far" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 of 40 rows to label, the most useful first; none labelled so far" in said
+    assert "next: label them in out/suggestions.html and save labels.csv; then the options of this run with" in said
     assert page.count("<li><button") == 4 and "<img " not in page
     assert "an <code>--output</code> other than <code>out</code>" in page and "--previous" not in page
     table = Path("out/suggestions.csv").read_text().splitlines()

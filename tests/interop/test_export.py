@@ -349,7 +349,8 @@ def test_what_a_person_can_mend_is_one_line(
     model = save_trained(trained(SIB()), PREPROCESSING, tmp_path / "model")
     given = ("--ckpt_path", model, "--output", tmp_path / "out")
     assert "output" in refused("--ckpt_path", model)
-    assert "not found" in refused("--ckpt_path", tmp_path / "nowhere", "--output", tmp_path / "out")
+    message = refused("--ckpt_path", tmp_path / "nowhere", "--output", tmp_path / "out")
+    assert "nowhere is not there; name a checkpoint" in message and "pre-training" not in message
     assert "onnx" in refused(*given, "--formats", "[torchscript]")
     assert "no file" in refused(*given, "--formats", "[]", "--results", tmp_path / "results.json")
     assert "is there already" in refused("--ckpt_path", model, "--output", model, "--formats", "[]")
