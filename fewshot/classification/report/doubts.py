@@ -42,7 +42,7 @@ def doubts(classified: Classified) -> dict[str, Any]:
 def names_in_table(classified: Classified) -> dict[int, str]:
     """By the places of labelled ones the names that a table of labels has for them: those that it can correct.
 
-    They are the ones that a table labelled, and those of the queries of an earlier run that is continued.
+    They are the ones that a table labelled, and all pictures of an earlier run that is continued.
     """
     given = {name for name, label in classified.given_labels if label is not None}
     queries = [*zip(classified.query, classified.query_names, strict=True)]
@@ -54,8 +54,7 @@ def names_in_table(classified: Classified) -> dict[int, str]:
             name = source.relative_to(folder).as_posix() if folder and folder in source.parents else ""
         else:
             name = source if classified.texts else source.removeprefix("query/")
-        continued = isinstance(source, str) and not classified.texts and source.startswith("query/")
-        if name in given or continued:
+        if name in given or (isinstance(source, str) and not classified.texts):
             found[place] = name
     return found
 
