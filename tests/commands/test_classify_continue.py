@@ -123,7 +123,8 @@ def test_labels_of_before_are_known_and_corrected(work, capsys, again):  # noqa:
 
     # none of these gets its class later, and a labelled one becomes none of these
     Path("labels.csv").write_text("path,label,none_of_these\nmore/green 0.png,green,\nred 2.png,,true\n")
-    rows, record = classified("--continue", "second", *again, "--labels", "labels.csv", output="third")
+    flag = ("--none_of_these", "distance")  # which compares with what was labelled before, too
+    rows, record = classified("--continue", "second", *again, "--labels", "labels.csv", *flag, output="third")
     assert record["none_of_these"] == ["red 2.png"] == [rows[-1]["path"]] and record["n_labels_corrected"] == 2
     assert (record["n_support"], record["n_query"]) == (5, 10)
     Path("labels.csv").write_text("path,label\nred 7.png,red\n")
