@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 colours = rng.integers(0, 256, (28, 28, 3)).astype(np.uint8)
                 Image.fromarray(colours).save(path / "pictures" / split / f"{split}{c}" / f"{i}.png")
     (path / "tiny.yaml").write_text(CONFIG)
-    (path / "own_method.py").write_text(PLUGIN)
+    (path / "a_method.py").write_text(PLUGIN)
     return path
 
 
@@ -262,15 +262,15 @@ def test_pretraining_then_meta_training_from_its_folder(in_folder):
 # Plugins, several configs, overrides.
 
 
-def test_a_persons_own_method_and_data_set(in_folder):
+def test_a_persons_a_method_and_data_set(in_folder):
     own = {
-        "model": {"init_args": {"method": {"class_path": "own_method.Mine", "init_args": {"sharpness": 2.0}}}},
-        "data": {"init_args": {"dataset": {"class_path": "own_method.MyPictures", "init_args": {"folder": "pictures"}}}},
+        "model": {"init_args": {"method": {"class_path": "a_method.Mine", "init_args": {"sharpness": 2.0}}}},
+        "data": {"init_args": {"dataset": {"class_path": "a_method.MyPictures", "init_args": {"folder": "pictures"}}}},
     }
     (in_folder / "own.yaml").write_text(yaml.safe_dump(own))
     main(["test", "--config", "tiny.yaml", "--config", "own.yaml", "--experiment", "own"])
     method = results(in_folder / "runs" / "own" / "version_0")["method"]
-    assert method == {"class_path": "own_method.Mine", "init_args": {"sharpness": 2.0}}
+    assert method == {"class_path": "a_method.Mine", "init_args": {"sharpness": 2.0}}
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -399,7 +399,7 @@ def test_a_workers_error_is_refused_like_any_other(in_folder, capsys, monkeypatc
 
 def test_a_fault_of_the_program_keeps_its_traceback(in_folder):
     with pytest.raises(Exception, match="a fault of the program"):
-        main(["fit", "--config", "tiny.yaml", "--model.method", "own_method.Broken"])
+        main(["fit", "--config", "tiny.yaml", "--model.method", "a_method.Broken"])
 
 
 def test_the_words_of_a_refusal():
@@ -446,7 +446,7 @@ def test_python_m_refuses_on_the_first_line(in_folder):
 def test_the_console_script_finds_classes_beside_the_configs(in_folder):
     """Without python -m, the working directory is not on the import path by itself; and nothing but results is said."""
     code = "import sys; sys.path = [p for p in sys.path if p]; from fewshot.commands import main; main()"
-    options = ["--model.method", "own_method.Mine", "--experiment", "script"]
+    options = ["--model.method", "a_method.Mine", "--experiment", "script"]
     command = [sys.executable, "-c", code, "test", "--config", "tiny.yaml", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 0, done.stderr
