@@ -211,11 +211,10 @@ def test_a_search_names_options_that_there_are():
 
 
 def test_comparisons_on_several_backbones_are_drawn_together(work, capsys):
-    folders = []
-    for name in ("conv4_32", "conv4"):
-        options = ("--experiment", name, "--backbone.name", name, "--dirichlet", "null", "--data.test_episodes", "4")
-        folders.append(str(compared(*options)[0]))
-    main(["compare", "--joined", json.dumps([folders[0], "runs/conv4"]), "--experiment", "both"])
+    folder, content = compared("--experiment", "conv4_32", "--dirichlet", "null", "--data.test_episodes", "4")
+    Path("runs/conv4/version_0").mkdir(parents=True)
+    Path("runs/conv4/version_0/comparison.json").write_text(json.dumps({**content, "backbone": "conv4"}))
+    main(["compare", "--joined", json.dumps([str(folder), "runs/conv4"]), "--experiment", "both"])
     folder = Path("runs/both/version_0")
     assert sorted(path.name for path in folder.iterdir()) == ["backbones.md", "backbones.png", "backbones.svg"]
     lines = (folder / "backbones.md").read_text().splitlines()
