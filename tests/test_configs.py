@@ -305,6 +305,7 @@ def test_a_comparison_measures_all_its_methods(
             fitted(BY_EXPERIMENT[Path(contestant.ckpt_path).name])
     few = [f"--data.n_query={N_QUERY}", f"--data.val_episodes={N_EPISODES}", f"--data.test_episodes={N_EPISODES}"]
     few += ["--accelerator=cpu", *([] if loaded.data.dataset.class_path == "ImageFolderSplits" else [INCOMPLETE])]
+    few += ["--backbone.pretrained=false"] if loaded.backbone.get("pretrained") else []  # nothing is fetched
     main(["compare", "--config", str(config), *few])
     written = json.loads(
         (workplace / "runs" / experiment_of(config) / "version_0" / "comparison.json").read_text("utf-8")
