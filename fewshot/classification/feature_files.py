@@ -79,6 +79,8 @@ def _named(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split()).split("; ")[0]
         if "allow_pickle" in reason or "Object arrays" in reason:
             reason = "it holds Python objects, which are not read; save numbers, and text as an array of dtype str"
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is no text in UTF-8; save it as CSV in UTF-8"
         raise ValueError(f"{path} cannot be read: {reason[:200] or type(error).__name__}") from error
 
 
@@ -103,9 +105,9 @@ def _read_npy(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
     check_numbers(found.size)
     if features is None:
         return Table(np.zeros((len(found) if found.ndim else 0, 0), np.float32), {columns[-1]: _cells(found, "it")})
-    found = np.load(path, allow_pickle=False)  # read, as the pages of a mapped file would count twice
     if columns:
         raise Refused(f"a .npy holds features alone and no {columns[0]!r}; take .npz, .csv or .parquet, or --labels")
+    found = np.load(path, allow_pickle=False)  # read, as the pages of a mapped file would count twice
     return Table(_matrix(found, "it"), {}, found.ndim == 1)
 
 

@@ -48,14 +48,16 @@ def in_own_span(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
 
     S + Q vectors span at most S + Q dimensions: the triangular factor of their QR decomposition has the same inner
     products, so that lengths, distances, means and all that is made of these stay as they are. A method of many rounds
-    then works on S + Q numbers an example rather than on D. Where D is not at least twice as many, nothing is done.
+    then works on S + Q numbers an example rather than on D. Where D is not at least twice as many, nothing is done, nor
+    where a gradient is to flow, which the factor of examples that depend on each other has not, or a graph is exported.
 
     Args:
         support: [T, S, D].
         query: [T, Q, D].
     """
     n_support, n_examples, width = support.shape[1], support.shape[1] + query.shape[1], support.shape[2]
-    if width < SPAN_PAYS * n_examples:
+    learns = torch.is_grad_enabled() and (support.requires_grad or query.requires_grad)
+    if width < SPAN_PAYS * n_examples or learns or torch.compiler.is_exporting():
         return support, query
     examples = torch.cat([support, query], dim=1).transpose(1, 2)  # [T, D, S+Q]
     turned = torch.linalg.qr(examples, mode="r").R.transpose(1, 2).contiguous()  # [T, S+Q, S+Q]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,9 @@ from typing import Any, NamedTuple
 from fewshot.files import run_versions
 
 NAME = "comparison.json"
-NEEDED = ("method", "n_shot", "n_query", "accuracy", "ci95")
+SIZES = ("n_shot", "n_query")
+NUMBERS = ("accuracy", "ci95", "difference", "difference_ci95", "seconds_per_1000")
+"""What every row has, and again under names that begin with `dirichlet_` where such queries were measured."""
 MAX_BYTES = 2**26
 
 
@@ -38,8 +41,10 @@ def joined(folders: Sequence[str]) -> list[OfBackbone]:
 
     Raises:
         FileNotFoundError: a folder without a comparison.json.
-        ValueError: a file that holds no comparison, or one that does not say its backbone.
+        ValueError: no folder, a file that holds no comparison, or one that does not say its backbone.
     """
+    if not folders:
+        raise ValueError("joined: no folder is named; give those of comparisons, as '[runs/one, runs/other]'")
     return [_read(Path(folder).expanduser()) for folder in folders]
 
 
@@ -56,9 +61,7 @@ def _read(folder: Path) -> OfBackbone:
         raise ValueError(f"joined: {file} has more than {MAX_BYTES:,} bytes; it is no comparison")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        rows = [dict(row) for row in found["rows"]]
-        numbers = [float(row[key]) for row in rows for key in NEEDED[1:] if row[key] is not None]
-        names = {str(row["method"]) for row in rows}
+        rows = [_row(row) for row in found["rows"]]
         read = OfBackbone(
             str(found["backbone"]), str(found["data"]), int(found["n_way"]), int(found["n_episodes"]), rows
         )
@@ -67,6 +70,17 @@ def _read(folder: Path) -> OfBackbone:
             f"joined: {file} is no comparison that says its backbone and data ({type(error).__name__}: {error}); run "
             "compare again"
         ) from error
-    if not names or not numbers:
+    if not rows:
         raise ValueError(f"joined: {file} has no method in it")
     return read
+
+
+def _row(given: dict[str, Any]) -> dict[str, Any]:
+    """A row with what is drawn and written of it, numbers as numbers; what has none, such as an interval, is NaN."""
+    kinds = ("", "dirichlet_") if "dirichlet_accuracy" in given else ("",)
+    numbers = {f"{kind}{key}": given[f"{kind}{key}"] for kind in kinds for key in NUMBERS}
+    return {
+        "method": str(given["method"]),
+        **{key: int(given[key]) for key in SIZES},
+        **{key: math.nan if value is None else float(value) for key, value in numbers.items()},
+    }

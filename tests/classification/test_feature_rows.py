@@ -319,3 +319,9 @@ def test_cells_are_parted_as_spreadsheets_of_other_countries_write_them(tmp_path
     (tmp_path / "decimal.csv").write_text(f"f0{separator}f1\n1,5{separator}2\n")
     with pytest.raises(ValueError, match="1,5"):
         read_table(tmp_path / "decimal.csv")
+
+
+def test_a_table_in_another_encoding_says_how_to_save_it(tmp_path):
+    (tmp_path / "latin.csv").write_bytes("id,label\n0,café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="save it as CSV in UTF-8"):
+        read_table(tmp_path / "latin.csv", ["id", "label"], features=None)

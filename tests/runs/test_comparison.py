@@ -210,6 +210,13 @@ def test_a_search_names_options_that_there_are():
         Contestant(PTMAP(), search={"rate": []}).check("it")
 
 
+def joined_refused(capsys, folders):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--joined", json.dumps(folders)])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
 def test_comparisons_on_several_backbones_are_drawn_together(work, capsys):
     folder, content = compared("--experiment", "conv4_32", "--dirichlet", "null", "--data.test_episodes", "4")
     Path("runs/conv4/version_0").mkdir(parents=True)
@@ -221,9 +228,16 @@ def test_comparisons_on_several_backbones_are_drawn_together(work, capsys):
     assert lines[0].startswith("| backbone | data | episodes | method |")
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| conv4_32"] * 2 + ["| conv4"] * 2
     capsys.readouterr()
-    Path("runs/conv4/version_0/comparison.json").write_text('{"rows": [{"method": 3}]}')
-    for given, message in (("runs/conv4", "no comparison that says"), ("runs/none", "has no comparison.json")):
-        with pytest.raises(SystemExit):
-            main(["compare", "--joined", json.dumps([given])])
-        assert message in capsys.readouterr().err
+    file = Path("runs/conv4/version_0/comparison.json")
+    for damage in (
+        {"rows": [{"method": 3}]},
+        {"rows": 1},
+        {"rows": []},
+        {"rows": [{**content["rows"][0], "accuracy": []}]},
+    ):
+        file.write_text(json.dumps({**content, **damage}))
+        message = "no method in it" if damage["rows"] == [] else "no comparison that says"
+        assert message in joined_refused(capsys, ["runs/conv4"])
+    assert "has no comparison.json" in joined_refused(capsys, ["runs/none"])
+    assert "no folder is named" in joined_refused(capsys, [])
     assert not Path("runs/comparison").exists()
