@@ -8,7 +8,7 @@ from typing import Any
 
 from fewshot.classification.adaptation import check_temperature
 from fewshot.classification.classifier import FewShotClassifier
-from fewshot.classification.clip import check_prompts
+from fewshot.classification.clip import PROMPTS, check_prompts
 from fewshot.classification.model import needs_training, untrained_names
 from fewshot.classification.novelty import ALONE
 
@@ -102,6 +102,8 @@ def check_clip(options: Any) -> None:
     if options.clip is None:
         if options.class_names is not None:
             raise ValueError("class_names: names say something to CLIP alone; give --clip <model>")
+        if list(options.prompts) != list(PROMPTS):
+            raise ValueError("prompts: they say something to CLIP alone; give --clip <model>")
         return
     for name in ("ckpt_path", "backbone", "weights", "image_size", "class_embeddings"):
         if getattr(options, name) is not None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fewshot.classification.clip import Clip, clip
 from fewshot.commands import main
@@ -73,6 +74,56 @@ def test_what_is_no_model_of_clip_is_named(folder, tmp_path):
         clip(str(tmp_path))
 
 
+def altered(folder, place, **changes):
+    """A copy of the model whose configuration says something else."""
+    for file in folder.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    content = json.loads((folder / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**content, **changes}))
+    return str(place)
+
+
+@pytest.mark.slow
+def test_a_model_chooses_no_program_and_no_other_model(folder, tmp_path):
+    for name in ("attention", "packed", "adapter"):
+        (tmp_path / name).mkdir()
+    chosen = clip(altered(folder, tmp_path / "attention", _attn_implementation="stranger/kernel"))
+    assert chosen.backbone.model.config._attn_implementation == "sdpa"
+    packed = altered(folder, tmp_path / "packed", quantization_config={"quant_method": "gptq", "bits": 4})
+    adapted = altered(folder, tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "stranger/model"}')
+    for model in (packed, adapted):
+        with pytest.raises(ValueError, match="asks for another program or model"):
+            clip(model)
+
+
+@pytest.mark.slow
+def test_weights_that_are_absent_are_not_made_up(folder, tmp_path):
+    model = altered(folder, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "text_projection" not in name}
+    save_file({**kept, "aside": torch.zeros(5000)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 of the weights, text_projection\.weight"):
+        clip(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("side", "key", "value", "message"),
+    [
+        ("text_config", "vocab_size", 400_000_000, "describes 6,400"),
+        ("vision_config", "intermediate_size", 10**9, "describes 32,000"),
+        ("vision_config", "num_hidden_layers", 10**9, "num_hidden_layers=1000000000"),
+        ("vision_config", "patch_size", 0, "patch_size=0"),
+        ("text_config", "hidden_size", 4096, "are possible here"),
+    ],
+)
+def test_a_configuration_takes_no_memory_that_its_weights_do_not_fill(folder, tmp_path, side, key, value, message):
+    content = json.loads((folder / "config.json").read_text())
+    with pytest.raises(ValueError, match=message):
+        clip(altered(folder, tmp_path, **{side: {**content[side], key: value}}))
+
+
 @pytest.mark.parametrize(
     ("class_names", "prompts", "message"),
     [([], ["{}"], "give each class once"), (["a", "a"], ["{}"], "give each class once"), (["a"], ["a"], "has no {}"),
@@ -87,6 +138,7 @@ def test_names_and_prompts_that_say_nothing_are_refused(class_names, prompts, me
     ("options", "message"),
     [
         ({"class_names": '["a", "b"]', "backbone": "conv4"}, "names say something to CLIP alone"),
+        ({"prompts": '["a {}"]', "backbone": "conv4", "support": "x"}, "prompts: they say something to CLIP alone"),
         ({"clip": "x", "backbone": "conv4"}, "clip and backbone given"),
         ({"clip": "x", "class_names": '["a", "b"]', "keep_classifier": "true"}, "cannot be kept"),
         ({"clip": "x", "class_names": '["a", "b"]', "prompts": '["a"]'}, "has no {}"),
