@@ -314,6 +314,33 @@ def test_a_comparison_measures_all_its_methods(
     assert all(0 <= row[key] <= 1 for row in written["rows"] for key in ("accuracy", "dirichlet_accuracy"))
 
 
+def test_a_row_begins_goes_on_or_leaves_alone_each_of_its_runs(tmp_path: Path) -> None:
+    """What the script starts, told by a `python` that writes its arguments down and leaves results."""
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nshift 2\necho "$1 $(basename "$3" .yaml) $5" >> asked\n')
+    program.chmod(0o755)
+    runs = tmp_path / "runs"
+    for name, files in {
+        "conv4_pretrain/version_0": ["unfinished"],
+        "conv4_sib_5way1shot/version_0": ["unfinished", "checkpoints/last.ckpt"],
+        "conv4_sib_5way1shot_k5/version_0": ["results.json"],
+        "conv4_sib_5way5shot/version_0": ["unfinished"],
+        "conv4_sib_5way5shot/version_1": ["results.json"],
+    }.items():
+        for file in files:
+            (runs / f"cifar_fs_{name}" / file).parent.mkdir(parents=True, exist_ok=True)
+            (runs / f"cifar_fs_{name}" / file).touch()
+    environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    script = str(ROOT / "configs/cifar_fs/row.sh")
+    subprocess.run(["sh", script, "conv4"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "fit conv4_pretrain null",
+        "fit conv4_sib_5way1shot auto",
+        "test conv4_sib_5way5shot runs/cifar_fs_conv4_sib_5way5shot",
+    ]
+
+
 @pytest.mark.weekly
 def test_a_row_is_trained_and_tested_unattended_and_goes_on(tmp_path: Path) -> None:
     options = small(ROOT / "configs/cifar_fs/conv4_sib_5way1shot.yaml", tmp_path)

@@ -15,10 +15,12 @@ shift
 for part in pretrain sib_5way1shot sib_5way5shot; do
     config=$configs/${backbone}_$part.yaml
     experiment=cifar_fs_${backbone}_$part
-    if ls "runs/$experiment"/version_*/unfinished >/dev/null 2>&1; then
-        python -m fewshot fit --config "$config" "$@" --ckpt_path auto
-    elif ! ls "runs/$experiment"/version_*/results.json >/dev/null 2>&1; then
-        python -m fewshot fit --config "$config" "$@"
+    if ! ls "runs/$experiment"/version_*/results.json >/dev/null 2>&1; then
+        from=null # a run that was stopped before its first checkpoint is begun again
+        for run in "runs/$experiment"/version_*; do
+            if [ -f "$run/unfinished" ] && [ -f "$run/checkpoints/last.ckpt" ]; then from=auto; fi
+        done
+        python -m fewshot fit --config "$config" "$@" --ckpt_path "$from"
     fi
     if [ "$part" != pretrain ] && ! ls "runs/${experiment}_k5"/version_*/results.json >/dev/null 2>&1; then
         python -m fewshot test --config "$config" --ckpt_path "runs/$experiment" --experiment "${experiment}_k5" \

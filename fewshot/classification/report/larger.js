@@ -85,15 +85,6 @@ function turn(step) {
   return true;
 }
 
-$("#previous").addEventListener("click", () => turn(-1));
-$("#next").addEventListener("click", () => turn(1));
-$("#close").addEventListener("click", () => dialog.close());
-dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-dialog.addEventListener("keydown", (event) => {
-  if (typing(event)) return;
-  if (event.key === "ArrowRight") turn(1);
-  else if (event.key === "ArrowLeft") turn(-1);
-});
 dialog.addEventListener("close", () => {
   if (dialog.open) return; // opened again before this was told
   if (list === data.next && nextButtons.includes(origin)) nextButtons[data.next.indexOf(open)]?.focus();

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
-SCRIPTS = ("elements.js", "filters.js", "larger.js", "map.js", "labels.js", "saving.js", "start.js")
+SCRIPTS = ("elements.js", "filters.js", "larger.js", "dialog.js", "map.js", "labels.js", "saving.js", "start.js")
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ from fewshot.classification.report.thumbnails import SIDE, thumbnails
 from fewshot.classification.suggested import Suggested
 from fewshot.files import WholeFile
 
-SCRIPTS = ("elements.js", "suggest.js", "labels.js", "saving.js", "suggest_start.js")
+SCRIPTS = ("elements.js", "suggest.js", "dialog.js", "labels.js", "saving.js", "suggest_start.js")
 
 
 def write_suggest_page(file: Path, found: Suggested, *, folder: str | None = None) -> None:
