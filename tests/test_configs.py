@@ -314,6 +314,7 @@ def test_a_comparison_measures_all_its_methods(
     assert all(0 <= row[key] <= 1 for row in written["rows"] for key in ("accuracy", "dirichlet_accuracy"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the script is one of sh")
 def test_a_row_begins_goes_on_or_leaves_alone_each_of_its_runs(tmp_path: Path) -> None:
     """What the script starts, told by a `python` that writes its arguments down and leaves results."""
     program = tmp_path / "bin" / "python"

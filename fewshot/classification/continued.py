@@ -197,8 +197,6 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path], told: Mappin
         of_texts = [*_shown(names, old), *task.texts[0], *(task.texts[1][place] for place in again)]
         texts = (tuple(of_texts[place] for place in order), (*remembered, *(task.texts[1][place] for place in left)))
     none_now = [*_shown(names, strange), *(task.query_names[place] for place in aside)]
-    known = dict(task.given_labels)
-    given = [(_in_table(name), label) for name, label in said.items() if label is not None]
     return task._replace(
         class_names=classes,
         support=tuple(support[place] for place in order),
@@ -209,15 +207,21 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path], told: Mappin
         query_features=torch.cat([earlier.features[new], task.query_features[left]]),
         texts=texts,
         class_embeddings=embeddings,
-        given_labels=(
-            *task.given_labels,
-            *((name, label) for name, label in given if name not in known),
-            *((name, None) for name in none_now),
-        ),
+        given_labels=_given_labels(task, said, none_now),
         nones=(*task.nones, *_shown(names, strange, all_of_it=not is_rows), *(task.query[place] for place in aside)),
         none_features=torch.cat([of_nones, earlier.features[strange], task.query_features[aside]]),
         corrected=corrected,
     )
+
+
+def _given_labels(
+    task: Task, said: Mapping[str, str | None], nones: Sequence[str]
+) -> tuple[tuple[str, str | None], ...]:
+    """What tables say: of this run's rows, of earlier ones, and of those that are none of the classes."""
+    known = dict(task.given_labels)
+    given = {_in_table(name): label for name, label in said.items() if label is not None}
+    earlier = [(name, label) for name, label in given.items() if name not in known]
+    return (*task.given_labels, *earlier, *((name, None) for name in nones))
 
 
 def _in_table(name: str) -> str:

@@ -160,29 +160,31 @@ def compare(config: Any, text: str) -> None:
                 measured.append(one)
                 print(line_of(one), flush=True)
         found, begun = rows(measured, reference, data["n_way"]), True
-        about = {
-            "reference": reference,
-            "backbone": backbone.name,
-            "data": data["dataset"].name,
-            "n_way": data["n_way"],
-            "n_episodes": len(measured[0].correct),
-            "dirichlet": config.dirichlet,
-            "tune": config.tune,
-            "seed_everything": config.seed_everything,
-            "episodes_sha256": {
-                f"{one.n_shot}-shot {one.n_query} queries dirichlet={one.dirichlet}": next(
-                    m.episodes_sha256 for m in measured if m.setting == one
-                )
-                for one in settings
-            },
-            "versions": versions(),
-        }
+        about = about_comparison(config, reference, measured)
         (folder / "compare.yaml").write_text(text, encoding="utf-8")
         write(folder, found, about, data["n_way"])
     finally:
         remove_unless_begun(folder, begun=begun)
     headings, lines = cells(found)
     print(f"\n{text_table(headings, [lines])}\ndifferences: paired by episode, to {reference}; written to {folder}")
+
+
+def about_comparison(config: Any, reference: str, measured: Sequence[Measured]) -> dict[str, Any]:
+    """What comparison.json says beside the rows."""
+    return {
+        "reference": reference,
+        "backbone": config.backbone.name,
+        "data": config.data.dataset.name,
+        "n_way": config.data.n_way,
+        "n_episodes": len(measured[0].correct),
+        "dirichlet": config.dirichlet,
+        "tune": config.tune,
+        "seed_everything": config.seed_everything,
+        "episodes_sha256": {
+            "{}-shot {} queries dirichlet={}".format(*one.setting): one.episodes_sha256 for one in measured
+        },
+        "versions": versions(),
+    }
 
 
 def line_of(one: Measured) -> str:

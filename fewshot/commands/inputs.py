@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,17 +184,7 @@ def _of_folders(
     task = encoded_folders(encoder, support, query, options.query, skip_broken=options.broken == "skip")
     task = task if earlier is None else joined(task, earlier, roots_of(options), told.classes)
     task = with_labels(task, told) if told.classes else task
-    since = [] if earlier is None else ["the earlier run"]
-    asked = {
-        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes"
-        f"{_places(*since, options.support, options.labels)}",
-        "to classify": f"{len(task.query)} pictures{_places(*since, options.query)}",
-        "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
-        "backbone": options.backbone or options.clip or type(encoder.backbone).__name__,
-        "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
-        "preprocessing": of_preprocessing(encoder.preprocessing),
-    }
-    asked |= {} if module is None else {"trained on": trained_on(module.trained_on, encoder.preprocessing)}
+    asked = _asked_of_pictures(options, task, classifier, since=[] if earlier is None else ["the earlier run"])
     left_out = [
         *(left_out_below(options.support, classes=True) if options.support else []),
         *(left_out_below(options.query, classes=False) if options.query else []),
@@ -202,6 +192,33 @@ def _of_folders(
     files = [file for file in (*task.support, *task.query) if isinstance(file, Path)]
     about = () if module is None else of_pictures(files, module.trained_on, encoder.preprocessing)
     return Inputs(task, classifier, asked, tuple(left_out), tuple(about))
+
+
+def _asked_of_pictures(
+    options: Any, task: Task, classifier: FewShotClassifier, *, since: Sequence[str]
+) -> dict[str, str]:
+    """What was asked for, by name, in words.
+
+    Args:
+        options: all.
+        task: what was read.
+        classifier: of pictures.
+        since: where things are besides the folders given, in words.
+    """
+    encoder, module = classifier.encoder, classifier.module
+    assert encoder is not None
+    labelled = _places(*since, options.support, options.labels)
+    asked = {
+        "labelled": f"{len(task.support)} pictures of {len(task.class_names)} classes{labelled}",
+        "to classify": f"{len(task.query)} pictures{_places(*since, options.query)}",
+        "checkpoint": "none" if options.ckpt_path is None else shown(options.ckpt_path),
+        "backbone": options.backbone or options.clip or type(encoder.backbone).__name__,
+        "weights": shown(options.weights or "") or ("of the checkpoint" if options.ckpt_path else "published"),
+        "preprocessing": of_preprocessing(encoder.preprocessing),
+    }
+    if module is not None:
+        asked["trained on"] = trained_on(module.trained_on, encoder.preprocessing)
+    return asked
 
 
 def _places(*given: str | Path | None) -> str:

@@ -133,21 +133,29 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str, f
         width=width,
         height=height,
         crowded=width > WIDTH,
-        maps=[
-            {
-                "name": name,
-                "labels": labels,
-                "centres": centres,
-                "texts": label_positions(centres, texts, width=width, height=height),
-            }
-            for name, labels, centres in (
-                ("before", classified.predicted_before, where.centres_before),
-                ("after", classified.predicted, where.centres_after),
-            )
-        ],
+        maps=_maps(classified, where, texts, width=width, height=height),
         proportions={"before": classified.before.mean(0), "after": classified.probabilities.mean(0)},
         data=data,
     )
+
+
+def _maps(
+    classified: Classified, where: FeatureMap, texts: list[str], *, width: int, height: int
+) -> list[dict[str, Any]]:
+    """The map by the classes before looking at all, and by those after."""
+    kinds = (
+        ("before", classified.predicted_before, where.centres_before),
+        ("after", classified.predicted, where.centres_after),
+    )
+    return [
+        {
+            "name": name,
+            "labels": labels,
+            "centres": centres,
+            "texts": label_positions(centres, texts, width=width, height=height),
+        }
+        for name, labels, centres in kinds
+    ]
 
 
 def _data(
