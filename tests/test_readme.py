@@ -88,8 +88,10 @@ def named(command: Command) -> str:
 
 
 def of(*names: str) -> Any:
-    """A parametrisation over the commands of these names."""
-    return pytest.mark.parametrize("command", [c for c in OURS if c.arguments[0] in names], ids=named)
+    """A parametrisation over the commands of these names, less those of which another gives all words and more."""
+    found = {frozenset(c.arguments): c for c in OURS if c.arguments[0] in names}
+    kept = [command for words, command in found.items() if not any(words < others for others in found)]
+    return pytest.mark.parametrize("command", kept, ids=named)
 
 
 def experiments() -> dict[str, Path]:

@@ -25,7 +25,7 @@ model:
     method:
       class_path: SIB
       init_args:
-        gradient: {class_path: MLPGradient, init_args: {n_way: "${data.init_args.n_way}"}}
+        gradient: {class_path: MLPGradient, init_args: {n_way: 3}}
         n_steps: 2
 data:
   class_path: EpisodicDataModule
@@ -126,7 +126,7 @@ def test_a_run_is_shown_with_the_predictions_of_predict(maps, monkeypatch):
 
 @pytest.mark.slow
 def test_overrides_are_those_of_fit(maps):
-    options = ["--data.n_way", 4, "--data.n_shot", 2, "--splits", "[test]", "--episodes", 1]
+    options = ["--data.n_way", 4, "--model.method.gradient.n_way", 4, "--data.n_shot", 2, "--splits", "[test]", "--episodes", 1]
     assert show(*options) == sorted([*COUNTS, "episode_test_0.png", "features.png"])
     (mapped,) = maps
     assert len(mapped.names) == 4 and len(mapped.support_labels) == 8
@@ -249,7 +249,7 @@ def test_bad_options_are_refused_by_one_line(capsys, tmp_path):
     assert "output: tiny.yaml is a file" in refused(capsys, output="tiny.yaml")
     assert "tiny.yaml is a file; name another folder" in refused(capsys, output="tiny.yaml/out")
     assert "output: pictures is not empty" in refused(capsys, output="pictures")
-    assert "n_way=5 but split 'train'" in refused(capsys, "--data.n_way", "5")
+    assert "n_way=5 but split 'train'" in refused(capsys, "--data.n_way", "5", "--model.method.gradient.n_way", "5")
     assert "trainer: " in refused(capsys, "--trainer.accelerator", "abacus")
     assert "trained with method" in refused(capsys, "--ckpt_path", "runs/shown", "--model.method", "ProtoNet")
     (tmp_path / "results.json").write_text("[")
