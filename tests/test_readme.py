@@ -251,8 +251,16 @@ def of_small_network(arguments: list[str]) -> list[str]:
     """The arguments with weights of no use, written here, in the place of those that timm fetches."""
     place = arguments.index("--backbone") + 1
     assert timm.is_model_pretrained(arguments[place])
-    torch.save(BackboneConfig("resnet18", image_size=32).create().state_dict(), "published.pth")
-    return [*arguments[:place], "resnet18", "--weights", "published.pth", "--image_size", "32", *arguments[place + 1 :]]
+    torch.save(BackboneConfig("test_efficientnet", image_size=32).create().state_dict(), "published.pth")
+    return [
+        *arguments[:place],
+        "test_efficientnet",
+        "--weights",
+        "published.pth",
+        "--image_size",
+        "32",
+        *arguments[place + 1 :],
+    ]
 
 
 def test_the_commands_for_ones_own_pictures_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

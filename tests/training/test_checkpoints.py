@@ -300,8 +300,8 @@ def test_weights_trained_at_another_size():
 
 
 def test_a_name_with_the_tag_of_its_weights_is_the_same_backbone():
-    file = saved(PretrainModule(5, BackboneConfig("resnet18.a1_in1k", image_size=32)))
-    create_backbone("resnet18", weights=file, image_size=32)
+    file = saved(PretrainModule(5, BackboneConfig("test_efficientnet.r160_in1k", image_size=32)))
+    create_backbone("test_efficientnet", weights=file, image_size=32)
 
 
 # Damaged files.
