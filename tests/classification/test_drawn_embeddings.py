@@ -12,7 +12,7 @@ N, D = 8, 32
 
 
 def two_sides(present=N, each=12, seed=0):
-    """Rows [n, D] of some of the classes, their classes [n], and words [N, D] behind a gap, in directions of their own."""
+    """Rows [n, D] of some of the classes, their classes [n], and words [N, D] elsewhere, in directions of their own."""
     random = np.random.default_rng(seed)
     classes = random.normal(size=(N, D))
     labels = np.repeat(np.arange(present), each)
