@@ -170,7 +170,9 @@ def test_a_checkpoint_brings_its_own_weights(work):
 
 
 def test_shots_and_queries_make_plots(work):
-    folder, comparison = compared("--shots", "[1,2]", "--queries", "[2,4]", "--dirichlet", "null")
+    folder, comparison = compared(
+        "--shots", "[1,2]", "--queries", "[2,4]", "--dirichlet", "null", "--data.test_episodes", "4"
+    )
     assert [(row["n_shot"], row["n_query"]) for row in comparison["rows"]] == [
         size for size in ((1, 2), (1, 4), (2, 2), (2, 4)) for _ in range(2)
     ]
