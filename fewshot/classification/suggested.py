@@ -55,6 +55,8 @@ class Suggested:
 def suggested(classifier: FewShotClassifier, task: Task, number: int) -> Suggested:
     """Choose what to label: by an answer where two classes are known, else what is typical.
 
+    The order in which rows are given makes no difference.
+
     Args:
         classifier: what classifies.
         task: labelled rows, none or more, and those to choose from.
@@ -63,6 +65,7 @@ def suggested(classifier: FewShotClassifier, task: Task, number: int) -> Suggest
     Raises:
         ValueError: as of `FewShotClassifier.fit`, and of `fewshot.classification.suggestion.first_to_label`.
     """
+    task = _by_name(task)
     known = [task.support_features] if task.none_features is None else [task.support_features, task.none_features]
     labelled, features = torch.cat(known).numpy(), task.query_features.numpy()
     predicted = None
@@ -93,6 +96,26 @@ def write_suggestions(file: Path, found: Suggested) -> None:
         opened.write(csv_line([found.column, "rank", "why", "label", "none_of_these"], "\r\n"))
         for rank, (name, reason) in enumerate(zip(found.names, found.reasons, strict=True), start=1):
             opened.write(csv_line([name, rank, reason, None, None], "\r\n"))
+
+
+def _by_name(task: Task) -> Task:
+    """The same task, its labelled rows and queries in the order of their names."""
+    order = sorted(range(len(task.query)), key=lambda place: task.query_names[place])
+    of_support = sorted(
+        range(len(task.support)), key=lambda place: (task.support_labels[place], str(task.support[place]))
+    )
+    if order == list(range(len(order))) and of_support == list(range(len(of_support))):
+        return task
+    texts = task.texts
+    return task._replace(
+        support=tuple(task.support[place] for place in of_support),
+        support_labels=task.support_labels[of_support],
+        support_features=task.support_features[of_support],
+        query=tuple(task.query[place] for place in order),
+        query_names=tuple(task.query_names[place] for place in order),
+        query_features=task.query_features[order],
+        texts=texts and (tuple(texts[0][place] for place in of_support), tuple(texts[1][place] for place in order)),
+    )
 
 
 def _typical(features: np.ndarray, places: np.ndarray) -> list[str]:

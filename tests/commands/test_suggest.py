@@ -64,6 +64,20 @@ def test_one_of_every_group_first_and_then_the_uncertain_ones(rows, capsys):
     assert sorted(int(row["id"][1:]) % 4 for row in one_class) == [1, 2, 3]
 
 
+def test_the_order_of_the_rows_makes_no_difference(rows):
+    labels = "id,label\n" + "".join(f"n{place},{'pq'[place % 4]}\n" for place in (0, 1, 4, 5))
+    Path("labels.csv").write_text(labels)
+    with np.load("rows.npz") as file:
+        features, names = np.tile(file["features"][:20], (2, 1)), file["id"]  # two of each: ties
+    np.savez("rows.npz", features=features, id=names)
+    found = [suggested(*rows, "--number", "6")[0]]
+    found.append(suggested(*rows, "--labels", "labels.csv", "--number", "6", "--overwrite")[0])
+    order = np.random.default_rng(1).permutation(40)
+    np.savez("rows.npz", features=features[order], id=names[order])
+    assert suggested(*rows, "--number", "6", "--overwrite")[0] == found[0]
+    assert suggested(*rows, "--labels", "labels.csv", "--number", "6", "--overwrite")[0] == found[1]
+
+
 def test_bad_options_are_named(rows, capsys):
     assert "number=0; give 1 or more" in refused(capsys, *rows, "--number", "0")
     assert "1000 are suggested at most" in refused(capsys, *rows, "--number", "1001")
