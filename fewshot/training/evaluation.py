@@ -89,10 +89,8 @@ class Evaluation(nn.Module):
             nearest: [T, Q, N] of nearest class mean, where it is counted.
             numbers: [T] of the episodes.
             temperature: of calibrated probabilities; None is 1.
-            counted: how many of the episodes count; 0 for padding, which every rank computes alike.
+            counted: how many of the episodes count; 0 for padding, of which a rank learns the sizes alone.
         """
-        if not counted:
-            return
         waiting = Waiting(
             logits[:, :counted],
             labels[:counted],

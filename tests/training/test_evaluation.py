@@ -41,3 +41,12 @@ def test_small_batches_are_counted_together_and_say_the_same(fits_temperature, m
     ]
     assert all(other[0] == found[0][0] for other in found)
     assert all(math.isclose(other[1], found[0][1], rel_tol=1e-6) for other in found)
+
+
+def test_a_rank_that_has_padding_alone_learns_the_sizes_of_episodes():
+    evaluation = Evaluation(2, nearest_mean=True, fits_temperature=False)
+    logits, labels = torch.randn(3, 9, 8, 4), torch.randint(4, (9, 8))
+    evaluation.update(logits, labels, nearest=logits[0], numbers=torch.arange(9), temperature=1.0, counted=0)
+    evaluation._count()
+    assert {int(accuracy.n_query) for accuracy in evaluation.accuracies.values()} == {8}
+    assert int(evaluation.loss.n_episodes) == 0 and evaluation.loss.total.isfinite()
