@@ -19,7 +19,7 @@ DIGEST = hashlib.sha256
 READ_AT_ONCE = 2**24
 logger = logging.getLogger(__name__)
 _checked: dict[Path, tuple[int, ...]] = {}
-_said: set[tuple[int, ...]] = set()
+_said: set[tuple[Path, tuple[int, ...]]] = set()
 
 
 class CachedArray:
@@ -97,8 +97,8 @@ def read_array(path: Path, dtype: str, shape: Sequence[int | None]) -> np.memmap
     if not fault:
         _checked[path] = state
         return array
-    if state not in _said:
-        _said.add(state)
+    if (path, state) not in _said:
+        _said.add((path, state))
         logger.warning("%s is damaged (%s); it is made again", path, fault)
     return None
 

@@ -125,3 +125,12 @@ def test_a_digest_is_compared_once_a_process(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("fewshot.data.cached_array.READ_AT_ONCE", 0)  # reading would not come to its end
     assert read_array(path, "u1", (None, 2)) is not None
     assert read_array(tmp_path / "none.npy", "u1", (4, 2)) is None
+
+
+def test_of_every_damaged_file_a_line_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, other = tmp_path / "one.npy", tmp_path / "other.npy"
+    one.write_bytes(b"cut")
+    os.link(one, other)  # as where a new file gets the number of one that was deleted
+    for _ in range(2):
+        assert read_array(one, "u1", (4, None)) is None and read_array(other, "u1", (4, None)) is None
+    assert [message.split()[0] for message in caplog.messages] == [str(one), str(other)]
