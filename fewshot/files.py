@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import functools
 import importlib.metadata
 import io
 import json
@@ -121,13 +122,17 @@ def relative(path: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: installed_version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), **{name: number for name, number in found.items() if number}}
+
+
+@functools.cache
+def installed_version(package: str) -> str | None:
+    """That of an installed package; read once, for a dozen take longer than a small model is saved in."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 class WholeFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import random
@@ -19,6 +20,8 @@ from PIL import Image
 from fewshot.commands.waiting import bound_waits
 
 bound_waits(os.environ)  # before torch is imported, which reads it; the processes that tests start have it too
+
+gc.disable()  # until all is imported, see pytest_collection_finish
 
 import torch  # noqa: E402
 
@@ -71,6 +74,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         long = item.get_closest_marker("slow") or item.get_closest_marker("weekly")
         torch.set_num_threads(2 if long else 1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of every later search for garbage, which takes half a second to walk through it."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

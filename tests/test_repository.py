@@ -7,6 +7,7 @@ import functools
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,9 @@ def test_no_file_is_larger_than_one_megabyte(tracked: list[Path]) -> None:
     assert not {name: size for name, size in sizes.items() if size > 2**20}
 
 
-@functools.cache
-def tree(file: Path) -> list[ast.AST]:
-    """The nodes of a file's syntax tree."""
-    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+def nodes(file: Path) -> Iterator[ast.AST]:
+    """Those of a file's syntax tree."""
+    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
 
 
 def unsafe(call: ast.Call, *, writes: bool) -> str | None:
@@ -104,7 +104,7 @@ def test_no_data_file_can_run_code() -> None:
         f"{file.relative_to(ROOT)}:{node.lineno}: {reason}"
         for file in PYTHON
         if UNSAFE.search(file.read_text(encoding="utf-8"))
-        for node in tree(file)
+        for node in nodes(file)
         if isinstance(node, ast.Call) and (reason := unsafe(node, writes=ROOT / "tests" in file.parents))
     ]
     assert not found, "\n".join(found)
@@ -127,7 +127,7 @@ def test_what_runs_code_is_found(call: str) -> None:
 
 
 def test_the_package_does_not_pickle() -> None:
-    pickling = [str(file) for file in PACKAGE if top_level_imports([file]) & PICKLES]
+    pickling = [str(file) for file in PACKAGE if imports(file) & PICKLES]
     assert not pickling
 
 
@@ -138,16 +138,21 @@ def test_configs_load_weights_only() -> None:
         ), file
 
 
-def top_level_imports(files: list[Path]) -> set[str]:
-    """The outermost names of all modules that these files import, wherever in the file; not relative ones."""
+@functools.cache
+def imports(file: Path) -> frozenset[str]:
+    """The outermost names of all modules that a file imports, wherever in it; not relative ones."""
     found = set()
-    for file in files:
-        for node in tree(file):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.split(".")[0])
-    return found
+    for node in nodes(file):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return frozenset(found)
+
+
+def top_level_imports(files: list[Path]) -> set[str]:
+    """Those of several files."""
+    return set().union(*map(imports, files))
 
 
 def declared(requirements: list[str]) -> dict[str, str]:
@@ -168,7 +173,7 @@ def test_imports_and_declared_dependencies_are_the_same_set() -> None:
     optional = project["optional-dependencies"]
     for module, (group, where) in OPTIONAL.items():
         assert module in declared(optional[group]).values(), f"{module} is in no extra {group}"
-        importing = [file for file in PACKAGE if module in top_level_imports([file])]
+        importing = [file for file in PACKAGE if module in imports(file)]
         assert importing == [ROOT / "fewshot" / where], f"{module} is imported by {importing}"
     groups = [group for group in optional if group != "dev"]  # of bench, benchmarks do without
     extra = declared([requirement for group in groups for requirement in optional[group]])

@@ -3,6 +3,9 @@
 The two sides lie apart (Liang, Zhang, Kwon, Yeung, Zou: Mind the Gap, NeurIPS 2022, arXiv 2203.02053). So each is
 brought to unit length, centred by its own mean, and brought to unit length again: rows by the mean of all rows that are
 given, class embeddings by theirs. What comes later is centred by the mean of those rows.
+
+A row is centred less by the mean the fewer rows there are, since it is part of it. Where every class has an embedding,
+they are drawn towards the rows of their classes, see `fewshot.classification.drawn_embeddings`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot.classification.drawn_embeddings import drawn
 from fewshot.functional.features import normalized
 
 
@@ -94,10 +98,14 @@ def support_of(
         return Support(rows, rows[known], places[known], _unlabelled(rows, known))
     if type(weight) is not int or weight < 1:
         raise ValueError(f"class_embedding_weight={weight!r}; give a whole number, 1 or more")
-    centre, of_classes = normalized(rows).mean(0), given.features.to(rows)
-    rows = centred(rows, centre)
-    of_classes = centred(of_classes, normalized(of_classes).mean(0)).repeat(weight, 1)
-    labels = torch.tensor([classes.index(name) for name in given.class_names] * weight, device=rows.device)
+    numbers = torch.tensor([classes.index(name) for name in given.class_names], device=rows.device)
+    centre = normalized(rows).mean(0) * len(rows) / (len(rows) + len(classes))
+    of_classes = given.features.to(rows)[numbers.argsort()]
+    if len(of_classes) == len(classes):
+        of_classes = drawn(rows, of_classes, places, centre)
+    else:
+        of_classes = centred(of_classes, normalized(of_classes).mean(0))
+    rows, of_classes, labels = centred(rows, centre), of_classes.repeat(weight, 1), numbers.sort().values.repeat(weight)
     features = torch.cat([rows[known], of_classes])
     labels_of_all = torch.cat([places[known], labels])
     return Support(rows, features, labels_of_all, _unlabelled(rows, known), len(labels), centre)

@@ -17,7 +17,7 @@ from fewshot.commands.parser import Parser, add_packages, check_configs
 from fewshot.commands.process import quietened
 from fewshot.commands.run_options import check_experiment, check_seed
 from fewshot.data.episodic_datamodule import EpisodicDataModule
-from fewshot.drawings.comparison import COLOURS, Row, plot_of_backbones, plot_of_methods, plot_of_sizes
+from fewshot.drawings.comparison import KINDS, Row, plot_of_backbones, plot_of_methods, plot_of_sizes
 from fewshot.files import versions, write_json
 from fewshot.runs.comparison import Comparison, Contestant, Measured, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
@@ -60,6 +60,12 @@ def parser(*, joining: bool = False) -> Parser:
         type=float | None,
         default=2.0,
         help="Concentration of unbalanced queries, measured beside balanced ones; null measures balanced ones alone.",
+    )
+    made.add_argument(
+        "--long_tail",
+        type=float | None,
+        default=None,
+        help="Queries of the largest class over those of the smallest, measured beside the others; null measures none.",
     )
     made.add_argument("--shots", type=list[int] | None, default=None, help="Several numbers of shots, and a plot.")
     made.add_argument("--queries", type=list[int] | None, default=None, help="Several numbers of queries, and a plot.")
@@ -134,8 +140,9 @@ def compare(config: Any, text: str) -> None:
     check_seed(config.seed_everything)
     check_experiment(config.experiment, config.runs)
     data, backbone = vars(config.data).copy(), BackboneConfig(**vars(config.backbone))
-    if data.pop("dirichlet") is not None:
-        raise ValueError("data.dirichlet: compare measures both; set dirichlet (without data.) to the concentration")
+    for name in ("dirichlet", "long_tail"):
+        if data.pop(name) is not None:
+            raise ValueError(f"data.{name}: compare measures it beside balanced queries; set {name} without data.")
     methods, reference = dict(config.methods), config.reference or next(iter(config.methods), "")
     comparison = Comparison(
         methods,
@@ -149,8 +156,8 @@ def compare(config: Any, text: str) -> None:
     if reference not in methods:
         raise ValueError(f"reference: no method is named {reference!r}; choose among {', '.join(methods)}")
     shots, queries = config.shots or [data["n_shot"]], config.queries or [data["n_query"]]
-    kinds = [None] if config.dirichlet is None else [None, config.dirichlet]
-    settings = [Setting(*each) for each in itertools.product(shots, queries, kinds)]
+    kinds = {(None, None): None, (config.dirichlet, None): None, (None, config.long_tail): None}
+    settings = [Setting(*size, *kind) for *size, kind in itertools.product(shots, queries, kinds)]
     comparison.check(settings)
     folder, begun = new_run_folder(Path(config.runs) / config.experiment), False
     try:
@@ -178,10 +185,11 @@ def about_comparison(config: Any, reference: str, measured: Sequence[Measured]) 
         "n_way": config.data.n_way,
         "n_episodes": len(measured[0].correct),
         "dirichlet": config.dirichlet,
+        "long_tail": config.long_tail,
         "tune": config.tune,
         "seed_everything": config.seed_everything,
         "episodes_sha256": {
-            "{}-shot {} queries dirichlet={}".format(*one.setting): one.episodes_sha256 for one in measured
+            "{}-shot {} queries dirichlet={} long_tail={}".format(*one.setting): one.episodes_sha256 for one in measured
         },
         "versions": versions(),
     }
@@ -190,7 +198,8 @@ def about_comparison(config: Any, reference: str, measured: Sequence[Measured]) 
 def line_of(one: Measured) -> str:
     """What one method reached at one setting."""
     setting, chosen = one.setting, f", {one.chosen}" if one.chosen else ""
-    kind = "balanced" if setting.is_balanced else f"Dirichlet({setting.dirichlet:g})"
+    kind = "balanced" if setting.dirichlet is None else f"Dirichlet({setting.dirichlet:g})"
+    kind = kind if setting.long_tail is None else f"long tail {setting.long_tail:g}:1"
     size = f"{setting.n_shot}-shot, {setting.n_query} queries, {kind}"
     return f"{size}: {one.name} {per_cent(one.accuracy, one.ci95, mark='±')}{chosen}"
 
@@ -199,9 +208,9 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows in per cent: accuracies, paired differences, seconds for 1,000 episodes."""
     sizes = list(dict.fromkeys((row["n_shot"], row["n_query"]) for row in rows))
     headings = ["method", *(["shot", "queries a class"] if len(sizes) > 1 else [])]
-    kinds = [prefix for prefix in COLOURS if any(f"{prefix}accuracy" in row for row in rows)]
+    kinds = [prefix for prefix in KINDS if any(f"{prefix}accuracy" in row for row in rows)]
     for prefix in kinds:
-        kind = "Dirichlet " if prefix else ""
+        kind = f"{KINDS[prefix].name} " if prefix else ""
         headings += [f"{kind}accuracy %", f"{kind}difference"]
     lines = []
     for row in rows:

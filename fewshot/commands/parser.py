@@ -41,6 +41,14 @@ class Parser(LightningArgumentParser):
         text = WITHOUT_EFFECT.sub("", with_present_paths(content))
         return super()._load_config_parser_mode(text, *rest, **options)
 
+    def dump(self, *config: Any, **options: Any) -> str:
+        """A config as text; what was parsed a moment ago is not validated anew, which takes a tenth of a second."""
+        return super().dump(*config, **{"skip_validation": True, **options})
+
+    def save(self, *config: Any, **options: Any) -> None:
+        """Write a config; see `dump`."""
+        super().save(*config, **{"skip_validation": True, **options})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a Refusal."""
         raise Refusal(message, self) from ex

@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 
 OF_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Whoever sets one of these has decided."""
-BOUNDED = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+BOUNDED = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}
 """Spins of GNU's OpenMP, which torch has on Linux; milliseconds of LLVM's and Intel's."""
 
 

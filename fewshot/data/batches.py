@@ -19,6 +19,9 @@ from fewshot.data.sampler import EpisodeIndex, EpisodeSampler, MixedEpisodeSampl
 from fewshot.data.transforms import Preprocessing, evaluation_transform, training_transform
 from fewshot.episode import PADDING, Episode
 
+PICTURES_DRAWN_AHEAD = 2**14
+"""Numpy takes hardly longer to draw so many pictures for some hundred episodes than for one."""
+
 
 class EpisodeDataset(Dataset[Episode]):
     """The episodes of one split, built a batch at a time: one reading of pictures and one transform for all.
@@ -44,6 +47,7 @@ class EpisodeDataset(Dataset[Episode]):
     ) -> None:
         self.images, self.sampler, self.preprocessing = images, sampler, preprocessing
         self.training, self.n_episodes, self.features = training, n_episodes, features
+        self._ahead: tuple[int, list[int], EpisodeIndex] | None = None
 
     def __len__(self) -> int:
         return self.n_episodes
@@ -58,7 +62,7 @@ class EpisodeDataset(Dataset[Episode]):
         epoch, numbers = pairs[0][0], [number for _, number in pairs]
         assert all(pair[0] == epoch for pair in pairs), "a batch lies within one epoch"
         with record_function("sampling"):
-            index = self.sampler.draw(epoch, numbers)
+            index = self._drawn(epoch, numbers)
         if self.features is not None:
             with record_function("reading"):
                 support, query = self._features(self.features, epoch, numbers, index)
@@ -76,6 +80,24 @@ class EpisodeDataset(Dataset[Episode]):
             support_index=torch.from_numpy(index.support),
             query_index=torch.from_numpy(index.query),
         )
+
+    def _drawn(self, epoch: int, numbers: list[int]) -> EpisodeIndex:
+        """The episodes with these numbers [T], where features are read together with those that are to come."""
+        sampler, stride = self.sampler, rank_and_world_size()[1]
+        if self.features is None or not isinstance(sampler, EpisodeSampler):
+            return sampler.draw(epoch, numbers)
+        if self._ahead is not None and self._ahead[0] == epoch and numbers[0] in self._ahead[1]:
+            _, drawn, index = self._ahead
+            first = drawn.index(numbers[0])
+            part = slice(first, first + len(numbers))
+            if drawn[part] == numbers:
+                return EpisodeIndex(*(rows[part].copy() for rows in index))
+        together = PICTURES_DRAWN_AHEAD // (sampler.n_way * (sampler.n_shot + sampler.n_query))
+        to_come = list(range(numbers[0], self.n_episodes, stride))[:together]
+        if len(to_come) <= len(numbers) or to_come[: len(numbers)] != numbers:
+            return sampler.draw(epoch, numbers)
+        self._ahead = epoch, to_come, sampler.draw(epoch, to_come)
+        return self._drawn(epoch, numbers)
 
     def _features(
         self, features: Features | PassingFeatures, epoch: int, numbers: Sequence[int], index: EpisodeIndex

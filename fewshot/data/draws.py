@@ -70,6 +70,12 @@ def dirichlet_counts(shares: FloatArray, total: int, room: IntArray) -> IntArray
     return counts
 
 
+def tail_shares(n_way: int, ratio: float) -> FloatArray:
+    """[N] shares of a long tail, largest first: a geometric series whose first is `ratio` times its last."""
+    shares = ratio ** -(np.arange(n_way) / max(n_way - 1, 1))
+    return shares / shares.sum()
+
+
 def largest_remainders(ideal: FloatArray, total: int) -> IntArray:
     """[T, N] rows rounded down, then one more for the largest remainders, so that each row sums to total."""
     counts = np.floor(ideal).astype(np.int64)

@@ -40,6 +40,8 @@ class EpisodicDataModule(PictureDataModule):
         seed: 0 or more; what all episodes and augmentations are drawn from.
         dirichlet: null for n_query queries of every class; a number above 0 for n_way * n_query queries whose class
             proportions are drawn from a Dirichlet distribution of this concentration (Veilleux et al. 2021 take 2).
+        long_tail: of validation and test episodes, in place of dirichlet: how many times as many queries the largest
+            class has as the smallest, in a geometric series.
         train_n_way: N of training episodes where it differs; null takes n_way. Of several numbers here, and in the next
             three, one each is drawn for every 64 consecutive training episodes, which tasks_per_batch times the number
             of devices has to divide.
@@ -80,6 +82,7 @@ class EpisodicDataModule(PictureDataModule):
         store_features: bool = True,
         augmented_views: int = 0,
         train_seed: int | None = None,
+        long_tail: float | None = None,
     ) -> None:
         super().__init__(
             dataset,
@@ -92,6 +95,7 @@ class EpisodicDataModule(PictureDataModule):
             test_episodes=test_episodes,
             seed=seed,
             dirichlet=dirichlet,
+            long_tail=long_tail,
             image_size=image_size,
         )
         self.train_n_way = _choices("train_n_way", n_way if train_n_way is None else train_n_way)

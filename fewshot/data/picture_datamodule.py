@@ -36,6 +36,7 @@ class PictureDataModule(LightningDataModule):
         test_episodes: episodes of a test, and of a prediction.
         seed: 0 or more; what all episodes are drawn from.
         dirichlet: null, or the concentration of unbalanced queries.
+        long_tail: null, or of validation and test the queries of the largest class over those of the smallest.
         image_size: side of the pictures in pixels; null takes the backbone's, else the data set's.
 
     Raises:
@@ -60,6 +61,7 @@ class PictureDataModule(LightningDataModule):
         test_episodes: int,
         seed: int,
         dirichlet: float | None = None,
+        long_tail: float | None = None,
         image_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -67,8 +69,8 @@ class PictureDataModule(LightningDataModule):
         self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
         self.tasks_per_batch, self.num_workers = tasks_per_batch, num_workers
         self.val_episodes, self.test_episodes = val_episodes, test_episodes
-        self.seed, self.dirichlet, self.image_size = seed, dirichlet, image_size
-        check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet)
+        self.seed, self.dirichlet, self.long_tail, self.image_size = seed, dirichlet, long_tail, image_size
+        check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet, long_tail=long_tail)
         for name in ("tasks_per_batch", "val_episodes", "test_episodes"):
             check_least(name, getattr(self, name), 1)
         check_least("num_workers", num_workers, 0)
@@ -178,6 +180,7 @@ class PictureDataModule(LightningDataModule):
             seed=self.seed_of(split),
             split=split,
             dirichlet=dirichlet,
+            long_tail=None if split == "train" else self.long_tail,
             class_names=images.class_names,
             source=self.dataset.name,
             option_prefix=self.option_prefix(split),
@@ -205,6 +208,8 @@ class PictureDataModule(LightningDataModule):
         preprocessing = self.preprocessing
         sizes = {name: list(values) for name, values in self.sizes(split).items()}
         distributions = ["balanced" if one is None else f"dirichlet({one})" for one in sizes.pop("dirichlet")]
+        if self.long_tail is not None and split != "train":
+            distributions = [f"tail({self.long_tail})"]
         sizes["query_distribution"] = distributions
         return {
             "data": self.dataset.name,

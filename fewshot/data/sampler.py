@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.data.draws import IntArray, dirichlet_counts, distinct_integers
+from fewshot.data.draws import IntArray, dirichlet_counts, distinct_integers, tail_shares
 
 SPLITS = ("train", "val", "test")
 """The splits of a data set. Their order is part of how episodes are drawn: never change it."""
@@ -44,7 +44,7 @@ class EpisodeSampler:
         labels: [n] int, class of every picture of the split, in 0..C-1.
         n_way: N, classes of an episode.
         n_shot: K, support pictures of a class.
-        n_query: query pictures of a class; with ``dirichlet`` their mean over the classes of an episode.
+        n_query: query pictures of a class; with ``dirichlet`` or ``long_tail`` their mean over an episode's classes.
         seed: base of every random number.
         split: "train", "val" or "test". Only training episodes differ from epoch to epoch.
         dirichlet: None for n_query queries of every class. Otherwise the concentration alpha of a symmetric Dirichlet
@@ -53,6 +53,8 @@ class EpisodeSampler:
             with alpha = 2; the smaller, the less balanced). Proportions become counts by largest remainders. A class
             has at most what its pictures leave after the support; what exceeds this goes to the other classes in
             proportion to their shares, until the total is N * n_query again. A class may have no query at all.
+        long_tail: in its place, how many times as many queries the largest class has as the smallest: proportions are a
+            geometric series, in random order, and become counts in the same way.
         class_names: [C] names for error messages.
         source: name of the data set for error messages.
 
@@ -72,6 +74,7 @@ class EpisodeSampler:
         seed: int = 0,
         split: str = "test",
         dirichlet: float | None = None,
+        long_tail: float | None = None,
         class_names: Sequence[str] | None = None,
         source: str = "the data set",
         option_prefix: str = "",
@@ -79,7 +82,7 @@ class EpisodeSampler:
         labels = np.asarray(labels, dtype=np.int64)
         names = [str(c) for c in range(int(labels.max(initial=-1)) + 1)] if class_names is None else list(class_names)
         sizes = np.bincount(labels, minlength=len(names))
-        check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet)
+        check_sizes(n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, dirichlet=dirichlet, long_tail=long_tail)
         where, option = f"split {split!r} of {source}", option_prefix
         if split not in SPLITS:
             raise ValueError(f"split={split!r} is not one of {', '.join(SPLITS)}")
@@ -96,12 +99,14 @@ class EpisodeSampler:
             )
         self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
         self.seed, self.split, self.dirichlet = seed, split, dirichlet
+        self.tail = None if long_tail is None else tail_shares(n_way, long_tail)
         self.sizes: IntArray = sizes
         self.starts: IntArray = np.cumsum(sizes) - sizes
         self.by_class: IntArray = np.argsort(labels, kind="stable")
         total = n_way * n_query
         # The most queries that one class can have: fixes how many numbers an episode draws, whatever its neighbours.
-        self._depth = n_query if dirichlet is None else min(total, int(sizes.max()) - n_shot)
+        self._balanced = dirichlet is None and long_tail is None
+        self._depth = n_query if self._balanced else min(total, int(sizes.max()) - n_shot)
         self._generator = np.random.Generator(np.random.Philox(key=self._key(0)))
         self._state = self._generator.bit_generator.state
         self._keys = (0, self._key(0))
@@ -117,11 +122,13 @@ class EpisodeSampler:
             raw[task] = self._generator.bit_generator.random_raw(raw.shape[1])
             if self.dirichlet is not None:
                 shares[task] = self._generator.dirichlet(np.full(ways, self.dirichlet))
+            elif self.tail is not None:
+                shares[task] = self._generator.permutation(self.tail)
         uniform = (raw >> np.uint64(11)) * 2.0**-53  # in [0, 1)
 
         classes = distinct_integers(uniform[:, :classes_end], np.full(tasks, len(self.sizes), dtype=np.int64))  # [T, N]
         sizes = self.sizes[classes]
-        if self.dirichlet is None:
+        if self._balanced:
             counts = np.full((tasks, ways), self.n_query, dtype=np.int64)
         else:
             counts = dirichlet_counts(shares, total, sizes - shots)
@@ -207,7 +214,9 @@ class MixedEpisodeSampler:
         return self.samplers[int(place)]
 
 
-def check_sizes(*, n_way: int, n_shot: int, n_query: int, seed: int, dirichlet: float | None) -> None:
+def check_sizes(
+    *, n_way: int, n_shot: int, n_query: int, seed: int, dirichlet: float | None, long_tail: float | None = None
+) -> None:
     """Raise ValueError for sizes that no data set can serve."""
     for name, value in {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}.items():
         if value < 1:
@@ -216,3 +225,9 @@ def check_sizes(*, n_way: int, n_shot: int, n_query: int, seed: int, dirichlet: 
         raise ValueError(f"seed={seed} is negative; data.seed is 0 or more")
     if dirichlet is not None and not 0 < dirichlet < float("inf"):
         raise ValueError(f"dirichlet={dirichlet} but a concentration is above 0; null gives balanced queries")
+    if long_tail is not None and not 1 <= long_tail < float("inf"):
+        raise ValueError(
+            f"long_tail={long_tail} but the largest class is 1 or more times the smallest; null is balanced"
+        )
+    if dirichlet is not None and long_tail is not None:
+        raise ValueError(f"dirichlet={dirichlet} and long_tail={long_tail}; leave one of them null")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewshot.data.draws import FloatArray, IntArray, largest_remainders
+from fewshot.data.draws import FloatArray, IntArray, largest_remainders, tail_shares
 from fewshot.data.sampler import EpisodeIndex
 from fewshot.episode import STRANGER
 
@@ -148,8 +148,7 @@ class TaskMixture:
         if found[1] == "dirichlet":
             return generator.dirichlet(np.full(n_way, float(found[2])))
         if found[1] == "tail":
-            shares = float(found[2]) ** -(np.arange(n_way) / max(n_way - 1, 1))
-            return generator.permutation(shares / shares.sum())
+            return generator.permutation(tail_shares(n_way, float(found[2])))
         present = n_way
         if found[0] != "balanced":
             present = int(generator.integers(1, n_way + 1)) if found[2] is None else min(n_way, int(float(found[2])))

@@ -5,16 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fewshot.drawings.lettering import drawable
-from fewshot.drawings.plots import BLUE, GRID, VERMILION, new_figure, save
+from fewshot.drawings.plots import BLUE, GREEN, GRID, VERMILION, new_figure, save
 
 Row = Mapping[str, Any]
 
-COLOURS = {"": BLUE, "dirichlet_": VERMILION}
-"""Of balanced and of Dirichlet queries, by what begins the keys of a row."""
 
+class Kind(NamedTuple):
+    """How queries of one kind are drawn."""
+
+    name: str
+    colour: str
+    marker: str
+
+
+KINDS = {
+    "": Kind("balanced", BLUE, "o"),
+    "dirichlet_": Kind("Dirichlet", VERMILION, "s"),
+    "tail_": Kind("long tail", GREEN, "D"),
+}
+"""By what begins the keys of a row."""
 
 MARKERS = "osD^v<>pPX*hd"
 """Of methods, in turn."""
@@ -26,17 +38,17 @@ def plot_of_methods(folder: Path, rows: Sequence[Row], n_way: int) -> list[Path]
     shown = [row for row in rows if (row["n_shot"], row["n_query"]) == size][::-1]
     figure = new_figure(8, 1.2 + 0.32 * len(shown))
     axes = figure.add_subplot(axisbelow=True)
-    for prefix, colour in COLOURS.items():
+    for prefix, kind in KINDS.items():
         if f"{prefix}accuracy" not in shown[0]:
             continue
         axes.errorbar(
             [100 * row[f"{prefix}accuracy"] for row in shown],
             range(len(shown)),
             xerr=[_interval(row[f"{prefix}ci95"]) for row in shown],
-            fmt="s" if prefix else "o",
-            color=colour,
+            fmt=kind.marker,
+            color=kind.colour,
             capsize=3,
-            label="Dirichlet queries" if prefix else "balanced queries",
+            label=f"{kind.name} queries",
         )
     axes.set_yticks(range(len(shown)), [row["method"] for row in shown])
     axes.set_xlabel("accuracy in %, 95 % interval")
@@ -51,7 +63,7 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
     other = "n_query" if key == "n_shot" else "n_shot"
     figure = new_figure(8, 4.5)
     axes = figure.add_subplot(axisbelow=True)
-    prefix = "" if "accuracy" in rows[0] else "dirichlet_"
+    prefix = next(prefix for prefix in KINDS if f"{prefix}accuracy" in rows[0])
     for place, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
         points = sorted(
             (row for row in rows if row["method"] == name and row[other] == rows[0][other]), key=lambda row: row[key]
@@ -73,7 +85,7 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
 
 
 def plot_of_backbones(folder: Path, labels: Sequence[str], rows: Sequence[Sequence[Row]], n_way: int) -> list[Path]:
-    """Accuracy of each method over backbones, a panel for every number of shots, balanced and Dirichlet.
+    """Accuracy of each method over backbones, a panel for every number of shots and kind of queries.
 
     Args:
         folder: gets backbones.png and backbones.svg.
@@ -82,7 +94,7 @@ def plot_of_backbones(folder: Path, labels: Sequence[str], rows: Sequence[Sequen
         n_way: N.
     """
     shots = sorted({row["n_shot"] for each in rows for row in each})
-    kinds = [prefix for prefix in COLOURS if any(f"{prefix}accuracy" in row for each in rows for row in each)]
+    kinds = [prefix for prefix in KINDS if any(f"{prefix}accuracy" in row for each in rows for row in each)]
     names = list(dict.fromkeys(row["method"] for each in rows for row in each))
     figure = new_figure(max(8, 2.2 * len(labels) * len(kinds)), 4.2 * len(shots) + 0.25 * len(names))
     for place, (shot, prefix) in enumerate((shot, prefix) for shot in shots for prefix in kinds):
@@ -106,7 +118,7 @@ def plot_of_backbones(folder: Path, labels: Sequence[str], rows: Sequence[Sequen
         axes.set_xticks(range(len(labels)), [drawable(label) for label in labels], fontsize="small")
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.set_ylabel("accuracy in %, 95 % interval")
-        axes.set_title(f"{n_way}-way {shot}-shot, {'Dirichlet' if prefix else 'balanced'} queries")
+        axes.set_title(f"{n_way}-way {shot}-shot, {KINDS[prefix].name} queries")
         axes.grid(axis="y", color=GRID)
     handles, told = axes.get_legend_handles_labels()
     figure.legend(handles, told, loc="outside lower center", ncols=4, fontsize="small")

@@ -13,7 +13,7 @@ from PIL import Image
 from fewshot.data.images import Images
 from fewshot.drawings.lettering import drawable, write
 
-BLUE, VERMILION, INK, GRID = "#0072b2", "#d55e00", "#1a1a1a", "#dddddd"
+BLUE, VERMILION, GREEN, INK, GRID = "#0072b2", "#d55e00", "#009e73", "#1a1a1a", "#dddddd"
 """Told apart by people who see fewer colours, too."""
 
 MOST_NAMES = 40

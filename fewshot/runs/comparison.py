@@ -78,11 +78,12 @@ class Setting(NamedTuple):
     n_shot: int
     n_query: int
     dirichlet: float | None
+    long_tail: float | None = None
 
     @property
-    def is_balanced(self) -> bool:
-        """Whether every class has as many queries."""
-        return self.dirichlet is None
+    def prefix(self) -> str:
+        """What the keys of a row begin with: nothing for balanced queries."""
+        return "dirichlet_" if self.dirichlet is not None else "tail_" if self.long_tail is not None else ""
 
 
 class Measured(NamedTuple):
@@ -251,7 +252,7 @@ def rows(measured: Sequence[Measured], reference: str, n_way: int) -> list[dict[
     """One row for each method and size of the episodes, best balanced accuracy first.
 
     Accuracies are fractions of one; `difference` is to the reference on the same episodes, with the interval of the
-    mean of the differences; the keys of unbalanced queries start with `dirichlet_`.
+    mean of the differences; the keys of unbalanced queries start with `dirichlet_` or `tail_`.
 
     Args:
         measured: of all methods and settings.
@@ -272,11 +273,11 @@ def rows(measured: Sequence[Measured], reference: str, n_way: int) -> list[dict[
                 if one.episodes_sha256 != against.episodes_sha256:
                     raise ValueError(f"{name} and {reference} were tested on different episodes")
                 gain = paired_difference(one.correct, against.correct, n_way * n_query)
-                prefix = "" if setting.is_balanced else "dirichlet_"
+                prefix = setting.prefix
                 row |= {f"{prefix}accuracy": one.accuracy, f"{prefix}ci95": one.ci95}
                 row |= {f"{prefix}difference": gain.accuracy, f"{prefix}difference_ci95": gain.ci95}
                 row |= {f"{prefix}seconds_per_1000": one.seconds_per_1000, f"{prefix}chosen": one.chosen}
             of_size.append(row)
-        key = "accuracy" if "accuracy" in of_size[0] else "dirichlet_accuracy"
+        key = next(key for key in of_size[0] if key.endswith("accuracy"))
         found += sorted(of_size, key=lambda row: -row[key])
     return found

@@ -13,7 +13,8 @@ from fewshot.files import run_versions
 NAME = "comparison.json"
 SIZES = ("n_shot", "n_query")
 NUMBERS = ("accuracy", "ci95", "difference", "difference_ci95", "seconds_per_1000")
-"""What every row has, and again under names that begin with `dirichlet_` where such queries were measured."""
+"""What every row has, and again under names that begin with one of PREFIXES where such queries were measured."""
+PREFIXES = ("dirichlet_", "tail_")
 MAX_BYTES = 2**26
 
 
@@ -77,7 +78,7 @@ def _read(folder: Path) -> OfBackbone:
 
 def _row(given: dict[str, Any]) -> dict[str, Any]:
     """A row with what is drawn and written of it, numbers as numbers; what has none, such as an interval, is NaN."""
-    kinds = ("", "dirichlet_") if "dirichlet_accuracy" in given else ("",)
+    kinds = ("", *(prefix for prefix in PREFIXES if f"{prefix}accuracy" in given))
     numbers = {f"{kind}{key}": given[f"{kind}{key}"] for kind in kinds for key in NUMBERS}
     return {
         "method": str(given["method"]),

@@ -35,7 +35,7 @@ KEYS = {
     "n_way": "classes of an episode",
     "n_shot": "labelled pictures of a class",
     "n_query": "queries of a class, their mean where they are not balanced",
-    "query_distribution": "balanced, or dirichlet(concentration)",
+    "query_distribution": "balanced, dirichlet(concentration) or tail(ratio)",
     "seed": "data.seed, which the episodes were drawn from",
     "episodes_sha256": "hash of the pictures, by name, and labels of the measured episodes in order: accuracies "
     "compare where it is the same",

@@ -26,7 +26,7 @@ from fewshot.training.checkpoints import ClassName, flattened
 BATCHES_BETWEEN_AGREEMENTS = 16
 VALIDATED = (
     *("data", "data.dataset", "data.image_size", "data.val_episodes", "data.seed"),
-    *("data.n_way", "data.n_shot", "data.n_query", "data.dirichlet"),
+    *("data.n_way", "data.n_shot", "data.n_query", "data.dirichlet", "data.long_tail"),
 )
 """Options of the data that decide the validation episodes."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,9 +18,33 @@ from fewshot.training.metrics import (
     paired_difference,
 )
 
+COUNTED_TOGETHER = 2**18
+"""Logits that wait to be counted: counting takes hardly longer for some hundred episodes than for one."""
+
+
+class Waiting(NamedTuple):
+    """Episodes that have not been counted yet."""
+
+    logits: Tensor
+    """[K+1, T, Q, N]"""
+    labels: Tensor
+    """[T, Q]"""
+    nearest: Tensor | None
+    """[T, Q, N]"""
+    numbers: Tensor | None
+    """[T]"""
+    temperature: float | None
+
+    def joins(self, other: Waiting) -> bool:
+        """Whether both can be counted as one batch."""
+        here = (self.logits.shape[2:], self.nearest is None, self.numbers is None, self.temperature)
+        return here == (other.logits.shape[2:], other.nearest is None, other.numbers is None, other.temperature)
+
 
 class Evaluation(nn.Module):
     """Accuracies of every step and of nearest class mean, the loss, and how far probabilities can be believed.
+
+    Small batches are counted together, some hundred episodes at a time and before `results`.
 
     Args:
         n_steps: K of the method in evaluation mode.
@@ -37,9 +62,11 @@ class Evaluation(nn.Module):
         self.loss, self.counts = EpisodeLoss(), EpisodeCounts()
         self.temperature = CalibrationTemperature()
         self.ece, self.ece_uncalibrated = CalibrationError(), CalibrationError()
+        self._waiting: list[Waiting] = []
 
     def reset(self) -> None:
         """Forget what was counted."""
+        self._waiting = []
         metrics = (self.loss, self.counts, self.temperature, self.ece, self.ece_uncalibrated)
         for metric in (*metrics, *self.accuracies.values()):
             metric.reset()
@@ -62,23 +89,43 @@ class Evaluation(nn.Module):
             nearest: [T, Q, N] of nearest class mean, where it is counted.
             numbers: [T] of the episodes.
             temperature: of calibrated probabilities; None is 1.
-            counted: how many of the episodes count; 0 for padding, which every rank computes alike.
+            counted: how many of the episodes count; 0 for padding, of which a rank learns the sizes alone.
         """
-        correct = {} if nearest is None else {"nearest_mean": correct_queries(nearest, labels)}
+        waiting = Waiting(
+            logits[:, :counted],
+            labels[:counted],
+            None if nearest is None else nearest[:counted],
+            None if numbers is None else numbers[:counted],
+            temperature,
+        )
+        if self._waiting and not waiting.joins(self._waiting[-1]):
+            self._count()
+        self._waiting.append(waiting)
+        if len(self._waiting) * logits.numel() >= COUNTED_TOGETHER:
+            self._count()
+
+    def _count(self) -> None:
+        """Count the episodes that wait."""
+        if not self._waiting:
+            return
+        parts, self._waiting = self._waiting, []
+        logits = torch.cat([part.logits for part in parts], dim=1)  # [K+1, T, Q, N]
+        labels = torch.cat([part.labels for part in parts])
+        nearest = [part.nearest for part in parts if part.nearest is not None]
+        numbers = [part.numbers for part in parts if part.numbers is not None]
+        correct = {"nearest_mean": correct_queries(torch.cat(nearest), labels)} if nearest else {}
         correct |= {f"step_{step}": each for step, each in enumerate(correct_queries(logits, labels))}
-        loss = F.cross_entropy(logits[-1].flatten(0, 1), labels.flatten())
-        last, labels = logits[-1][:counted], labels[:counted]
-        correct = {name: each[:counted] for name, each in correct.items()}
         for name, each in correct.items():
             self.accuracies[name].update(each, labels)
+        last = logits[-1]
         if self.fits_temperature:
             self.temperature.update(last, labels)
         else:
-            self.ece.update((last / (temperature or 1.0)).softmax(-1), labels)
+            self.ece.update((last / (parts[0].temperature or 1.0)).softmax(-1), labels)
             self.ece_uncalibrated.update(last.softmax(-1), labels)
-            if numbers is not None:
-                self.counts.update(numbers[:counted], list(correct.values()), labels)
-        self.loss.update(loss, len(labels))
+            if numbers:
+                self.counts.update(torch.cat(numbers), list(correct.values()), labels)
+        self.loss.update(F.cross_entropy(last.flatten(0, 1), labels.flatten()), len(labels))
 
     def results(self, temperature: float | None) -> dict[str, Any]:
         """What results.json says, by its keys.
@@ -86,6 +133,7 @@ class Evaluation(nn.Module):
         Args:
             temperature: what the calibration error was measured with, where none was fitted.
         """
+        self._count()
         steps = [self.accuracies[f"step_{step}"].compute() for step in range(self.n_steps + 1)]
         found = {
             "accuracy": steps[-1].accuracy,

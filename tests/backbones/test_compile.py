@@ -105,7 +105,7 @@ def test_without_a_compiler_compile_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("kind", ["episodes, trained", "episodes, frozen", "classes"])
-@pytest.mark.parametrize("name", ["conv4_32", "resnet18"])
+@pytest.mark.parametrize("name", ["conv4_32", "resnet10t"])
 def test_convolutions_receive_pictures_in_channels_last_order(name: str, kind: str) -> None:
     """In training steps on what the loader brings: every convolution, and the gradient of its weight."""
     data: EpisodicDataModule | ClassDataModule

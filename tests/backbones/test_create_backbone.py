@@ -91,20 +91,20 @@ def test_true_width_where_timm_is_wrong() -> None:
 
 def test_measuring_leaves_random_states_statistics_and_modes_alone() -> None:
     torch.manual_seed(0)
-    timm.create_model("resnet18", num_classes=0)
+    timm.create_model("test_efficientnet", num_classes=0)
     expected = torch.get_rng_state()
     torch.manual_seed(0)
-    backbone = create_backbone("resnet18")
+    backbone = create_backbone("test_efficientnet")
     assert torch.equal(torch.get_rng_state(), expected)
     assert all(module.training for module in backbone.modules())
     assert int(backbone.bn1.num_batches_tracked) == 0
-    assert torch.equal(backbone.bn1.running_mean, torch.zeros(64))
+    assert not backbone.bn1.running_mean.any()
 
 
 def test_names_in_the_state_dict_are_timms() -> None:
     assert (
-        create_backbone("resnet18").state_dict().keys()
-        == timm.create_model("resnet18", num_classes=0).state_dict().keys()
+        create_backbone("test_efficientnet").state_dict().keys()
+        == timm.create_model("test_efficientnet", num_classes=0).state_dict().keys()
     )
 
 

@@ -8,9 +8,9 @@ import pytest
 from browser import NAMES, Browser, installed_browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One for all tests; skips where none is installed."""
+    """One for all tests of this folder; skips where none is installed."""
     executable = installed_browser()
     if executable is None:
         pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is on the PATH and starts")

@@ -346,9 +346,9 @@ def test_threads_and_pickles_predict_the_same(model):
 
 
 def test_a_backbone_by_name_with_a_file_of_weights(model, tmp_path):
-    backbone = BackboneConfig("resnet18", image_size=32).create()
-    torch.save(backbone.state_dict(), tmp_path / "resnet18.pth")
-    classifier = FewShotClassifier("resnet18", PTMAP(), weights=str(tmp_path / "resnet18.pth"), image_size=32)
+    backbone = BackboneConfig("test_efficientnet", image_size=32).create()
+    torch.save(backbone.state_dict(), tmp_path / "published.pth")
+    classifier = FewShotClassifier("test_efficientnet", PTMAP(), weights=str(tmp_path / "published.pth"), image_size=32)
     arrays = [picture(colour, seed) for seed in range(3) for colour in COLOURS.values()]
     assert list(classifier.fit(arrays, ["red", "blue", -1, -1, -1, -1]).predict(arrays[:2])) == ["red", "blue"]
     assert classifier.encoder.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))

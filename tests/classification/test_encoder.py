@@ -21,7 +21,7 @@ from fewshot.data.cache import cached_files
 from fewshot.data.pictures import open_picture, square_picture
 from fewshot.data.transforms import Preprocessing
 
-CONFIG = BackboneConfig("resnet10t", image_size=32)
+CONFIG = BackboneConfig("test_efficientnet", image_size=32)
 PREPROCESSING = Preprocessing(32, 36, (0.5,) * 3, (0.25,) * 3)
 
 

@@ -83,3 +83,12 @@ def test_damaged_rows_are_refused(tmp_path, wrong):
     file.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
     with pytest.raises(ValueError, match=r"classifier\.safetensors"):
         FewShotClassifier.load(tmp_path / "saved")
+
+
+def test_what_is_remembered_stays_when_the_array_is_used_again():
+    rows, labels = task()
+    expected = FewShotClassifier().fit(rows, labels).transduction_proba_
+    used, found = rows[:40].copy(), FewShotClassifier()
+    found.fit(used, labels[:40])
+    used[:] = 0
+    np.testing.assert_array_equal(found.partial_fit(rows[40:]).transduction_proba_, expected)

@@ -96,8 +96,8 @@ def test_pictures_are_classified_with_probabilities_before_and_after(work, model
 
 def test_without_a_checkpoint_by_a_timm_name_and_a_method_without_training(work, capsys):
     torch.manual_seed(0)
-    torch.save(BackboneConfig("resnet10t", image_size=32).create().state_dict(), "resnet10t.pth")
-    options = ["--backbone", "resnet10t", "--weights", "resnet10t.pth", "--image_size", "32"]
+    torch.save(BackboneConfig("test_efficientnet", image_size=32).create().state_dict(), "published.pth")
+    options = ["--backbone", "test_efficientnet", "--weights", "published.pth", "--image_size", "32"]
     rows, record = classified(*options, "--method", "TIM", "--method.n_iterations", "20", "--query_labels")
     assert record["settings"]["method"] == "TIM" and len(rows) == 12
     rows, record = classified(*options, "--overwrite")

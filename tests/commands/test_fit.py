@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_experiment import CONFIG, PRETRAINING, newest, refused
+from tiny_experiment import CONFIG, PLAIN, PRETRAINING, newest, refused
 
 import fewshot
 from fewshot import FewShotModule, PretrainModule, load_trained, save_trained
@@ -58,7 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(4):
                 colours = rng.integers(0, 256, (28, 28, 3)).astype(np.uint8)
                 Image.fromarray(colours).save(path / "pictures" / split / f"{split}{c}" / f"{i}.png")
-    (path / "tiny.yaml").write_text(CONFIG)
+    (path / "tiny.yaml").write_text(PLAIN)
+    (path / "interpolated.yaml").write_text(CONFIG)
     (path / "a_method.py").write_text(PLUGIN)
     return path
 
@@ -74,7 +75,7 @@ def in_folder(folder: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def fitted(in_folder: Path) -> Path:
     """The run folder of a fit of the 7-way config with 9 ways."""
-    main(["fit", "--config", "tiny.yaml", "--data.n_way", "9"])
+    main(["fit", "--config", "interpolated.yaml", "--data.n_way", "9"])
     return in_folder / "runs" / "tiny" / "version_0"
 
 
@@ -338,7 +339,7 @@ def test_bare_names_and_dotted_paths(in_folder, capsys):
         (["--ckpt_path", "tiny.yaml"], ["ckpt_path: ", "tiny.yaml cannot be read"]),
         (["--trainer.accelerator", "gpuu"], ["trainer: ", "gpuu", "cpu"]),
         (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "-1"], ["optimizer: ", "-1"]),
-        (["--data.n_way", "11"], ["n_way=11 but split", "10 classes"]),
+        (["--data.n_way", "11", "--model.method.gradient.n_way", "11"], ["n_way=11 but split", "10 classes"]),
         (["--data.dataset.root", "gone"], ["no folder", "gone", "<root>/<split>/<class>/<picture>"]),
         (["--model.method", "NearestClassMean"], ["nothing to train", "freeze_backbone=false"]),
     ],

@@ -104,8 +104,8 @@ def test_labels_are_given_on_the_page_and_saved(tmp_path, monkeypatch):
         Path("query", "=<b>x").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 24), (40 * place, 90, 200 - 30 * place)).save(Path("query", "=<b>x", f"{place}.png"))
     torch.manual_seed(0)
-    torch.save(BackboneConfig("resnet18", image_size=32).create().state_dict(), "resnet18.pth")
-    model = ("--backbone", "resnet18", "--weights", "resnet18.pth", "--image_size", "32")
+    torch.save(BackboneConfig("test_efficientnet", image_size=32).create().state_dict(), "published.pth")
+    model = ("--backbone", "test_efficientnet", "--weights", "published.pth", "--image_size", "32")
     rows, page = suggested("--query", "query", *model, "--number", "4")
     assert "<b>x" not in page.replace('"earlier"', "")
     with Browser(executable, tmp_path / "browser") as browser:

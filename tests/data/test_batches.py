@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from fewshot.data.batches import ResumableLoader, batch_loader, whole_batch
+from fewshot.data.batches import EpisodeDataset, ResumableLoader, batch_loader, whole_batch
+from fewshot.data.features import Features
 from fewshot.data.keys import EpisodeKeys
+from fewshot.data.sampler import EpisodeSampler
 
 
 class Echo(Dataset[list[tuple[int, int]]]):
@@ -84,3 +87,34 @@ def test_a_sampler_that_lightning_puts_in_is_resumed_too():
     again.load_state_dict(state)
     assert list(again) == list(whole)[1:] and list(again) == list(whole)
     assert again.state_dict()["batches"] == 3
+
+
+@pytest.mark.parametrize("n_ranks", [1, 3])
+def test_episodes_drawn_ahead_are_those_drawn_alone(n_ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr("fewshot.data.batches.rank_and_world_size", lambda: (0, n_ranks))
+    np.save(tmp_path / "features.npy", np.arange(80, dtype=np.float32).reshape(1, 40, 2))
+    sampler = EpisodeSampler(np.repeat(np.arange(4), 10), n_way=2, n_shot=1, n_query=3, split="train")
+    drawn: list[int] = []
+
+    class Counted(EpisodeSampler):
+        def draw(self, epoch, numbers):
+            drawn.append(len(numbers))
+            return sampler.draw(epoch, numbers)
+
+    def episodes(split_sampler):
+        given = {"images": None, "preprocessing": None, "training": True, "n_episodes": 30}
+        return EpisodeDataset(sampler=split_sampler, features=Features(tmp_path / "features.npy"), **given)
+
+    ahead = episodes(Counted(np.repeat(np.arange(4), 10), n_way=2, n_shot=1, n_query=3, split="train"))
+    for epoch, first in ((0, 0), (0, 2), (0, 25), (1, 25), (1, 4), (1, 29)):  # on, on, a jump, an epoch, back, beyond
+        numbers = [first, first + n_ranks]
+        batch = ahead.__getitems__([(epoch, number) for number in numbers])
+        alone = sampler.draw(epoch, numbers)
+        assert batch.numbers.tolist() == numbers
+        np.testing.assert_array_equal(batch.support_index, alone.support)
+        np.testing.assert_array_equal(batch.query_index, alone.query)
+        np.testing.assert_array_equal(batch.query_labels, alone.query_labels)
+        torch.testing.assert_close(batch.query[..., 0], 2.0 * batch.query_index)
+    assert drawn[0] == len(range(0, 30, n_ranks))
+    if n_ranks == 1:
+        assert len(drawn) == 4  # the second and third batch came with the first

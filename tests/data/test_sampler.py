@@ -31,11 +31,11 @@ def set_ranks(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
     monkeypatch.setattr("fewshot.data.keys.rank_and_world_size", lambda: (rank, world))
 
 
-@pytest.mark.parametrize("dirichlet", [None, 0.05, 2.0])
-def test_an_episode_is_the_same_in_any_company_and_any_process(dirichlet):
+@pytest.mark.parametrize("proportions", [{}, {"dirichlet": 0.05}, {"dirichlet": 2.0}, {"long_tail": 10.0}], ids=str)
+def test_an_episode_is_the_same_in_any_company_and_any_process(proportions):
     one, other = (
-        make(split="train", dirichlet=dirichlet),
-        pickle.loads(pickle.dumps(make(split="train", dirichlet=dirichlet))),
+        make(split="train", **proportions),
+        pickle.loads(pickle.dumps(make(split="train", **proportions))),
     )
     together = one.draw(3, range(40))
     other.draw(9, [5])
@@ -127,6 +127,13 @@ def test_dirichlet_queries():
     assert np.stack([np.bincount(row, minlength=5) for row in balanced]).std() < 1.5
 
 
+def test_a_long_tail_of_queries():
+    labels = make(n_pictures=200, n_query=15, n_shot=1, long_tail=10.0).draw(0, range(2000)).query_labels
+    counts = np.stack([np.bincount(row, minlength=5) for row in labels])
+    assert (np.sort(counts, axis=1) == [3, 6, 11, 20, 35]).all()  # 75 queries by 10^(-i/4)
+    assert counts.mean(axis=0) == pytest.approx([15] * 5, abs=1)
+
+
 def test_dirichlet_queries_never_exceed_what_a_class_has():
     sizes = [8, 40, 9, 16, 8]
     sampler = EpisodeSampler(np.repeat(np.arange(5), sizes), n_way=4, n_shot=1, n_query=7, dirichlet=0.05)
@@ -205,6 +212,8 @@ def test_cost_does_not_grow_with_the_number_of_classes(monkeypatch):
         ({"seed": -1}, "seed=-1"),
         ({"dirichlet": 0.0}, "dirichlet=0.0"),
         ({"dirichlet": float("nan")}, "dirichlet=nan"),
+        ({"long_tail": 0.5}, "long_tail=0.5 but the largest class is 1 or more times the smallest"),
+        ({"long_tail": 10.0, "dirichlet": 2.0}, "dirichlet=2.0 and long_tail=10.0; leave one of them null"),
         ({"split": "valid"}, "split='valid' is not one of train, val, test"),
     ],
 )

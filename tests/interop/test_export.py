@@ -72,7 +72,7 @@ def export(*arguments: Any) -> None:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SIB with refinement that changes something, on a small network, exported by the command."""
     folder = tmp_path_factory.mktemp("export")
-    save_trained(trained(SIB(n_steps=3, step_size=0.3)), PREPROCESSING, folder / "model")
+    save_trained(trained(SIB(n_steps=1, step_size=0.9)), PREPROCESSING, folder / "model")
     export("--ckpt_path", folder / "model", "--output", folder / "out")
     return folder / "out"
 
@@ -107,7 +107,7 @@ def test_the_manifest_tells_all_that_the_files_need(exported: Path) -> None:
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
     assert manifest["preprocessing"]["mean"] == list(MEAN) and manifest["preprocessing"]["image_size"] == 32
     assert manifest["temperature"] == 0.7 and manifest["n_features"] == 128
-    assert manifest["head"]["n_way"] == N_WAY and manifest["head"]["n_steps"] == 3
+    assert manifest["head"]["n_way"] == N_WAY and manifest["head"]["n_steps"] == 1
     assert manifest["head"]["opset"] >= 18 and manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     session = importlib.import_module("onnxruntime").InferenceSession(str(exported / "head.onnx"))
     assert {one.name: one.shape[1:] for one in session.get_inputs()} == {
@@ -236,6 +236,7 @@ def test_a_single_query_is_not_refined_by_the_published_network(exported: Path) 
         ProtoNet(),
         SimpleShot(),
         ImprintedWeights(),
+        SIB(gradient=fewshot.methods.MLPGradient(n_way=3), step_size=0.3),
         SIB(gradient=fewshot.methods.EquivariantGradient()),
         TransportSIB(),
     ],
@@ -280,8 +281,11 @@ def test_other_backbones(name: str, size: int, tmp_path: Path) -> None:
 
 
 def test_a_method_that_is_no_fixed_graph_is_left_out_and_the_rest_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(graphs, "save_onnx", lambda program, path, **_: path.write_bytes(b"a graph"))  # see `exported`
+    monkeypatch.setattr(graphs, "onnx_session", lambda path: None)
+    monkeypatch.setattr(graphs, "check_backbone", lambda *_, **__: None)
     save_trained(trained(PTMAP()), PREPROCESSING, tmp_path / "model")
     export("--ckpt_path", tmp_path / "model", "--output", tmp_path / "out", "--formats", "[onnx]")
     assert "no head.onnx: PTMAP iterates until its data say so" in capsys.readouterr().out

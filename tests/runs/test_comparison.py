@@ -60,13 +60,14 @@ def refused(capsys, *options):
 
 @pytest.mark.slow
 def test_every_method_is_measured_as_test_measures_it(work, capsys):
-    folder, comparison = compared()
+    folder, comparison = compared("--long_tail", "2")
     printed = capsys.readouterr().out
     rows = {row["method"]: row for row in comparison["rows"]}
     assert list(rows) == sorted(rows, key=lambda name: -rows[name]["accuracy"])
     assert comparison["reference"] == "nearest"
     assert rows["nearest"]["difference"] == rows["nearest"]["difference_ci95"] == 0
-    for prefix, options in (("", []), ("dirichlet_", ["--data.dirichlet", "2.0"])):
+    unbalanced = [(f"{kind}_", [f"--data.{name}", "2.0"]) for kind, name in (("dirichlet",) * 2, ("tail", "long_tail"))]
+    for prefix, options in (("", []), *unbalanced):
         tested = {}
         for name, method in (("nearest", "NearestClassMean"), ("PT-MAP", "PTMAP")):
             extra = ["--model.method.n_rounds", "3"] if method == "PTMAP" else []
@@ -169,7 +170,9 @@ def test_a_checkpoint_brings_its_own_weights(work):
 
 
 def test_shots_and_queries_make_plots(work):
-    folder, comparison = compared("--shots", "[1,2]", "--queries", "[2,4]", "--dirichlet", "null")
+    folder, comparison = compared(
+        "--shots", "[1,2]", "--queries", "[2,4]", "--dirichlet", "null", "--data.test_episodes", "4"
+    )
     assert [(row["n_shot"], row["n_query"]) for row in comparison["rows"]] == [
         size for size in ((1, 2), (1, 4), (2, 2), (2, 4)) for _ in range(2)
     ]
@@ -184,7 +187,7 @@ def test_shots_and_queries_make_plots(work):
         (["--reference", "PTMAP"], "no method is named 'PTMAP'; choose among nearest, PT-MAP"),
         (["--methods", "{}"], "there is none to compare"),
         (["--tune", "-1"], "tune=-1"),
-        (["--data.dirichlet", "1.0"], "set dirichlet (without data.)"),
+        (["--data.dirichlet", "1.0"], "set dirichlet without data."),
         (["--data.n_way", "9"], "n_way=9"),
         (["--methods", "{a: {ckpt_path: nowhere}}"], "'nowhere' not found"),
         (["--methods", "{a: {}}"], "methods.a: give either method or ckpt_path"),
@@ -192,6 +195,8 @@ def test_shots_and_queries_make_plots(work):
         (["--shots", "[1, 0]"], "n_shot=0"),
         (["--queries", "[4, 99]"], "n_query=99"),
         (["--dirichlet", "0"], "dirichlet=0"),
+        (["--long_tail", "0"], "long_tail=0"),
+        (["--data.long_tail", "10"], "set long_tail without data."),
         (["--accelerator", "abacus"], "abacus"),
         (["--methods", "{a: {metod: PTMAP}}"], "metod"),
         (["--methods", "{a: {method: PTMAPP}}"], "PTMAPP"),
@@ -218,7 +223,7 @@ def joined_refused(capsys, folders):
 
 
 def test_comparisons_on_several_backbones_are_drawn_together(work, capsys):
-    folder, content = compared("--experiment", "conv4_32", "--dirichlet", "null", "--data.test_episodes", "4")
+    folder, content = compared("--experiment", "conv4_32", "--long_tail", "3", "--data.test_episodes", "4")
     Path("runs/conv4/version_0").mkdir(parents=True)
     Path("runs/conv4/version_0/comparison.json").write_text(json.dumps({**content, "backbone": "conv4"}))
     main(["compare", "--joined", json.dumps([str(folder), "runs/conv4"]), "--experiment", "both"])
@@ -226,6 +231,7 @@ def test_comparisons_on_several_backbones_are_drawn_together(work, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["backbones.md", "backbones.png", "backbones.svg"]
     lines = (folder / "backbones.md").read_text().splitlines()
     assert lines[0].startswith("| backbone | data | episodes | method |")
+    assert all(f"{kind} accuracy %" in lines[0] for kind in ("", "Dirichlet", "long tail"))
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| conv4_32"] * 2 + ["| conv4"] * 2
     capsys.readouterr()
     file = Path("runs/conv4/version_0/comparison.json")

@@ -17,7 +17,7 @@ import pytest
 import wandb
 import yaml
 from PIL import Image
-from tiny_experiment import CONFIG, newest, refused
+from tiny_experiment import PLAIN, newest, refused
 from wandb_files import OfflineRun, forget_wandb
 
 from fewshot.commands import main
@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, write_pictures: Callable[...,
     """A working directory with pictures and a config; no settings of W&B's, and a home that nobody writes to."""
     path = tmp_path_factory.mktemp("wandb")
     write_pictures(path / "pictures", classes=8, size=28)
-    (path / "tiny.yaml").write_text(CONFIG + LOGGER)
+    (path / "tiny.yaml").write_text(PLAIN + LOGGER)
     (path / "home").write_text("no folder: what is written below it fails, for root too")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ CONFIG: dict[str, Any] = {
             "method": {
                 "class_path": "SIB",
                 "init_args": {
-                    "gradient": {"class_path": "MLPGradient", "init_args": {"n_way": "${data.init_args.n_way}"}},
+                    "gradient": {"class_path": "MLPGradient", "init_args": {"n_way": 5}},
                     "n_steps": 2,
                 },
             },
@@ -98,6 +99,10 @@ def few_shot(method: Any = None, **backbone: Any) -> FewShotModule:
     return FewShotModule(SIB(n_steps=2) if method is None else method, BackboneConfig(**config))
 
 
+def pretrained(n_classes: int = 5) -> PretrainModule:
+    return PretrainModule(n_classes, BackboneConfig("conv4", image_size=16))
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line with which these arguments are refused; nothing is left behind."""
     capsys.readouterr()
@@ -113,91 +118,93 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 # Of another model.
 
-OTHERS: dict[str, tuple[Callable[[], Any], str, list[str], list[str]]] = {
-    "backbone": (
+
+class Other(NamedTuple):
+    """A model whose checkpoint is not the one that is asked for."""
+
+    there: Callable[[], Any]
+    here: Callable[[], Any]
+    says: list[str]
+
+
+OTHERS = {
+    "backbone": Other(
         lambda: few_shot(name="conv4_32"),
-        "sib.yaml",
-        [],
+        few_shot,
         ["holds weights of backbone 'conv4_32' but model.backbone.name is 'conv4'; set it to 'conv4_32'"],
     ),
-    "same_weights_other_backbone": (
+    "same_weights_other_backbone": Other(
         lambda: PretrainModule(5, BackboneConfig("tf_mobilenetv3_small_075", image_size=32)),
-        "pretrain.yaml",
-        ["--model.backbone.name", "mobilenetv3_small_075", "--model.backbone.image_size", "32"],
+        lambda: PretrainModule(5, BackboneConfig("mobilenetv3_small_075", image_size=32)),
         ["'tf_mobilenetv3_small_075' but model.backbone.name is 'mobilenetv3_small_075'"],
     ),
-    "channels": (lambda: few_shot(in_chans=1), "sib.yaml", [], ["1 channel(s) but model.backbone.in_chans is 3"]),
-    "image_size_of_conv4": (
+    "channels": Other(lambda: few_shot(in_chans=1), few_shot, ["1 channel(s) but model.backbone.in_chans is 3"]),
+    "image_size_of_conv4": Other(
         lambda: few_shot(image_size=20),
-        "sib.yaml",
-        [],
+        few_shot,
         ["of 'conv4' for pictures of 20 px but model.backbone.image_size is 16", "set it to 20"],
     ),
-    "image_size_of_wrn28_10": (
+    "image_size_of_wrn28_10": Other(
         lambda: few_shot(name="wrn28_10", image_size=48),
-        "sib.yaml",
-        ["--model.backbone.name", "wrn28_10"],
+        lambda: few_shot(name="wrn28_10"),
         ["of 'wrn28_10' for pictures of 48 px but model.backbone.image_size is 16"],
     ),
-    "usual_image_size": (
+    "usual_image_size": Other(
         lambda: few_shot(name="wrn28_10", image_size=None),
-        "sib.yaml",
-        ["--model.backbone.name", "wrn28_10"],
+        lambda: few_shot(name="wrn28_10"),
         ["of 'wrn28_10' for pictures of 80 px but model.backbone.image_size is 16"],
     ),
-    "method": (
+    "method": Other(
         lambda: few_shot(ProtoNet()),
-        "sib.yaml",
-        ["--model.method", "NearestClassMean"],
+        lambda: few_shot(NearestClassMean()),
         ["was trained with method ProtoNet but model.method is NearestClassMean", "--model.backbone.weights"],
     ),
-    "gradient_network": (
+    "gradient_network": Other(
         lambda: few_shot(SIB(gradient=EquivariantGradient())),
-        "sib.yaml",
-        [],
+        lambda: few_shot(SIB(gradient=MLPGradient())),
         ["was trained with method.gradient EquivariantGradient but model.method.gradient is MLPGradient"],
     ),
-    "width": (
+    "width": Other(
         lambda: few_shot(SIB(gradient=MLPGradient(expansion=4))),
-        "sib.yaml",
-        [],
+        lambda: few_shot(SIB(gradient=MLPGradient(expansion=8))),
         ["model.method.gradient.expansion is 8, there 4: misshapen 'method.gradient.layers.0.weight' [20, 5]"],
     ),
-    "ways": (
+    "ways": Other(
         lambda: few_shot(SIB(gradient=MLPGradient(n_way=4))),
-        "sib.yaml",
-        [],
+        lambda: few_shot(SIB(gradient=MLPGradient(n_way=5))),
         ["model.method.gradient.n_way is 5, there 4: misshapen", " and 7 more; take the config"],
     ),
-    "pretraining": (
-        lambda: PretrainModule(5, BackboneConfig("conv4", image_size=16)),
-        "sib.yaml",
-        [],
+    "pretraining": Other(
+        pretrained,
+        few_shot,
         ["a checkpoint of PretrainModule but the config builds FewShotModule; a pre-trained backbone goes to --model"],
     ),
-    "not_pretraining": (
-        few_shot,
-        "pretrain.yaml",
-        [],
-        ["a checkpoint of FewShotModule but the config builds PretrainModule"],
+    "not_pretraining": Other(
+        few_shot, pretrained, ["a checkpoint of FewShotModule but the config builds PretrainModule"]
     ),
-    "classes": (
-        lambda: PretrainModule(6, BackboneConfig("conv4", image_size=16)),
-        "pretrain.yaml",
-        [],
+    "classes": Other(
+        lambda: pretrained(6),
+        pretrained,
         ["model.n_classes is 5, there 6: misshapen 'classifier.weight' [6, 64], expected [5, 64]"],
     ),
 }
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_a_checkpoint_of_another_model_is_refused(what, capsys):
-    """Before the trainer is asked, through the command line."""
-    build, config, options, says = OTHERS[what]
-    error = refused(capsys, "test", "--config", config, "--ckpt_path", saved(build()), *options)
-    assert error.startswith("ckpt_path: ") and "saved.ckpt" in error
+def test_a_checkpoint_of_another_model_is_refused(what):
+    there, here, says = OTHERS[what]
+    with pytest.raises(ValueError, match=r"^ckpt_path: .*saved\.ckpt") as raised:
+        check_checkpoint(here(), Path(saved(there())), training=False)
     for part in says:
-        assert part in error
+        assert part in str(raised.value)
+
+
+@pytest.mark.parametrize(("what", "config"), [("gradient_network", "sib.yaml"), ("not_pretraining", "pretrain.yaml")])
+def test_the_command_line_refuses_a_checkpoint_of_another_model(what, config, capsys):
+    """Before the trainer is asked."""
+    there, _, says = OTHERS[what]
+    error = refused(capsys, "test", "--config", config, "--ckpt_path", saved(there()))
+    assert error.startswith("ckpt_path: ") and "saved.ckpt" in error and says[0] in error
 
 
 @pytest.mark.parametrize(
@@ -269,11 +276,18 @@ def test_a_size_on_which_nothing_depends_may_differ():
 
 
 @pytest.mark.parametrize("what", ["backbone", "channels", "image_size_of_conv4", "image_size_of_wrn28_10"])
-def test_weights_of_another_backbone_are_refused(what, capsys):
-    build, config, options, says = OTHERS[what]
-    weights = ["--model.backbone.weights", saved(build())]
-    error = refused(capsys, "test", "--config", config, *options, *weights)
-    assert error.startswith("weight file saved.ckpt holds weights of") and all(part in error for part in says)
+def test_weights_of_another_backbone_are_refused(what):
+    there, here, says = OTHERS[what]
+    asked = here().backbone_config
+    with pytest.raises(ValueError, match=r"^weight file saved\.ckpt holds weights of") as raised:
+        replace(asked, weights=saved(there())).create()
+    assert all(part in str(raised.value) for part in says)
+
+
+def test_the_command_line_refuses_weights_of_another_backbone(capsys):
+    weights = saved(few_shot(name="conv4_32"))
+    error = refused(capsys, "test", "--config", "sib.yaml", "--model.backbone.weights", weights)
+    assert error.startswith("weight file saved.ckpt holds weights of backbone 'conv4_32'")
 
 
 def test_weights_trained_at_another_size():
@@ -286,8 +300,8 @@ def test_weights_trained_at_another_size():
 
 
 def test_a_name_with_the_tag_of_its_weights_is_the_same_backbone():
-    file = saved(PretrainModule(5, BackboneConfig("resnet18.a1_in1k", image_size=32)))
-    create_backbone("resnet18", weights=file, image_size=32)
+    file = saved(PretrainModule(5, BackboneConfig("test_efficientnet.r160_in1k", image_size=32)))
+    create_backbone("test_efficientnet", weights=file, image_size=32)
 
 
 # Damaged files.

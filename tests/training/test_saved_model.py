@@ -128,18 +128,18 @@ def test_the_normalisation_of_the_first_weights_comes_back(tmp_path: Path) -> No
 
 
 def test_its_backbone_serves_another_model(tmp_path: Path) -> None:
-    module = FewShotModule(SIB(), BackboneConfig("resnet10t", image_size=32)).eval()
+    module = FewShotModule(SIB(), BackboneConfig("test_efficientnet", image_size=32)).eval()
     preprocessing = replace(PREPROCESSING, image_size=32, stored_size=32)
     folder = save_trained(module, preprocessing, tmp_path / "model")
-    backbone = create_backbone("resnet10t", weights=folder, image_size=32).eval()
+    backbone = create_backbone("test_efficientnet", weights=folder, image_size=32).eval()
     pictures = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(backbone(pictures), module.backbone(pictures))
     assert backbone.preprocessing is None  # trained on a data set's own normalisation, not on timm's
-    with pytest.raises(ValueError, match="holds weights of backbone 'resnet10t'"):
+    with pytest.raises(ValueError, match="holds weights of backbone 'test_efficientnet'"):
         create_backbone("resnet18", weights=folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json, beside the weight file model\.safetensors, is not valid JSON"):
-        create_backbone("resnet10t", weights=folder)
+        create_backbone("test_efficientnet", weights=folder)
 
 
 def test_a_folder_that_is_there_stays_unless_it_may_be_overwritten(tmp_path: Path, saved: Path) -> None:

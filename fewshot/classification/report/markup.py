@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -32,6 +33,12 @@ def written(name: str) -> str:
 
 def rendered(template: str, **content: Any) -> str:
     """A template with its content: all that is put in is printable and escaped, and nothing may be missing."""
+    return _environment().get_template(template).render(content)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """What reads the templates, and keeps them translated."""
     environment = Environment(
         loader=PackageLoader("fewshot.classification.report", ""),
         autoescape=True,
@@ -43,7 +50,7 @@ def rendered(template: str, **content: Any) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters |= {"breakable": _breakable, "digest": _digest, "thousands": "{:,}".format}
-    return environment.get_template(template).render(content)
+    return environment
 
 
 def asset(file_name: str) -> Markup:
