@@ -7,7 +7,10 @@ arXiv 2412.20644). Here closeness is exp((cosine - 1) / width) of features that 
 length one, and uncertainty is the root of one less the margin between the two most probable classes.
 
 That was chosen on validation classes of CIFAR-FS, Tiny ImageNet and grocery pictures, among widths from 0.05 to 0.4,
-the margin, its root and its square, the entropy and its root, and no uncertainty at all.
+the margin, its root and its square, the entropy and its root, and no uncertainty at all. What did no better there by
+the labels that 95 % of the final accuracy takes: k-means or whitened principal components for the first ones, which
+find a few more classes with ten labels; the probability of being a stranger beside the margin; a width that shrinks as
+labels come; answers before and after refinement together; more weight for classes with few labels.
 """
 
 from __future__ import annotations
