@@ -80,7 +80,7 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
     axes.set_ylabel("accuracy in %, 95 % interval")
     axes.set_xticks(sorted({row[key] for row in rows}))
     axes.grid(color=GRID)
-    axes.legend(fontsize="small")
+    axes.legend(loc="lower right", fontsize="small")
     return save(figure, folder / f"accuracy_by_{'shots' if key == 'n_shot' else 'queries'}", "png", "svg")
 
 

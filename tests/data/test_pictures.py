@@ -42,9 +42,9 @@ def in_mode(mode: str) -> Image.Image:
         return grey.convert({"La": "LA", "RGBa": "RGBA"}[mode]).convert(mode)
     if kind == "refused":
         return Image.new(mode, (8, 8))
-    if mode == "P":
-        return grey.convert(mode)
-    return grey.convert("RGB").convert("RGBA" if mode == "PA" else mode).convert(mode)
+    if mode in ("P", "PA"):
+        return grey.convert("P").convert(mode)
+    return grey.convert("RGB").convert(mode)
 
 
 def test_no_mode_of_pillow_is_forgotten() -> None:
@@ -73,8 +73,10 @@ def test_every_mode_of_pillow_shows_what_it_holds_or_is_refused(mode: str, tmp_p
         assert np.abs(colour.astype(int) - EXPECTED).max() <= near
     try:
         picture.save(tmp_path / "it.tif")
+        with Image.open(tmp_path / "it.tif") as saved:
+            saved.load()
     except (OSError, KeyError, ValueError):
-        return  # no file holds this mode
+        return  # no file holds this mode, or this Pillow does not read what it wrote (YCbCr before 13)
     assert np.array_equal(square_picture(open_picture(tmp_path / "it.tif"), GREY)[0], grey)
 
 
