@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from PIL import Image
 from fewshot.classification.classified import Classified
 from fewshot.classification.report import write_report
 
-NO_TEXT = "\x00" if sys.version_info >= (3, 11) else "\x01"  # before, csv reads no line with NUL
 NASTY = (
     "<img src=x onerror=alert(1)>.png",
     "</script><script>document.title = 'gone'</script>.png",
@@ -27,7 +25,7 @@ NASTY = (
     "שלום‮gpj.exe",
     "👩🏽‍🚀 🐈.png",
     "n" * 300 + ".png",
-    f"two\nlines{NO_TEXT}.png",
+    "two\nlines\x00.png",
     "not UTF-8 \udcff.png",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,9 @@ def test_without_storage_labels_live_as_long_as_the_page(browser: Browser, repor
 def test_the_table_has_the_names_that_classify_reads(browser: Browser, tmp_path: Path) -> None:
     nasty = with_nasty_names(example(tmp_path / "a", n_classes=12, n_queries=14))
     formulas = ("=1+1.png", "'=1.png", "-5", "+a;b\r\n.png")
-    names = NASTY + formulas[:3]
-    classes = (*NASTY, formulas[3])
+    texts = NASTY if sys.version_info >= (3, 11) else tuple(name.replace("\0", "") for name in NASTY)  # csv read none
+    names = texts + formulas[:3]
+    classes = (*texts, formulas[3])
     earlier = (("@old, one.png", formulas[3]), ("-1", None))
     nasty = dataclasses.replace(nasty, query_names=names, class_names=classes, given_labels=earlier)
     written(tmp_path, nasty)
