@@ -40,7 +40,8 @@ def gradient_steps(
     for _ in range(n_steps):
         # torch.func.grad differentiates whether or not gradients are enabled outside; these are about its result
         recorded = torch.is_grad_enabled() and not first_order
-        with torch.set_grad_enabled(recorded), torch.autocast(device_type, enabled=False):
+        # in inference mode it would be wrong under vmap, without an error, before torch 2.12
+        with torch.inference_mode(False), torch.set_grad_enabled(recorded), torch.autocast(device_type, enabled=False):
             gradient = grad(loss)(parameters)
         parameters = {name: value - step_size * gradient[name] for name, value in parameters.items()}
         yield parameters
