@@ -92,14 +92,17 @@ class LEO(Method):
         support, query = (self.scale * normalized(part) for part in (support, query))
         mean, deviation = self._codes(support, support_labels, n_way)
         start = latents = self._drawn(mean, deviation)  # [T, N, L]
-        # the annotation allows for a third result, of has_aux
-        weights, pull_back = torch.func.vjp(self._decoded, latents)  # type: ignore[misc]
-        logits = [torch.bmm(query, weights.transpose(1, 2))]
-        for _ in range(self.latent_steps):
-            (slope,) = pull_back(weight_gradient(weights, support, support_labels))
-            latents = latents - self.latent_rates * slope
+        recorded = torch.is_grad_enabled()
+        # the gradient in inference mode is wrong, without an error, before torch 2.12
+        with torch.inference_mode(False), torch.set_grad_enabled(recorded):
+            # the annotation allows for a third result, of has_aux
             weights, pull_back = torch.func.vjp(self._decoded, latents)  # type: ignore[misc]
-            logits.append(torch.bmm(query, weights.transpose(1, 2)))
+            logits = [torch.bmm(query, weights.transpose(1, 2))]
+            for _ in range(self.latent_steps):
+                (slope,) = pull_back(weight_gradient(weights, support, support_labels))
+                latents = latents - self.latent_rates * slope
+                weights, pull_back = torch.func.vjp(self._decoded, latents)  # type: ignore[misc]
+                logits.append(torch.bmm(query, weights.transpose(1, 2)))
         for _ in range(self.weight_steps):
             weights = weights - self.weight_rates * weight_gradient(weights, support, support_labels)
             logits.append(torch.bmm(query, weights.transpose(1, 2)))
