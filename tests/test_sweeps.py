@@ -24,6 +24,7 @@ from small_copies import small
 from wandb import wandb_agent
 from wandb_files import OfflineRun, forget_wandb
 
+import fewshot.backbones  # noqa: F401  (whose names timm knows then)
 from fewshot.commands import main
 
 with pytest.warns():  # pydantic's, on how this library is written
@@ -219,6 +220,7 @@ def test_early_stopping_counts_epochs() -> None:
     assert [trial.name for trial in sweeps.stop_runs(loaded, trials)] == ["trial3"]
 
 
+@pytest.mark.filterwarnings("ignore:.*FileIO:pytest.PytestUnraisableExceptionWarning")  # wandb leaves a file open
 def test_a_drawn_number_of_ways_reaches_the_gradient_network(
     place: Path, started: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
