@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
 from fewshot.classification.class_embeddings import centred
-from fewshot.classification.held_out import HeldOut, held_out_logits
+from fewshot.classification.held_out import EmbeddingsWithout, HeldOut, held_out_logits
 from fewshot.classification.refinement import refined
 from fewshot.methods.base import Method
 from fewshot.methods.frozen_head import FrozenHead
@@ -56,6 +56,7 @@ def adapt(
     chunk_size: int | None = None,
     temperature: float | None = None,
     n_embeddings: int = 0,
+    embeddings_without: EmbeddingsWithout | None = None,
     check: bool = False,
 ) -> Adapted:
     """Tell a method the task: classify the unlabelled jointly, and keep what later pictures are classified by.
@@ -71,6 +72,8 @@ def adapt(
             as many as the method bears.
         temperature: what logits are divided by; None finds it on labelled ones held out.
         n_embeddings: how many of the support, its last ones, are no pictures but embeddings of classes.
+        embeddings_without: gives these as they would be without the labels of some of the others; None where they do
+            not depend on labels.
         check: whether labelled ones are held out to see if refinement helps; where it hurts by more than chance, the
             answer before it is given.
 
@@ -99,7 +102,14 @@ def adapt(
         held_out, fitted_on = None, None
         if check or temperature is None:
             logits = held_out_logits(
-                method, support, support_labels, unlabelled, n_way, chunk_size=chunk_size, n_embeddings=n_embeddings
+                method,
+                support,
+                support_labels,
+                unlabelled,
+                n_way,
+                chunk_size=chunk_size,
+                n_embeddings=n_embeddings,
+                embeddings_without=embeddings_without,
             )
             held_out = logits.counted() if check else None
         hurts = held_out is not None and held_out.hurts

@@ -10,7 +10,7 @@ they are drawn towards the rows of their classes, see `fewshot.classification.dr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,8 @@ class Support(NamedTuple):
     """E, the last ones of them."""
     centre: Tensor | None = None
     """[D], what the rows were centred by; None where there are no embeddings."""
+    embeddings_without: Callable[[Tensor], Tensor] | None = None
+    """[E, D] as they would be if some of the labelled rows, by their places [H] among these, had no label."""
 
 
 def support_of(
@@ -101,14 +103,27 @@ def support_of(
     numbers = torch.tensor([classes.index(name) for name in given.class_names], device=rows.device)
     centre = normalized(rows).mean(0) * len(rows) / (len(rows) + len(classes))
     of_classes = given.features.to(rows)[numbers.argsort()]
-    if len(of_classes) == len(classes):
-        of_classes = drawn(rows, of_classes, places, centre)
-    else:
-        of_classes = centred(of_classes, normalized(of_classes).mean(0))
-    rows, of_classes, labels = centred(rows, centre), of_classes.repeat(weight, 1), numbers.sort().values.repeat(weight)
-    features = torch.cat([rows[known], of_classes])
-    labels_of_all = torch.cat([places[known], labels])
-    return Support(rows, features, labels_of_all, _unlabelled(rows, known), len(labels), centre)
+
+    def embeddings(places: Tensor) -> Tensor:
+        if len(of_classes) < len(classes):
+            return centred(of_classes, normalized(of_classes).mean(0)).repeat(weight, 1)
+        return drawn(rows, of_classes, places, centre).repeat(weight, 1)
+
+    def without(held: Tensor) -> Tensor:
+        fewer = places.clone()
+        fewer[known.nonzero().flatten()[held]] = -1
+        return embeddings(fewer)
+
+    centred_rows, labels = centred(rows, centre), numbers.sort().values.repeat(weight)
+    return Support(
+        centred_rows,
+        torch.cat([centred_rows[known], embeddings(places)]),
+        torch.cat([places[known], labels]),
+        _unlabelled(centred_rows, known),
+        len(labels),
+        centre,
+        without,
+    )
 
 
 def _unlabelled(rows: Tensor, known: Tensor) -> Tensor:

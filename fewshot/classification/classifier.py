@@ -145,7 +145,7 @@ class FewShotClassifier(PreparedEstimator):
             ValueError: what does not go together, one class alone, more than the method serves, a broken picture.
         """
         self.prepare()
-        return self.fit_features(self._kept(X, None, y), y, class_embeddings)
+        return self.fit_features(self._features(X, None, y), y, class_embeddings)
 
     def fit_features(self, features: Tensor, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
         """`fit` on features [n, D], which are kept as they are for `partial_fit`; arguments and errors as there."""
@@ -174,7 +174,7 @@ class FewShotClassifier(PreparedEstimator):
             return self.fit(X, y, class_embeddings)
         if self.given_ is None:
             raise ValueError("this classifier was saved without its rows; save it by save(folder, rows=True)")
-        features = self._kept(X, self.n_features_in_)
+        features = self._features(X, self.n_features_in_)
         more = self._checked(features, [None] * len(features) if y is None else y, class_embeddings)
         return self._fit(self.given_.with_more(more))
 
@@ -280,11 +280,6 @@ class FewShotClassifier(PreparedEstimator):
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         made.temperature_from_ = "as it was saved"
         return made
-
-    def _kept(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
-        """Features that stay as they are, whatever becomes of the array that they were given in."""
-        features = self._features(X, n_features, y)
-        return features.clone() if self._model.encoder is None else features
 
     def _features(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
         encoder = self._model.encoder

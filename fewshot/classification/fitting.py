@@ -86,6 +86,7 @@ def fitted(
         chunk_size=chunk_size,
         temperature=temperature,
         n_embeddings=task.n_embeddings,
+        embeddings_without=task.embeddings_without,
         check=check,
     )
     transduced[transduced < 0] = adapted.probabilities.argmax(1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fewshot.classification.refinement import chunks, refined
 from fewshot.methods.base import Method
 from fewshot.training.metrics import BOUND, CalibrationTemperature, is_bound
 
+EmbeddingsWithout: TypeAlias = Callable[[Tensor], Tensor]
 MAX_FOLDS = 5
 """Times that a row of every class is taken out of the labelled ones."""
 CHANCE = 0.05
@@ -87,6 +89,7 @@ def held_out_logits(
     *,
     chunk_size: int | None = None,
     n_embeddings: int = 0,
+    embeddings_without: EmbeddingsWithout | None = None,
 ) -> HeldOutLogits:
     """Logits of labelled rows held out, one a class and fold, which are classified jointly with the unlabelled.
 
@@ -105,6 +108,8 @@ def held_out_logits(
         held = torch.tensor(out, device=support.device)
         stays = torch.ones(len(support), dtype=torch.bool, device=support.device)
         stays[held] = False
+        if embeddings_without is not None:
+            support = torch.cat([support[:n_rows], embeddings_without(held)])
         before, after, _ = refined(
             method,
             support[stays].unsqueeze(0),

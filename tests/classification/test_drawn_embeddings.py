@@ -21,11 +21,6 @@ def two_sides(present=N, each=12, seed=0):
     return rows.astype(np.float32), labels, words.astype(np.float32)
 
 
-def accuracy(rows, labels, words, given=None):
-    fitted = FewShotClassifier().fit(rows, [None] * len(rows) if given is None else given, words)
-    return (fitted.transduction_ == labels).mean()
-
-
 @pytest.mark.parametrize("present", [8, 3])
 def test_rows_tell_more_than_cosines_do(present):
     cosines, found = [], []
@@ -33,7 +28,7 @@ def test_rows_tell_more_than_cosines_do(present):
         rows, labels, words = two_sides(present, seed=seed)
         one, other = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rows, words))
         cosines.append(((one @ other.T).argmax(1) == labels).mean())
-        found.append(accuracy(rows, labels, words))
+        found.append((FewShotClassifier().fit(rows, [None] * len(rows), words).transduction_ == labels).mean())
     assert np.mean(found) > np.mean(cosines) + 0.05
 
 
@@ -53,10 +48,24 @@ def test_the_order_of_rows_and_classes_says_nothing():
     torch.testing.assert_close(drawn(rows[order], words[classes], places, centre), expected[classes])
 
 
-def test_labelled_rows_are_among_those_that_are_looked_at(monkeypatch):
+def test_all_labelled_rows_are_among_those_that_are_looked_at(monkeypatch):
     monkeypatch.setattr(fewshot.classification.drawn_embeddings, "LOOKED_AT", 20)
     rows, labels, words = (torch.from_numpy(array) for array in two_sides())
-    last = torch.where(torch.arange(len(labels)) % 12 == 11, labels, -1)
-    assert not drawn(rows, words, last, rows.mean(0)).equal(
-        drawn(rows, words, torch.full_like(labels, -1), rows.mean(0))
-    )
+    places, centre = torch.where(torch.arange(len(labels)) % 12 == 11, labels, -1), rows.mean(0)
+    expected = drawn(rows, words, places, centre)
+    changes = []
+    for place in range(len(rows)):
+        other = rows.clone()
+        other[place] += 1
+        changes.append(not drawn(other, words, places, centre).equal(expected))
+    assert sum(changes) == 20 and all(changes[place] for place in range(11, 96, 12))
+
+
+def test_the_label_of_a_row_that_is_held_out_tells_nothing():
+    random, held_out = np.random.default_rng(0), []
+    for _ in range(10):
+        noise, words = random.normal(size=(48, 256)).astype("f4"), random.normal(size=(N, 256)).astype("f4")
+        fitted = FewShotClassifier(check_refinement=True).fit(noise, [*range(N), *[-1] * 40], words)
+        held_out.append(fitted.held_out_)
+    assert sum(one.rows for one in held_out) == 80
+    assert max(sum(one.right_before for one in held_out), sum(one.right_after for one in held_out)) < 20  # chance: 10
