@@ -69,8 +69,7 @@ def check_replaceable(target: Path, *, overwrite: bool, known: Collection[str]) 
             f"{target} is there already; name another folder, or allow overwriting it (--overwrite, in Python "
             "overwrite=True)"
         )
-    others = [name for name in found if name not in known]
-    if others:
+    if others := [name for name in found if name not in known]:
         named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise ValueError(
             f"{target} is not overwritten: it holds {named}, which nothing here wrote; name another folder"
@@ -283,10 +282,9 @@ def resolve_weights(path: str | os.PathLike[str]) -> Path:
         return asked
     looked = [asked]
     if asked.is_dir():
-        numbered = [(re.fullmatch(r"version_(\d+)", folder.name), folder) for folder in asked.iterdir()]
-        versions = [folder for _, folder in sorted((int(match[1]), folder) for match, folder in numbered if match)]
+        newest = [folder for _, folder in sorted(run_versions(asked), reverse=True)]
         looked = [asked / _BEST, asked / "best.ckpt", asked / "model.safetensors"]
-        looked += [folder / _BEST for folder in reversed(versions)] or [asked / "version_*" / _BEST]
+        looked += [folder / _BEST for folder in newest] or [asked / "version_*" / _BEST]
         for candidate in looked:
             if candidate.is_file():
                 logger.info("weights %s: using %s", path, candidate)

@@ -156,7 +156,7 @@ def compare(config: Any, text: str) -> None:
     if reference not in methods:
         raise ValueError(f"reference: no method is named {reference!r}; choose among {', '.join(methods)}")
     shots, queries = config.shots or [data["n_shot"]], config.queries or [data["n_query"]]
-    kinds = {(None, None): None, (config.dirichlet, None): None, (None, config.long_tail): None}
+    kinds = dict.fromkeys([(None, None), (config.dirichlet, None), (None, config.long_tail)])
     settings = [Setting(*size, *kind) for *size, kind in itertools.product(shots, queries, kinds)]
     comparison.check(settings)
     folder, begun = new_run_folder(Path(config.runs) / config.experiment), False

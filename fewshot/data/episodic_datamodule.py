@@ -152,11 +152,10 @@ class EpisodicDataModule(PictureDataModule):
         return features.read(np.arange(len(images))), torch.as_tensor(images.labels)
 
     def sizes(self, split: Split) -> dict[str, tuple[Any, ...]]:
-        """What the episodes of the split may have of each: n_way, n_shot, n_query and dirichlet."""
-        if split != "train":
-            return super().sizes(split)
-        sizes = (self.train_n_way, self.train_n_shot, self.train_n_query, self.train_dirichlet)
-        return dict(zip(("n_way", "n_shot", "n_query", "dirichlet"), sizes, strict=True))
+        """What the episodes of the split may have of each: n_way, n_shot, n_query, dirichlet and long_tail."""
+        sizes = super().sizes(split)
+        own = {"long_tail": (None,), **{name: getattr(self, f"train_{name}") for name in sizes if name != "long_tail"}}
+        return own if split == "train" else sizes
 
     def seed_of(self, split: Split) -> int:
         """What the episodes of the split are drawn from."""

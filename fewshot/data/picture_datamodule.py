@@ -156,31 +156,27 @@ class PictureDataModule(LightningDataModule):
     def sampler(self, split: Split) -> EpisodeSampler | MixedEpisodeSampler:
         """What draws the episodes of one split."""
         if split not in self._samplers:
-            sizes = list(itertools.product(*self.sizes(split).values()))
-            samplers = [self._sampler(split, *size) for size in sizes]
+            names, values = zip(*self.sizes(split).items(), strict=True)
+            sizes = [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
+            samplers = [self._sampler(split, **each) for each in sizes]
             self._samplers[split] = samplers[0] if len(samplers) == 1 else MixedEpisodeSampler(samplers)
         return self._samplers[split]
 
     def sizes(self, split: Split) -> dict[str, tuple[Any, ...]]:
-        """What the episodes of the split may have of each: n_way, n_shot, n_query and dirichlet."""
-        sizes = ((self.n_way,), (self.n_shot,), (self.n_query,), (self.dirichlet,))
-        return dict(zip(("n_way", "n_shot", "n_query", "dirichlet"), sizes, strict=True))
+        """What the episodes of the split may have of each: n_way, n_shot, n_query, dirichlet and long_tail."""
+        return {name: (getattr(self, name),) for name in ("n_way", "n_shot", "n_query", "dirichlet", "long_tail")}
 
     def seed_of(self, split: Split) -> int:
         """What the episodes of the split are drawn from."""
         return self.seed
 
-    def _sampler(self, split: Split, n_way: int, n_shot: int, n_query: int, dirichlet: float | None) -> EpisodeSampler:
+    def _sampler(self, split: Split, **sizes: Any) -> EpisodeSampler:
         images = self.images(split)
         return EpisodeSampler(
             images.labels,
-            n_way=n_way,
-            n_shot=n_shot,
-            n_query=n_query,
+            **sizes,
             seed=self.seed_of(split),
             split=split,
-            dirichlet=dirichlet,
-            long_tail=None if split == "train" else self.long_tail,
             class_names=images.class_names,
             source=self.dataset.name,
             option_prefix=self.option_prefix(split),
@@ -207,10 +203,9 @@ class PictureDataModule(LightningDataModule):
         """What a result has to state about the episodes it was measured on; plain values for a JSON file."""
         preprocessing = self.preprocessing
         sizes = {name: list(values) for name, values in self.sizes(split).items()}
-        distributions = ["balanced" if one is None else f"dirichlet({one})" for one in sizes.pop("dirichlet")]
-        if self.long_tail is not None and split != "train":
-            distributions = [f"tail({self.long_tail})"]
-        sizes["query_distribution"] = distributions
+        kinds, (tail,) = sizes.pop("dirichlet"), sizes.pop("long_tail")
+        otherwise = "balanced" if tail is None else f"tail({tail})"
+        sizes["query_distribution"] = [otherwise if one is None else f"dirichlet({one})" for one in kinds]
         return {
             "data": self.dataset.name,
             "split": split,

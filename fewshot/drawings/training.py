@@ -45,7 +45,9 @@ def taken_of_a_class(data: PictureDataModule, split: Split) -> int | None:
     if split == "train" and isinstance(data, ClassDataModule):
         return None
     sizes = data.sizes(split)
-    return max(sizes["n_shot"]) + max(sizes["n_query"]) if set(sizes["dirichlet"]) == {None} else None
+    return (
+        max(sizes["n_shot"]) + max(sizes["n_query"]) if {*sizes["dirichlet"], *sizes["long_tail"]} == {None} else None
+    )
 
 
 @torch.no_grad()

@@ -59,6 +59,7 @@ class FeatureSpacesDataModule(EpisodicDataModule):
         n_shot: the same.
         n_query: the same.
         dirichlet: the same.
+        long_tail: the same.
         val_episodes: the same.
         test_episodes: the same.
         seed: the same.
@@ -84,6 +85,7 @@ class FeatureSpacesDataModule(EpisodicDataModule):
         n_shot: int = 1,
         n_query: int = 15,
         dirichlet: float | None = None,
+        long_tail: float | None = None,
         val_episodes: int = 600,
         test_episodes: int = 2000,
         seed: int = 0,
@@ -100,6 +102,7 @@ class FeatureSpacesDataModule(EpisodicDataModule):
             test_episodes=test_episodes,
             seed=seed,
             dirichlet=dirichlet,
+            long_tail=long_tail,
             image_size=image_size,
             train_seed=train_seed,
         )

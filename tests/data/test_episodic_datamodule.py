@@ -21,6 +21,7 @@ from fewshot.data.datasets.folder import ImageFolderSplits
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.data.images import Images
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing, evaluation_transform
+from fewshot.drawings.training import taken_of_a_class
 from fewshot.episode import PADDING, Episode
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
@@ -346,6 +347,14 @@ def test_description_of_the_episodes():
     }
     assert {key: described[key] for key in expected} == expected
     assert make().describe("test")["query_distribution"] == "balanced"
+
+
+def test_a_long_tail_is_of_validation_and_test():
+    data = make(long_tail=10.0)
+    distributions = {split: data.describe(split)["query_distribution"] for split in ("train", "val", "test")}
+    assert distributions == {"train": "balanced", "val": "tail(10.0)", "test": "tail(10.0)"}
+    taken = {split: taken_of_a_class(data, split) for split in distributions}
+    assert taken == {"train": data.n_shot + data.n_query, "val": None, "test": None}
 
 
 def test_training_may_have_other_sizes():
