@@ -22,7 +22,7 @@ from torch import Tensor
 from fewshot.backbones import BackboneConfig
 from fewshot.backbones.checkpoint_file import read_checkpoint, saved_model_beside
 from fewshot.classification.given_pictures import Picture, as_image, is_path
-from fewshot.data.content_features import ContentFeatures, content_of, state_of
+from fewshot.data.content_rows import ContentFeatures, content_of, state_of
 from fewshot.data.datasets.folder import IMAGENET_MEAN, IMAGENET_STD
 from fewshot.data.images import CACHE_FORMAT, DECODING_THREADS
 from fewshot.data.pictures import progress_bar, square_picture

@@ -70,7 +70,13 @@ def classify(options: Any) -> str:
         folder = whole.enter_context(written_aside(output, overwrite=options.overwrite, known=(*FILES, *KEPT)))
         write_predictions(folder / "predictions.csv", classified)
         report = folder / "report.html"
-        write_report(report, classified, max_pictures=options.report_pictures, folder=shown(output))
+        write_report(
+            report,
+            classified,
+            max_pictures=options.report_pictures,
+            folder=shown(output),
+            remember=options.store_features,
+        )
         write_json(folder / "run.json", run_record(classified))
         if options.keep_classifier:
             keep(folder, inputs.classifier, inputs.task, row_names(inputs.task, roots_of(options)), inputs.columns)

@@ -60,7 +60,10 @@ def add_encoding(made: Parser) -> None:
         help="Of the backbone; null takes 32-true, and 16-mixed needs a GPU.",
     )
     made.add_argument(
-        "--store_features", type=bool, default=True, help="Remember encoded pictures in the cache folder."
+        "--store_features",
+        type=bool,
+        default=True,
+        help="Remember encoded pictures, and small ones for the report, in the cache folder.",
     )
 
 

@@ -69,7 +69,7 @@ def suggest(options: Any) -> str:
     found = suggested(inputs.classifier, task, options.number)
     with written_aside(output, overwrite=options.overwrite, known=FILES) as folder:
         write_suggestions(folder / "suggestions.csv", found)
-        write_suggest_page(folder / "suggestions.html", found, folder=shown(output))
+        write_suggest_page(folder / "suggestions.html", found, folder=shown(output), remember=options.store_features)
     known = f"{len(task.support)} labelled of {len(task.class_names)} classes" if len(task.support) else "none labelled"
     lines = [f"{len(found.names)} of {found.n_query} {found.things[1]} to label, the most useful first; {known} so far"]
     lines += [f"skipped: {len(found.skipped)} files that cannot be read"] if found.skipped else []

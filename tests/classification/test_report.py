@@ -22,7 +22,8 @@ from fewshot.classification.report.drawing import label_positions, marker
 from fewshot.classification.report.feature_map import feature_map
 from fewshot.classification.report.markup import script, style
 from fewshot.classification.report.selection import shown_queries, shown_support
-from fewshot.classification.report.thumbnails import thumbnail
+from fewshot.classification.report.thumbnails import thumbnail, thumbnails
+from fewshot.data.cache import PICTURES, cached_files
 from fewshot.data.pictures import open_picture
 
 
@@ -210,10 +211,9 @@ def test_bad_arguments(tmp_path: Path) -> None:
         write_report(tmp_path / "report.html", dataclasses.replace(classified, query=()))
 
 
-def decoded(uri: str | None) -> Image.Image:
-    """The picture in a data URI."""
-    assert uri is not None
-    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+def decoded(small: bytes | None) -> Image.Image:
+    assert small is not None
+    return Image.open(io.BytesIO(small))
 
 
 def test_thumbnails_are_upright_small_squares(tmp_path: Path) -> None:
@@ -231,6 +231,32 @@ def test_thumbnails_are_upright_small_squares(tmp_path: Path) -> None:
     assert decoded(thumbnail(tmp_path / "small.png")).size == (20, 20)
     Image.new("RGBA", (300, 100), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert np.asarray(decoded(thumbnail(tmp_path / "clear.png")).convert("L")).min() > 250
+
+
+def test_small_pictures_are_remembered_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("fewshot.classification.report.thumbnails.ROW_BYTES", 2000)
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    for number, pixels in enumerate([noise // 128, noise // 128 + 90, noise]):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes(b"none")
+    files = [*(tmp_path / f"{number}.png" for number in range(3)), tmp_path / "broken.png", tmp_path / "gone.png"]
+    made = thumbnails(files)
+    assert not (tmp_path / "cache").exists() and made[3:] == [None, None]
+    assert thumbnails(files, remember=True) == made
+    assert [(file.kind, file.name[:15]) for file in cached_files(tmp_path / "cache")] == [(PICTURES, "small-pictures-")]
+    again = list[Path]()
+
+    def counted(path: Path) -> bytes | None:
+        again.append(path)
+        return thumbnail(path)
+
+    monkeypatch.setattr("fewshot.classification.report.thumbnails.thumbnail", counted)
+    (tmp_path / "1.png").rename(tmp_path / "other.png")
+    assert thumbnails([files[0], tmp_path / "other.png", *files[2:]], remember=True) == made
+    assert sorted(again) == sorted(files[2:])  # too large for a row, and those that cannot be read
+    (tmp_path / "other.png").write_bytes(files[0].read_bytes())
+    assert thumbnails([tmp_path / "other.png"], remember=True) == made[:1]
 
 
 def test_class_centres_are_weighted_means(tmp_path: Path) -> None:

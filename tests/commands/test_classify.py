@@ -18,6 +18,7 @@ from fewshot.backbones import BackboneConfig
 from fewshot.classification.classified import Classified
 from fewshot.classification.novelty import novelty, support_novelty, threshold
 from fewshot.commands import main
+from fewshot.data.cache import FEATURES, PICTURES, cached_files
 from fewshot.data.pictures import picture_endings
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import read_csv
@@ -116,9 +117,13 @@ def test_pictures_are_encoded_once_and_the_answer_is_the_same(work, model, capfd
     classified(*options, "--store_features", "false")
     wanted = Path("out/predictions.csv").read_bytes()
     assert not Path("cache").exists()
-    assert classified(*options) and Path("out/predictions.csv").read_bytes() == wanted
+    Path("out").rename("before")
+    assert classified(*options) and Path("out/report.html").read_bytes() == Path("before/report.html").read_bytes()
+    assert {file.kind for file in cached_files(work / "cache")} == {FEATURES, PICTURES}
+    assert Path("out/predictions.csv").read_bytes() == wanted
     Path("support/蓝色/shot 0.png").rename("support/rot und grün/shot 9.png")  # a label is corrected
     monkeypatch.setattr("fewshot.classification.encoder.PictureEncoder.features_of", lambda *_: pytest.fail("encodes"))
+    monkeypatch.setattr("fewshot.classification.report.thumbnails.thumbnail", lambda *_: pytest.fail("decodes"))
     rows, record = classified(*options, "--method", "TIM", "--method.n_iterations", "5")
     assert len(rows) == 12 and record["settings"]["method"] == "TIM"
     Path("support/rot und grün/shot 9.png").rename("support/蓝色/shot 0.png")

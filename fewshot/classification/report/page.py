@@ -40,6 +40,7 @@ def write_report(
     max_pictures: int = 2000,
     table: str = "predictions.csv",
     folder: str | None = None,
+    remember: bool = False,
 ) -> None:
     """Write one HTML page that needs nothing else: no network, no file beside it.
 
@@ -53,6 +54,7 @@ def write_report(
             the least confident ones and a spread of the others are shown, and the page says how many are not.
         table: the file that lists all queries, named where the page does not show all of them.
         folder: of the run, as the next run has to call it, which the page says; None takes the name of the file's.
+        remember: whether its small pictures are remembered in the cache folder, by the content of their files.
 
     Raises:
         ValueError: no queries, or `max_pictures` below 1.
@@ -63,12 +65,14 @@ def write_report(
         raise ValueError("there are no queries to report on; name a folder that holds some")
     title = f"Classified {classified.things[1]}" if title is None else title
     folder = file.absolute().parent.name if folder is None else folder
-    content = page(classified, title=title, max_pictures=max_pictures, table=table, folder=folder)
+    content = page(classified, title=title, max_pictures=max_pictures, table=table, folder=folder, remember=remember)
     with WholeFile(file) as opened:
         opened.write(content)
 
 
-def page(classified: Classified, *, title: str, max_pictures: int, table: str, folder: str) -> str:
+def page(
+    classified: Classified, *, title: str, max_pictures: int, table: str, folder: str, remember: bool = False
+) -> str:
     """The text of the page; arguments as for `write_report`."""
     found = doubts(classified)
     classified = in_natural_order(classified)
@@ -82,7 +86,7 @@ def page(classified: Classified, *, title: str, max_pictures: int, table: str, f
     width, height, where = plane(positions, support=support_shown, query=shown)
     files = [classified.query[i] for i in shown] + [classified.support[i] for i in support_shown] + files_of(found)
     pictures = [file for file in dict.fromkeys(files) if isinstance(file, Path)]
-    uri = dict(zip(pictures, thumbnails(pictures), strict=True))
+    uri = dict(zip(pictures, thumbnails(pictures, remember=remember), strict=True))
     names = classified.class_names
     texts = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
     if len(names) > NAMED_CLASSES:

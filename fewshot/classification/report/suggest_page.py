@@ -17,16 +17,17 @@ from fewshot.files import WholeFile
 SCRIPTS = ("elements.js", "suggest.js", "dialog.js", "labels.js", "saving.js", "suggest_start.js")
 
 
-def write_suggest_page(file: Path, found: Suggested, *, folder: str | None = None) -> None:
+def write_suggest_page(file: Path, found: Suggested, *, folder: str | None = None, remember: bool = False) -> None:
     """Write one HTML page that needs nothing else; the same input gives the same bytes.
 
     Args:
         file: such as OUT/suggestions.html; replaced if it is there.
         found: one suggestion or more.
         folder: its folder, as a command has to call it, which the page says; None takes the name of the file's.
+        remember: whether its small pictures are remembered in the cache folder, by the content of their files.
     """
     files = [one for one in found.files if isinstance(one, Path)]
-    uris = thumbnails(files) or [None] * len(found.files)
+    uris = thumbnails(files, remember=remember) or [None] * len(found.files)
     names = [found.class_names[place] for place in natural_order(found.class_names)]
     data: dict[str, Any] = {
         "classes": [printable(name) for name in names],

@@ -1,8 +1,8 @@
-"""Features of picture files in the cache folder, found by what the files hold: encoded once, whatever they are called.
+"""What was made of picture files, in the cache folder: made once, found by what a file holds, whatever it is called.
 
-A file of the cache holds some of them, as they came: uint8 [n, 32 + 4 D], in each row what tells the picture and the
-backbone (SHA-256), then D numbers of float32. What is added later goes into files of its own, so that several processes
-may add at once; when there are many, one takes their place.
+A file of the cache holds some rows, as they came: uint8 [n, 32 + W], in each what tells the picture and the way it was
+made (SHA-256), then W bytes. What is added later goes into files of its own, so that several processes may add at once;
+when there are many, one takes their place.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,30 +26,35 @@ from fewshot.data.pictures import MAX_FILE_BYTES
 ID_BYTES = 32
 """Of a SHA-256."""
 NAME_LENGTH = 60
-"""Characters of a backbone's name in a file's name."""
+"""Characters of a name in a file's name."""
 MOST_FILES = 8
 """More are put together into one."""
 AT_ONCE = 4096
 """Rows that are copied at a time."""
 READ_AT_ONCE = 2**20
 SECONDS_BETWEEN_FILES = 60.0
-"""A run that is killed loses no more than was encoded in them."""
+"""A run that is killed loses no more than was made in them."""
 logger = logging.getLogger(__name__)
 _unwritable: set[Path] = set()
+Rows = TypeVar("Rows", bound="ContentRows")
 
 
-class ContentFeatures:
-    """What the cache folder knows of one backbone's features; looking up is safe from several threads.
+class ContentRows:
+    """Rows of W bytes, one a picture file, that the cache folder knows; looking up is safe from several threads.
 
     Args:
-        backbone: its name, for the names of files.
-        key: hexadecimal; changes with all that the features depend on besides the content of a picture's file.
-        width: D.
+        name: for the names of files.
+        key: hexadecimal; changes with all that the rows depend on besides the content of a picture's file.
+        width: W.
     """
 
-    def __init__(self, backbone: str, key: str, width: int) -> None:
+    what = "small pictures"
+    """For the message where they cannot be written."""
+    of_features = False
+
+    def __init__(self, name: str, key: str, width: int) -> None:
         self.key, self.width = key, width
-        self._name = f"{backbone[:NAME_LENGTH]}-{key[:16]}"
+        self._name = f"{name[:NAME_LENGTH]}-{key[:16]}"
         self._folder = self._file("0").parent
         self._parts: dict[Path, np.ndarray] = {}
         self._damaged: list[Path] = []
@@ -59,24 +65,24 @@ class ContentFeatures:
             self._read(path)
 
     def row_of(self, content: bytes) -> np.ndarray | None:
-        """Features [D] of a file of that SHA-256, or None."""
+        """uint8 [W] of a file of that SHA-256, or None."""
         place = self._places.get(self._id(content))
-        if place is None:
-            return None
-        return numbers(self._parts[place[0]][place[1] : place[1] + 1])[0]
+        return None if place is None else self._parts[place[0]][place[1], ID_BYTES:]
 
     def add(self, content: bytes, row: np.ndarray) -> None:
-        """Remember features [D] of a file of that SHA-256, unless they are not finite.
+        """Remember uint8 [W] of a file of that SHA-256.
 
-        They are written every
-        minute and at the end of a `with` statement, also of one that is broken off.
+        It is written within a minute, or at the end of a `with` statement, also of one that is broken off.
         """
-        if np.isfinite(row).all():
-            self._new[self._id(content)] = np.array(row, "<f4")
+        self._new[self._id(content)] = row
         if time.monotonic() - self._written > SECONDS_BETWEEN_FILES:
             self.write()
 
-    def __enter__(self) -> ContentFeatures:
+    def is_sound(self, rows: np.ndarray) -> bool:
+        """Whether rows [n, 32 + W] of a file may be believed; its digest is checked already."""
+        return True
+
+    def __enter__(self: Rows) -> Rows:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -91,7 +97,7 @@ class ContentFeatures:
         try:
             if self._new:
                 ids = np.frombuffer(b"".join(self._new), np.uint8).reshape(-1, ID_BYTES)
-                rows = np.stack(list(self._new.values())).view(np.uint8)
+                rows = np.stack(list(self._new.values()))
                 self._read(self._write([np.concatenate([ids, rows], axis=1)]))
                 self._new.clear()
             for path in self._damaged:
@@ -104,8 +110,9 @@ class ContentFeatures:
             if self._folder not in _unwritable:
                 _unwritable.add(self._folder)
                 logger.warning(
-                    "features are not remembered: cannot write to %s (%s); set FEWSHOT_CACHE to another folder, or "
+                    "%s are not remembered: cannot write to %s (%s); set FEWSHOT_CACHE to another folder, or "
                     "store_features to false",
+                    self.what,
                     self._folder,
                     error.strerror or error,
                 )
@@ -123,7 +130,7 @@ class ContentFeatures:
                         path.unlink(missing_ok=True)
 
     def _write(self, parts: Sequence[np.ndarray]) -> Path:
-        """Write rows [n, 32 + 4 D], each once; returns the file, whose name is that of its content."""
+        """Write rows [n, 32 + W], each once; returns the file, whose name is that of its content."""
         kept, seen = [], dict[bytes, None]()
         for part in parts:
             names = [part[row, :ID_BYTES].tobytes() for row in range(len(part))]
@@ -134,7 +141,7 @@ class ContentFeatures:
         array = CachedArray(path, "u1")
         try:
             array.open()
-            array.begin((len(seen), ID_BYTES + 4 * self.width))
+            array.begin((len(seen), ID_BYTES + self.width))
             for part, rows in zip(parts, kept, strict=True):
                 for start in range(0, len(rows), AT_ONCE):
                     array.append(part[rows[start : start + AT_ONCE]])
@@ -144,9 +151,9 @@ class ContentFeatures:
         return path
 
     def _read(self, path: Path) -> None:
-        part = read_array(path, "u1", (None, ID_BYTES + 4 * self.width))
+        part = read_array(path, "u1", (None, ID_BYTES + self.width))
         if part is not None and not all(
-            np.isfinite(numbers(part[first : first + AT_ONCE])).all() for first in range(0, len(part), AT_ONCE)
+            self.is_sound(part[first : first + AT_ONCE]) for first in range(0, len(part), AT_ONCE)
         ):
             logger.warning("%s is damaged (it holds numbers that are not finite); it is made again", path)
             part = None
@@ -160,10 +167,10 @@ class ContentFeatures:
         return hashlib.sha256(self.key.encode() + content).digest()
 
     def _file(self, digest: str) -> Path:
-        return cached_file(self._name, digest, features=True)
+        return cached_file(self._name, digest, features=self.of_features)
 
     def _files(self) -> Iterator[Path]:
-        """Those of this backbone, the oldest first."""
+        """Those of this name and key, the oldest first."""
         begin = self._file("").name.removesuffix(".npy")
         try:
             found = [path for path in self._folder.iterdir() if path.name.startswith(begin) and path.suffix == ".npy"]
@@ -172,9 +179,32 @@ class ContentFeatures:
             return
 
 
-def numbers(part: np.ndarray) -> np.ndarray:
-    """Features [n, D] of rows [n, 32 + 4 D]."""
-    return np.array(part[:, ID_BYTES:], order="C").view("<f4")
+class ContentFeatures(ContentRows):
+    """Features of one backbone, D numbers of float32 a picture file; arguments as of ContentRows, but `width` is D."""
+
+    what, of_features = "features", True
+
+    def __init__(self, name: str, key: str, width: int) -> None:
+        super().__init__(name, key, 4 * width)
+
+    def row_of(self, content: bytes) -> np.ndarray | None:
+        """Features [D] of a file of that SHA-256, or None."""
+        row = super().row_of(content)
+        return None if row is None else numbers(row[None])[0]
+
+    def add(self, content: bytes, row: np.ndarray) -> None:
+        """Remember features [D] of a file of that SHA-256, unless they are not finite; see ContentRows."""
+        if np.isfinite(row).all():
+            super().add(content, np.array(row, "<f4").view(np.uint8))
+
+    def is_sound(self, rows: np.ndarray) -> bool:
+        """Whether the numbers are finite."""
+        return bool(np.isfinite(numbers(rows[:, ID_BYTES:])).all())
+
+
+def numbers(rows: np.ndarray) -> np.ndarray:
+    """Features [n, D] of their bytes [n, 4 D]."""
+    return np.array(rows, order="C").view("<f4")
 
 
 def content_of(path: str | os.PathLike[str]) -> tuple[bytes, tuple[int, ...]] | None:

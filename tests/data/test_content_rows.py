@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewshot.data import content_features as subject
+from fewshot.data import content_rows as subject
 from fewshot.data.cache import FEATURES, cached_files
-from fewshot.data.content_features import ContentFeatures, content_of, state_of
+from fewshot.data.content_rows import ContentFeatures, ContentRows, content_of, state_of
 
 KEY = "a1" * 32
 
@@ -97,7 +97,7 @@ def test_numbers_that_are_not_finite_are_neither_kept_nor_read(
         known.add(content(1), np.float32([1, np.nan, 2]))
     assert not cached_files(folder)
     with ContentFeatures("net", KEY, 3) as known:
-        known._new[known._id(content(1))] = np.float32([1, np.inf, 2])
+        ContentRows.add(known, content(1), np.float32([1, np.inf, 2]).view(np.uint8))
     assert ContentFeatures("net", KEY, 3).row_of(content(1)) is None and "not finite" in caplog.text
 
 
