@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 from pytorch_lightning.utilities import rank_zero_only
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
+LARGE = 2**25  # bytes; the largest threshold that glibc takes
 VARIABLES = (
     "MALLOC_MMAP_MAX_",
     "MALLOC_MMAP_THRESHOLD_",
@@ -23,20 +24,25 @@ VARIABLES = (
 )
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(*, large: bool = True) -> bool:
     """Have glibc keep what is freed rather than give it back to the kernel; whether that was done.
 
     Otherwise every large activation is mapped anew and its pages are filled with zeros by the kernel: a quarter of
     the time of pre-training Conv-4 on a CPU. The process keeps the memory of its fullest moment until it ends. Nothing
     is done where the C library is another one, or where the environment sets the allocator up (MALLOC_... or
     GLIBC_TUNABLES).
+
+    Args:
+        large: also blocks of LARGE bytes and more. Activations in training are among them; so are arrays of a large
+            file of features, of which the fullest moment is much more than what is needed at once.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in VARIABLES):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all(mallopt(name, value) for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26)))
+    of_blocks = (M_MMAP_MAX, 0) if large else (M_MMAP_THRESHOLD, LARGE)
+    return all(mallopt(name, value) for name, value in (of_blocks, (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26)))
 
 
 # Silenced by name: what each of them says is so by design, or is upstream's to mend.

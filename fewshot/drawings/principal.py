@@ -37,7 +37,9 @@ def principal_components(features: Tensor | Sequence[Tensor], n_kept: int = 2) -
     directions = directions[..., :n_kept]
     largest = directions.gather(-2, directions.abs().argmax(-2, keepdim=True))  # [..., 1, n_kept]
     directions = torch.where(largest < 0, -directions, directions)
-    coordinates = torch.cat([(part - mean) @ directions for part in parts], dim=-2)
+    coordinates = mean.new_empty(*mean.shape[:-2], n, directions.shape[-1])  # in one place, lest memory be in pieces
+    for part, place in zip(parts, coordinates.split([one.shape[-2] for one in parts], dim=-2), strict=True):
+        place.copy_((part - mean) @ directions)
     extremes = [torch.maximum(part.amax((-2, -1), keepdim=True), -part.amin((-2, -1), keepdim=True)) for part in parts]
     rounding = torch.finfo(mean.dtype).eps * max(n, size) * torch.stack(extremes).amax(0)
     coordinates = torch.where(coordinates.abs().amax(-2, keepdim=True) > rounding, coordinates, 0)
