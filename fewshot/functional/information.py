@@ -11,6 +11,9 @@ from torch import Tensor
 from fewshot.functional.euclidean import adam_descent, euclidean_logits, euclidean_weight_gradient
 from fewshot.functional.features import class_means, normalized
 
+CACHE_BYTES = 2**22
+"""Of the tasks that descend together on a CPU: every iteration reads their features twice."""
+
 
 def class_softmax(logits: Tensor) -> Tensor:
     """softmax(-1) of [T, n, N], with the n of a class side by side in memory.
@@ -48,6 +51,13 @@ def tsallis_slope(probabilities: Tensor, alpha: float) -> Tensor:
     if alpha == 1:
         return -probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
     return probabilities.pow(alpha - 1) * (-alpha / (alpha - 1))
+
+
+def tasks_in_cache(features: Tensor) -> int:
+    """How many tasks of [T, n, D] descend together, 1 or more: as many as a CPU's cache keeps, all on other devices."""
+    if features.device.type != "cpu" or not features.numel():
+        return max(1, len(features))
+    return max(1, CACHE_BYTES // (features[0].numel() * features.element_size()))
 
 
 class InformationDescent(NamedTuple):
@@ -88,15 +98,20 @@ class InformationDescent(NamedTuple):
         start = class_means(support, support_labels, n_way)  # [T, N, D]
         target = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
         examples = torch.cat([support, query], dim=1).detach()
+        parts = zip(*(of_tasks.split(tasks_in_cache(examples)) for of_tasks in (start, examples, target)), strict=True)
+        end = torch.cat([self._descended(*part) for part in parts])
+        return torch.stack([euclidean_logits(query, weights, self.temperature) for weights in (start, end)])
+
+    def _descended(self, start: Tensor, examples: Tensor, target: Tensor) -> Tensor:
+        """The weights [T, N, D] at the end; examples [T, S+Q, D], of which the first have the target [T, S, N]."""
 
         def gradient(weights: Tensor) -> Tensor:
             probabilities = class_softmax(euclidean_logits(examples, weights, self.temperature))  # [T, S+Q, N]
-            of_support, of_query = probabilities.split([target.shape[1], query.shape[1]], dim=1)
+            of_support, of_query = probabilities.tensor_split([target.shape[1]], dim=1)
             slope = torch.cat([self.support_gradient(of_support, target), self.query_gradient(of_query)], dim=1)
             return euclidean_weight_gradient(examples, weights, slope, self.temperature)
 
-        end = adam_descent(start, gradient, learning_rate=self.learning_rate, n_iterations=self.n_iterations)
-        return torch.stack([euclidean_logits(query, weights, self.temperature) for weights in (start, end)])
+        return adam_descent(start, gradient, learning_rate=self.learning_rate, n_iterations=self.n_iterations)
 
     def query_gradient(self, probabilities: Tensor) -> Tensor:
         """Gradient of the queries' part with respect to the logits whose softmax is p, [T, Q, N]."""

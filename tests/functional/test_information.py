@@ -6,6 +6,7 @@ from fewshot.functional.euclidean import adam_descent, euclidean_logits, euclide
 from fewshot.functional.information import (
     InformationDescent,
     class_softmax,
+    tasks_in_cache,
     tsallis_slope,
 )
 
@@ -50,6 +51,19 @@ def test_euclidean_logits_and_their_weight_gradient():
     upstream = torch.randn(2, 6, 3, dtype=torch.float64)
     expected = torch.autograd.grad((logits * upstream).sum(), weights)[0]
     torch.testing.assert_close(euclidean_weight_gradient(features, weights, upstream, 15.0), expected)
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 1000, 2**22])
+def test_tasks_that_descend_in_parts_end_where_they_do_together(kept_bytes, monkeypatch):
+    support, query = torch.randn(5, 6, 8), torch.randn(5, 9, 8)
+    labels = torch.arange(3).repeat(2).expand(5, -1)
+    descent = InformationDescent(20, 0.01, 15.0)
+    expected = torch.cat(
+        [descent.logits(*(part[t : t + 1] for part in (support, labels, query)), 3) for t in range(5)], 1
+    )
+    monkeypatch.setattr("fewshot.functional.information.CACHE_BYTES", kept_bytes)
+    assert tasks_in_cache(torch.cat([support, query], 1)) == {1: 1, 1000: 2, 2**22: 8738}[kept_bytes]
+    torch.testing.assert_close(descent.logits(support, labels, query, 3), expected)
 
 
 def test_adam_is_torchs():
