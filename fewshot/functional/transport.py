@@ -71,9 +71,15 @@ def _first_sweep(scores: Tensor, masses: Tensor) -> Tensor:
     return masses.log() - log_held(scores)
 
 
-def log_held(scores: Tensor) -> Tensor:
-    """Logarithm of what every column holds where rows are softmax(scores), [T, N] from [T, M, N]."""
-    return scores.transpose(1, 2).log_softmax(1).logsumexp(2)  # as class_softmax, with a column's entries side by side
+def log_held(scores: Tensor, log_rows: Tensor | None = None) -> Tensor:
+    """Logarithm of what every column holds where rows are softmax(scores), [T, N] from [T, M, N].
+
+    Args:
+        scores: [T, M, N].
+        log_rows: [T, M], logarithms of the rows' masses; None counts each as one.
+    """
+    plan = scores.transpose(1, 2).log_softmax(1)  # as class_softmax, with a column's entries side by side
+    return (plan if log_rows is None else plan + log_rows.unsqueeze(1)).logsumexp(2)
 
 
 def _potentials(scores: Tensor, masses: Tensor, n_iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
@@ -166,7 +172,9 @@ def clamped_sinkhorn_plan(
     return torch.cat([assigned.to(free.dtype), free], dim=1)
 
 
-def relaxed_sinkhorn_potentials(scores: Tensor, column_masses: Tensor, strictness: Tensor, n_sweeps: int) -> Tensor:
+def relaxed_sinkhorn_potentials(
+    scores: Tensor, column_masses: Tensor, strictness: Tensor, n_sweeps: int, *, row_masses: Tensor | None = None
+) -> Tensor:
     """Column potentials g [T, N] of a plan that only tends to the given column masses, softmax(scores + g) by rows.
 
     Unbalanced transport (Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport
@@ -176,15 +184,19 @@ def relaxed_sinkhorn_potentials(scores: Tensor, column_masses: Tensor, strictnes
 
     Args:
         scores: [T, M, N].
-        column_masses: [T, N] or [N], above 0; scaled to sum to M.
+        column_masses: [T, N] or [N], above 0; scaled to the sum of the rows' masses.
         strictness: [T, 1] or [1], in 0..1; 0 is the plain softmax of the rows, 1 tends to Sinkhorn's plan.
         n_sweeps: how many sweeps.
+        row_masses: [T, M], how much each row counts; None counts each as one.
     """
-    n_rows = scores.shape[1]
     masses = column_masses.expand(scores.shape[0], scores.shape[2])
-    wanted = (masses * (n_rows / masses.sum(-1, keepdim=True))).log()  # [T, N]
+    log_rows, total = None, torch.full_like(masses[:, :1], scores.shape[1])
+    if row_masses is not None:
+        log_rows = row_masses.clamp_min(torch.finfo(row_masses.dtype).tiny).log()
+        total = log_rows.exp().sum(1, keepdim=True)  # [T, 1]
+    wanted = (masses * (total / masses.sum(-1, keepdim=True))).log()  # [T, N]
     potentials = torch.zeros_like(wanted)
     for _ in range(n_sweeps):
-        held = log_held(scores + potentials.unsqueeze(1))
+        held = log_held(scores + potentials.unsqueeze(1), log_rows)
         potentials = strictness * (wanted - held + potentials)
     return potentials

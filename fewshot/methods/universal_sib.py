@@ -26,12 +26,15 @@ from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.class_prior import ClassPrior
 from fewshot.methods.entry_network import DeepEntryNetwork
+from fewshot.methods.known_proportions import kept_to, strictness_of
 from fewshot.methods.options import check_above, check_at_least, check_choice
 from fewshot.methods.query_evidence import N_STATISTICS, SIZES, Seen, Task, Told, evidence_of, first_centre, task_of
 from fewshot.methods.support_mixture import SupportMixture, small_network
 
 SWEEPS = 6
 """Of the relaxed transport, in every step."""
+LEAST_PROPORTION = 1e-4
+"""Of a class that is told to have no query."""
 TOLD = 0.2
 """Share of the training tasks that are told their queries' proportions."""
 
@@ -63,6 +66,8 @@ class UniversalSIB(Method):
       inferred gradient of the logits at the queries, and draws theta towards the means of what is assigned to a class;
     - the inferred gradient starts towards a plan of relaxed transport. How strictly the plan keeps equal classes is
       learned, and follows what the task looks like: unequal or absent classes make it loose;
+    - where `prior` says the queries' proportions, a last step keeps to them (`kept_to`), as strictly as so many
+      queries can; it is not trained;
     - the network sees for every (query, class) entry the logits, plan, neighbours, cosines and the task's statistics,
       and says a correction of the gradient, whether a query is of none of the classes, and how far the steps are to be
       trusted.
@@ -145,7 +150,8 @@ class UniversalSIB(Method):
         self.load_state_dict(state)
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
-        return self._refined(support, support_labels, query, n_way, self._told(query, n_way))
+        told = self._told(query, n_way)
+        return self._refined(support, support_labels, query, n_way, told, keeps=self.prior is not None)
 
     def forward(self, backbone: nn.Module, episode: Episode) -> Refinement:
         """Encode and refine; in training some tasks are told their queries' proportions, as a person might know."""
@@ -178,18 +184,17 @@ class UniversalSIB(Method):
         return terms
 
     def _told(self, query: Tensor, n_way: int) -> Told:
-        """What the option `prior` says, for every task.
-
-        Raises:
-            ValueError: proportions that are not N.
-        """
+        """What the option `prior` says, for every task; ValueError for proportions that are not N."""
         tasks = len(query)
         if self.prior is None:
             return Told(query.new_full((tasks, n_way), 1 / n_way), query.new_zeros(tasks, 1))
         nothing = query.new_zeros(tasks, 0, n_way)
-        return Told(self.prior.proportions(nothing, nothing[..., 0].long()), query.new_ones(tasks, 1))
+        known = query.new_full((tasks, 1), strictness_of(query.shape[1], n_way))
+        return Told(self.prior.proportions(nothing, nothing[..., 0].long()), known)
 
-    def _refined(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, told: Told) -> Refinement:
+    def _refined(
+        self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, told: Told, *, keeps: bool = False
+    ) -> Refinement:
         n_support, n_query, n_tasks = support.shape[1], query.shape[1], len(query)
         one_hot = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
         examples = torch.cat([support, query], dim=1)
@@ -231,6 +236,11 @@ class UniversalSIB(Method):
             centre = centre + torch.sigmoid(10 * self.recentring[step]) * (balanced - centre)
             seen = CentredProducts(gram, centre)
             weights, cosines = of_length_one(weights, seen.weights_products(weights))
+        if keeps:
+            masses, known = told.proportions.clamp_min(LEAST_PROPORTION), 1 - stranger.sigmoid()
+            found = kept_to(masses, seen, one_hot, shown[-1], known, strictness_of(n_query, n_way))
+            alone = answer.logits.log_softmax(-1)
+            shown[-1] = alone + few * (found - alone)
         return Refinement(torch.stack(shown), torch.stack(gradients), strangers=torch.stack(strangers))
 
     def _look(self, task: Task, seen: Seen, strictness: Tensor, step: int) -> Look:
@@ -249,7 +259,7 @@ class UniversalSIB(Method):
         imbalance = (held * (held * n_way).clamp_min(1e-12).log()).sum(-1, keepdim=True)  # [T, 1]
         strict = self.not_told[step] + task.told.known * (self.where_told[step] - self.not_told[step])
         strict = torch.sigmoid(10 * (strict - self.strictness_slope[step] * imbalance) + strictness)
-        masses = task.told.proportions.clamp_min(1e-4)
+        masses = task.told.proportions.clamp_min(LEAST_PROPORTION)
         potentials = relaxed_sinkhorn_potentials(logits, masses, strict, SWEEPS)  # [T, N]
         plan = class_softmax(logits + potentials.unsqueeze(1))
         said = self.network(evidence_of(task, seen, plan, potentials, step / self.n_steps), plan)

@@ -146,6 +146,19 @@ def test_a_relaxed_plan_lies_between_softmax_and_sinkhorn():
     assert not relaxed_sinkhorn_potentials(scores, uniform, torch.zeros(1, dtype=torch.float64), 5).any()
 
 
+def test_rows_of_a_relaxed_plan_count_by_their_mass():
+    scores, counts = torch.randn(1, 3, 4, dtype=torch.float64), torch.tensor([1, 3, 2])
+    masses, strictness = (
+        torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64),
+        torch.tensor([0.8], dtype=torch.float64),
+    )
+    repeated = relaxed_sinkhorn_potentials(scores.repeat_interleave(counts, 1), masses, strictness, 20)
+    weighted = relaxed_sinkhorn_potentials(scores, masses, strictness, 20, row_masses=counts[None].double())
+    torch.testing.assert_close(weighted, repeated)
+    nothing = relaxed_sinkhorn_potentials(scores, masses, strictness, 20, row_masses=torch.zeros(1, 3).double())
+    assert nothing.isfinite().all()
+
+
 @pytest.mark.parametrize("temperature", [0.1, 3.0, 10.0])
 @pytest.mark.parametrize("n_columns", [2, 7])
 def test_newtons_steps_lead_to_the_plan_of_many_sweeps(temperature, n_columns):

@@ -9,8 +9,7 @@ from fewshot.classification.novelty import novelty
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.features import normalized, signed_power
 from fewshot.methods import UniversalSIB
-from fewshot.methods.class_prior import ClassPrior
-from fewshot.methods.query_evidence import energy_and_distance
+from fewshot.methods.query_evidence import Told, energy_and_distance
 
 N_WAY = 4
 
@@ -116,8 +115,36 @@ def test_some_training_tasks_are_told_their_proportions(monkeypatch):
         monkeypatch.setattr("fewshot.methods.universal_sib.TOLD", share)
         results.append(made(torch.nn.Identity(), episode).logits)
     torch.testing.assert_close(results[0], made.refine(support, labels, query, N_WAY).logits)
-    made.prior = ClassPrior("uniform")  # which these queries are
-    torch.testing.assert_close(results[1], made.refine(support, labels, query, N_WAY).logits)
+    told = Told(torch.full((1, N_WAY), 1 / N_WAY).double(), torch.ones(1, 1).double())  # which these queries are
+    torch.testing.assert_close(results[1], made._refined(support, labels, query, N_WAY, told).logits)
+    assert not torch.allclose(results[0], results[1])
+
+
+@torch.no_grad()
+def test_proportions_are_kept_to_as_strictly_as_so_many_queries_can():
+    support, labels, query, _ = task(n_query=400, n_features=3)
+    free, told = (head(prior=prior).refine(support, labels, query, N_WAY) for prior in (None, "uniform"))
+    off = []
+    for found in (free, told):
+        known = 1 - found.strangers[-1].sigmoid().unsqueeze(-1)
+        held = (known * found.logits[-1].softmax(-1)).sum(1) / known.sum(1)
+        off.append(float((held * N_WAY - 1).abs().max()))
+    assert off[1] < 0.02 < 0.1 < off[0], off
+    one = head(prior="uniform").refine(support, labels, query[:, :1], N_WAY).logits.softmax(-1)
+    torch.testing.assert_close(one[-1], one[0])
+    absent = head(prior=[0.5, 0.5, 0.0, 0.0]).refine(support, labels, query, N_WAY).logits[-1]
+    assert absent.isfinite().all() and (absent.argmax(-1) < 2).float().mean() > 0.9
+
+
+def test_knowing_that_queries_are_balanced_helps():
+    right = {None: 0.0, "uniform": 0.0}
+    for seed in range(20):
+        support, labels, query, truth = task(n_query=60, n_features=8, n_shot=1, seed=seed)
+        for prior in right:
+            made = UniversalSIB(prior=prior).double().eval()
+            found = made.refine(support, labels, query, N_WAY).logits[-1].argmax(-1)
+            right[prior] += float((found == truth).double().mean()) / 20
+    assert right["uniform"] > right[None] + 0.01
 
 
 def test_the_weights_of_the_package_are_for_their_own_sizes():
