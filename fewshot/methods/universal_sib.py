@@ -26,7 +26,7 @@ from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.class_prior import ClassPrior
 from fewshot.methods.entry_network import DeepEntryNetwork
-from fewshot.methods.known_proportions import kept_to, strictness_of
+from fewshot.methods.kept_proportions import balance_of, kept_to, strictness_of
 from fewshot.methods.options import check_above, check_at_least, check_choice
 from fewshot.methods.query_evidence import N_STATISTICS, SIZES, Seen, Task, Told, evidence_of, first_centre, task_of
 from fewshot.methods.support_mixture import SupportMixture, small_network
@@ -66,8 +66,8 @@ class UniversalSIB(Method):
       inferred gradient of the logits at the queries, and draws theta towards the means of what is assigned to a class;
     - the inferred gradient starts towards a plan of relaxed transport. How strictly the plan keeps equal classes is
       learned, and follows what the task looks like: unequal or absent classes make it loose;
-    - where `prior` says the queries' proportions, a last step keeps to them (`kept_to`), as strictly as so many
-      queries can; it is not trained;
+    - a last step, which is not trained, keeps to the proportions that `prior` says, or to equal ones as far as those
+      that were found look like them (`kept_to`);
     - the network sees for every (query, class) entry the logits, plan, neighbours, cosines and the task's statistics,
       and says a correction of the gradient, whether a query is of none of the classes, and how far the steps are to be
       trusted.
@@ -151,7 +151,7 @@ class UniversalSIB(Method):
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         told = self._told(query, n_way)
-        return self._refined(support, support_labels, query, n_way, told, keeps=self.prior is not None)
+        return self._refined(support, support_labels, query, n_way, told, keeps=True)
 
     def forward(self, backbone: nn.Module, episode: Episode) -> Refinement:
         """Encode and refine; in training some tasks are told their queries' proportions, as a person might know."""
@@ -238,9 +238,10 @@ class UniversalSIB(Method):
             weights, cosines = of_length_one(weights, seen.weights_products(weights))
         if keeps:
             masses, known = told.proportions.clamp_min(LEAST_PROPORTION), 1 - stranger.sigmoid()
-            found = kept_to(masses, seen, one_hot, shown[-1], known, strictness_of(n_query, n_way))
-            alone = answer.logits.log_softmax(-1)
-            shown[-1] = alone + few * (found - alone)
+            kept = kept_to(masses, seen, one_hot, shown[-1], known, strictness_of(n_query, n_way))
+            alone, found = answer.logits.log_softmax(-1), shown[-1].log_softmax(-1)
+            share = balance_of(found, known) if self.prior is None else 1.0
+            shown[-1] = found + share * (alone + few * (kept - alone) - found)
         return Refinement(torch.stack(shown), torch.stack(gradients), strangers=torch.stack(strangers))
 
     def _look(self, task: Task, seen: Seen, strictness: Tensor, step: int) -> Look:

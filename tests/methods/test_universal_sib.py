@@ -9,6 +9,7 @@ from fewshot.classification.novelty import novelty
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.features import normalized, signed_power
 from fewshot.methods import UniversalSIB
+from fewshot.methods.kept_proportions import balance_of
 from fewshot.methods.query_evidence import Told, energy_and_distance
 
 N_WAY = 4
@@ -38,7 +39,7 @@ def test_one_query_alone_gets_the_inductive_answer():
     support, labels, query, _ = task()
     together = head().refine(support, labels, query, N_WAY).logits
     alone = torch.cat([head().refine(support, labels, query[:, q : q + 1], N_WAY).logits for q in range(20)], dim=2)
-    torch.testing.assert_close(alone[-1], alone[0])
+    torch.testing.assert_close(alone[-1].softmax(-1), alone[0].softmax(-1))
     torch.testing.assert_close(alone[0], together[0])
     assert not torch.allclose(together[-1], together[0])
 
@@ -114,9 +115,9 @@ def test_some_training_tasks_are_told_their_proportions(monkeypatch):
     for share in (0.0, 1.0):
         monkeypatch.setattr("fewshot.methods.universal_sib.TOLD", share)
         results.append(made(torch.nn.Identity(), episode).logits)
-    torch.testing.assert_close(results[0], made.refine(support, labels, query, N_WAY).logits)
-    told = Told(torch.full((1, N_WAY), 1 / N_WAY).double(), torch.ones(1, 1).double())  # which these queries are
-    torch.testing.assert_close(results[1], made._refined(support, labels, query, N_WAY, told).logits)
+    for known, found in enumerate(results):
+        told = Told(torch.full((1, N_WAY), 1 / N_WAY).double(), torch.full((1, 1), known).double())
+        torch.testing.assert_close(found, made._refined(support, labels, query, N_WAY, told).logits)
     assert not torch.allclose(results[0], results[1])
 
 
@@ -136,15 +137,31 @@ def test_proportions_are_kept_to_as_strictly_as_so_many_queries_can():
     assert absent.isfinite().all() and (absent.argmax(-1) < 2).float().mean() > 0.9
 
 
-def test_knowing_that_queries_are_balanced_helps():
-    right = {None: 0.0, "uniform": 0.0}
-    for seed in range(20):
+@torch.no_grad()
+def test_balanced_queries_gain_by_being_told_or_taken_for_balanced():
+    right = {"taken": 0.0, "told": 0.0, "neither": 0.0}
+    nothing = Told(torch.full((1, N_WAY), 1 / N_WAY).double(), torch.zeros(1, 1).double())
+    free, told = (UniversalSIB(prior=prior).double().eval() for prior in (None, "uniform"))
+    for seed in range(30):
         support, labels, query, truth = task(n_query=60, n_features=8, n_shot=1, seed=seed)
-        for prior in right:
-            made = UniversalSIB(prior=prior).double().eval()
-            found = made.refine(support, labels, query, N_WAY).logits[-1].argmax(-1)
-            right[prior] += float((found == truth).double().mean()) / 20
-    assert right["uniform"] > right[None] + 0.01
+        found = {
+            "taken": free.refine(support, labels, query, N_WAY),
+            "told": told.refine(support, labels, query, N_WAY),
+            "neither": free._refined(support, labels, query, N_WAY, nothing),
+        }
+        for name, refinement in found.items():
+            right[name] += float((refinement.logits[-1].argmax(-1) == truth).double().mean()) / 30
+    assert right["told"] > right["taken"] > right["neither"], right
+
+
+def test_queries_look_balanced_where_the_found_proportions_are_equal():
+    balanced, known = torch.eye(3).repeat(5, 1).unsqueeze(0), torch.ones(1, 15)
+    unequal = balanced.clone()
+    unequal[:, :3] = torch.tensor([1.0, 0.0, 0.0])
+    assert balance_of(50 * balanced, known) == 1 > balance_of(50 * unequal, known) > 0
+    assert balance_of(50 * balanced[:, :3].expand(-1, 3, -1)[:, ::3], known[:, :1]) < 1e-6
+    strange = torch.cat([known, torch.zeros(1, 3)], 1)  # queries of no class do not count
+    assert balance_of(torch.cat([50 * balanced, 50 * unequal[:, :3]], 1), strange) == 1
 
 
 def test_the_weights_of_the_package_are_for_their_own_sizes():

@@ -1,10 +1,13 @@
-"""UniversalSIB's last step where a person knows the queries' proportions: a plan that keeps to them.
+"""UniversalSIB's last step: a plan that keeps to class proportions, told ones, or equal ones where it looks like them.
 
 Rounds as of PT-MAP (Hu, Gripon, Pateux, ICANN 2021, arXiv 2006.03806), begun at what the head has found, give a second
-opinion. The two are averaged, and the average is brought to the proportions.
+opinion. The two are averaged, and the average is brought to the proportions. Nothing of it is trained. Its numbers were
+chosen on validation classes.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -19,6 +22,23 @@ SHARPNESS = 10.0
 """Of squared distances between vectors of length one."""
 SWEEPS, LAST_SWEEPS = 12, 50
 """Of the relaxed transport, in every round and at the end."""
+UNEQUAL = 0.0085
+"""Share of the largest possible divergence from equal proportions at which those found count as unequal."""
+
+
+def balance_of(logits: Tensor, known: Tensor) -> Tensor:
+    """How much the queries look balanced, [T, 1, 1] in 0..1, by the proportions that the head finds.
+
+    exp(-(d / 0.0085 log N)^2), d the Kullback-Leibler divergence of the found proportions from equal ones, in nats.
+
+    Args:
+        logits: [T, Q, N].
+        known: [T, Q], how likely each query is of one of the classes at all.
+    """
+    n_way = logits.shape[-1]
+    held = (class_softmax(logits) * known.unsqueeze(-1)).sum(1) / known.sum(1, keepdim=True).clamp_min(1e-3)  # [T, N]
+    divergence = (held * (held * n_way).clamp_min(1e-12).log()).sum(-1).view(-1, 1, 1)
+    return (-((divergence / (UNEQUAL * math.log(n_way))) ** 2)).exp()
 
 
 def strictness_of(n_query: int, n_way: int) -> float:
