@@ -22,6 +22,8 @@ SHARPNESS = 10.0
 """Of squared distances between vectors of length one."""
 SWEEPS, LAST_SWEEPS = 12, 50
 """Of the relaxed transport, in every round and at the end."""
+TOLD_STRICTNESS = 0.999
+"""Where a person says the proportions."""
 UNEQUAL = 0.0085
 """Share of the largest possible divergence from equal proportions at which those found count as unequal."""
 
@@ -41,8 +43,8 @@ def balance_of(logits: Tensor, known: Tensor) -> Tensor:
     return (-((divergence / (UNEQUAL * math.log(n_way))) ** 2)).exp()
 
 
-def strictness_of(n_query: int, n_way: int) -> float:
-    """How strictly Q queries of N classes are held to the proportions, 0..1: few of them cannot have those of many.
+def inferred_strictness(n_query: int, n_way: int) -> float:
+    """How strictly Q queries of N classes that look balanced are held to it, 0..1: few look so by chance.
 
     r^2 / (r^2 + 15) with r = Q / N queries a class: 0.06 at one, 0.94 at fifteen.
     """

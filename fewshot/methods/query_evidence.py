@@ -31,7 +31,7 @@ class Told(NamedTuple):
     proportions: Tensor
     """[T, N], each task's summing to one; uniform where nothing is known."""
     known: Tensor
-    """[T, 1], 1 or 0, or between them where there are few queries for what is known."""
+    """[T, 1], 1 or 0."""
 
 
 class Task(NamedTuple):

@@ -26,7 +26,7 @@ from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.class_prior import ClassPrior
 from fewshot.methods.entry_network import DeepEntryNetwork
-from fewshot.methods.kept_proportions import balance_of, kept_to, strictness_of
+from fewshot.methods.kept_proportions import TOLD_STRICTNESS, balance_of, inferred_strictness, kept_to
 from fewshot.methods.options import check_above, check_at_least, check_choice
 from fewshot.methods.query_evidence import N_STATISTICS, SIZES, Seen, Task, Told, evidence_of, first_centre, task_of
 from fewshot.methods.support_mixture import SupportMixture, small_network
@@ -76,7 +76,7 @@ class UniversalSIB(Method):
         n_steps: K.
         width: hidden units of an entry.
         power: of the signed power transform of features.
-        prior: what is known of the queries' proportions: None nothing, "uniform", or N proportions.
+        prior: what is known of the proportions of these very queries: None nothing, "uniform", or N proportions.
         deep_weight: weight of the losses before the last step.
         stranger_weight: weight of the loss of telling strangers.
         trained: whether the weights that come with the package are taken, which have their own n_steps, width and
@@ -189,8 +189,7 @@ class UniversalSIB(Method):
         if self.prior is None:
             return Told(query.new_full((tasks, n_way), 1 / n_way), query.new_zeros(tasks, 1))
         nothing = query.new_zeros(tasks, 0, n_way)
-        known = query.new_full((tasks, 1), strictness_of(query.shape[1], n_way))
-        return Told(self.prior.proportions(nothing, nothing[..., 0].long()), known)
+        return Told(self.prior.proportions(nothing, nothing[..., 0].long()), query.new_ones(tasks, 1))
 
     def _refined(
         self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, told: Told, *, keeps: bool = False
@@ -238,7 +237,8 @@ class UniversalSIB(Method):
             weights, cosines = of_length_one(weights, seen.weights_products(weights))
         if keeps:
             masses, known = told.proportions.clamp_min(LEAST_PROPORTION), 1 - stranger.sigmoid()
-            kept = kept_to(masses, seen, one_hot, shown[-1], known, strictness_of(n_query, n_way))
+            strictness = inferred_strictness(n_query, n_way) if self.prior is None else TOLD_STRICTNESS
+            kept = kept_to(masses, seen, one_hot, shown[-1], known, strictness)
             alone, found = answer.logits.log_softmax(-1), shown[-1].log_softmax(-1)
             share = balance_of(found, known) if self.prior is None else 1.0
             shown[-1] = found + share * (alone + few * (kept - alone) - found)
