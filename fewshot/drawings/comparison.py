@@ -29,6 +29,7 @@ KINDS = {
 """By what begins the keys of a row."""
 
 MARKERS = "osD^v<>pPX*hd"
+COLOURS, LINES = 10, ("-", "--", ":")  # colours come again after so many lines, which are then drawn otherwise
 """Of methods, in turn."""
 
 
@@ -111,6 +112,7 @@ def plot_of_backbones(folder: Path, labels: Sequence[str], rows: Sequence[Sequen
                 [100 * row[f"{prefix}accuracy"] for _, row in found],
                 yerr=[_interval(row[f"{prefix}ci95"]) for _, row in found],
                 marker=MARKERS[number % len(MARKERS)],
+                linestyle=LINES[number // COLOURS % len(LINES)],
                 linewidth=0.8,
                 capsize=2,
                 label=drawable(name),
