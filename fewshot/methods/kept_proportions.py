@@ -40,7 +40,7 @@ def balance_of(logits: Tensor, known: Tensor) -> Tensor:
     n_way = logits.shape[-1]
     held = (class_softmax(logits) * known.unsqueeze(-1)).sum(1) / known.sum(1, keepdim=True).clamp_min(1e-3)  # [T, N]
     divergence = (held * (held * n_way).clamp_min(1e-12).log()).sum(-1).view(-1, 1, 1)
-    return (-((divergence / (UNEQUAL * math.log(n_way))) ** 2)).exp()
+    return (-((divergence / (UNEQUAL * math.log(max(n_way, 2)))) ** 2)).exp()
 
 
 def inferred_strictness(n_query: int, n_way: int) -> float:
