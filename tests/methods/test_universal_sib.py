@@ -160,6 +160,7 @@ def test_queries_look_balanced_where_the_found_proportions_are_equal():
     unequal[:, :3] = torch.tensor([1.0, 0.0, 0.0])
     assert balance_of(50 * balanced, known) == 1 > balance_of(50 * unequal, known) > 0
     assert balance_of(50 * balanced[:, :3].expand(-1, 3, -1)[:, ::3], known[:, :1]) < 1e-6
+    assert balance_of(torch.zeros(1, 5, 1), torch.ones(1, 5)) == 1  # one class
     strange = torch.cat([known, torch.zeros(1, 3)], 1)  # queries of no class do not count
     assert balance_of(torch.cat([50 * balanced, 50 * unequal[:, :3]], 1), strange) == 1
 
