@@ -31,8 +31,6 @@ TOOLS = {
 """The others: each is a file of this folder, whose `run(arguments)` does it."""
 LIGHT = ("results", "cache")
 """Tools that need neither Lightning nor torch."""
-OF_ROWS = ("classify", "suggest")
-"""Tools whose largest arrays are made once, of a person's rows, rather than for every batch."""
 
 HELP = f"""usage: python -m fewshot {{{",".join(COMMANDS)}}} --config FILE [--config FILE ...] [--KEY VALUE ...]
        python -m fewshot {{{",".join(TOOLS)}}} [...]
@@ -84,7 +82,7 @@ def main(args: list[str] | None = None) -> None:
     from fewshot.commands.process import keep_freed_memory
     from fewshot.commands.refusals import refusal_of
 
-    keep_freed_memory(large=arguments[0] not in OF_ROWS)
+    keep_freed_memory()
     try:
         if arguments[0] in TOOLS:
             importlib.import_module(f"fewshot.commands.{arguments[0]}").run(arguments[1:])

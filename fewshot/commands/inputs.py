@@ -34,6 +34,7 @@ from fewshot.commands.classify_checks import (
     check_moved,
     check_query_labels,
 )
+from fewshot.commands.process import keep_freed_memory
 from fewshot.data.picture_files import LeftOut, left_out_below
 from fewshot.files import relative
 
@@ -68,6 +69,8 @@ def inputs_of(options: Any) -> Inputs:
     embeddings = embeddings_of(options, loaded)
     classifier = made_classifier(options, loaded) if continued is None else continued
     of_rows = options.features is not None or _labels_of_rows_alone(options, continued)
+    if of_rows:
+        keep_freed_memory(large=False)
     found = (_of_rows if of_rows else _of_folders)(options, embeddings, classifier, earlier)
     if embeddings is None:
         return found

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
 LARGE = 2**25  # bytes; the largest threshold that glibc takes
+MAPPED = 65536  # blocks at once, as glibc has it
 VARIABLES = (
     "MALLOC_MMAP_MAX_",
     "MALLOC_MMAP_THRESHOLD_",
@@ -41,8 +42,8 @@ def keep_freed_memory(*, large: bool = True) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    of_blocks = (M_MMAP_MAX, 0) if large else (M_MMAP_THRESHOLD, LARGE)
-    return all(mallopt(name, value) for name, value in (of_blocks, (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26)))
+    of_blocks = [(M_MMAP_MAX, 0)] if large else [(M_MMAP_MAX, MAPPED), (M_MMAP_THRESHOLD, LARGE)]
+    return all(mallopt(name, value) for name, value in (*of_blocks, (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26)))
 
 
 # Silenced by name: what each of them says is so by design, or is upstream's to mend.

@@ -29,8 +29,9 @@ KINDS = {
 """By what begins the keys of a row."""
 
 MARKERS = "osD^v<>pPX*hd"
-COLOURS, LINES = 10, ("-", "--", ":")  # colours come again after so many lines, which are then drawn otherwise
 """Of methods, in turn."""
+COLOURS, LINES = 10, ("-", "--", ":")
+"""After so many methods colours come again, with lines that are drawn otherwise."""
 
 
 def plot_of_methods(folder: Path, rows: Sequence[Row], n_way: int) -> list[Path]:
