@@ -13,16 +13,17 @@ from fewshot.data.feature_file import Features, write_features
 from fewshot.training.feature_spaces import EncodedSpace
 from tests.benchmarks import NAMES, class_embeddings, safety, suggest
 from tests.benchmarks.__main__ import main
-from tests.benchmarks.reference import ReferenceSIB
+from tests.benchmarks.reference import OriginalSIB, ReferenceSIB
 
 ORACLES = sorted((Path(__file__).parent / "oracles").glob("sib_*.npz"))
 
 
+@pytest.mark.parametrize("kind", [ReferenceSIB, OriginalSIB])
 @pytest.mark.parametrize("path", ORACLES, ids=lambda path: path.stem)
-def test_the_reference_reproduces_the_original(path):
+def test_the_reference_reproduces_the_original(path, kind):
     oracle = {key: torch.from_numpy(value) for key, value in np.load(path, allow_pickle=False).items()}
     sizes = int(oracle["n_way"]), int(oracle["n_steps"]), float(oracle["step_size"])
-    model = ReferenceSIB(oracle["support"].shape[-1], *sizes).double()
+    model = kind(oracle["support"].shape[-1], *sizes).double()
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.load_state_dict({name: oracle[f"weights/{name}"].reshape(shape) for name, shape in shapes.items()})
 

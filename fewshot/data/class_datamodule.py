@@ -27,7 +27,7 @@ class ClassDataModule(PictureDataModule):
         n_way: N, classes of a validation or test episode.
         n_shot: K, labelled pictures of a class.
         n_query: queries of a class.
-        tasks_per_batch: T, episodes of a batch.
+        tasks_per_batch: T, episodes of a batch; on stored features more are evaluated at once.
         val_episodes: episodes of a validation.
         test_episodes: episodes of a test.
 

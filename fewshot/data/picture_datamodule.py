@@ -21,6 +21,9 @@ from fewshot.data.sampler import MIXED_BLOCK, EpisodeSampler, MixedEpisodeSample
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
 
+EVALUATED_TOGETHER = 2**12
+"""Stored features of so many pictures make a batch of validation or test, where tasks_per_batch asks for no more."""
+
 
 class PictureDataModule(LightningDataModule):
     """What EpisodicDataModule and ClassDataModule share; it fulfils `fewshot.data.interface.PictureData`.
@@ -30,7 +33,7 @@ class PictureDataModule(LightningDataModule):
         n_way: N of validation and test episodes.
         n_shot: K of them.
         n_query: queries of a class of them.
-        tasks_per_batch: T, episodes of a batch on each device.
+        tasks_per_batch: T, episodes of a batch on each device; on stored features more are evaluated at once.
         num_workers: processes that prepare pictures on each device.
         val_episodes: episodes of a validation.
         test_episodes: episodes of a test, and of a prediction.
@@ -256,17 +259,17 @@ class PictureDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Episode]:
         """The validation episodes."""
-        return self._loader("val")
+        return self._loader("val", counted=True)
 
     def test_dataloader(self) -> DataLoader[Episode]:
         """The test episodes."""
-        return self._loader("test")
+        return self._loader("test", counted=True)
 
     def predict_dataloader(self) -> DataLoader[Episode]:
         """The test episodes."""
         return self._loader("test")
 
-    def _loader(self, split: Split) -> DataLoader[Episode]:
+    def _loader(self, split: Split, *, counted: bool = False) -> DataLoader[Episode]:
         check_trainer(self.trainer)
         devices = rank_and_world_size()[1]
         mixed = any(len(values) > 1 for values in self.sizes(split).values())  # without reading a picture
@@ -278,8 +281,13 @@ class PictureDataModule(LightningDataModule):
         training, features = split == "train", self.features(split)  # which may encode for minutes
         episodes = self._episodes(split, training=training, features=features)
         keys = EpisodeKeys(self.n_episodes(split), training=training)
-        workers = 0 if features is not None else self.num_workers
-        return batch_loader(episodes, keys, batch_size=self.tasks_per_batch, num_workers=workers, drop_last=False)
+        if features is None:
+            return batch_loader(
+                episodes, keys, batch_size=self.tasks_per_batch, num_workers=self.num_workers, drop_last=False
+            )
+        together = EVALUATED_TOGETHER // (self.n_way * (self.n_shot + self.n_query)) if counted else 1
+        tasks = max(self.tasks_per_batch, together)
+        return batch_loader(episodes, keys, batch_size=tasks, num_workers=0, drop_last=False)
 
     def _episodes(self, split: Split, *, training: bool, features: Features | PassingFeatures | None) -> EpisodeDataset:
         return EpisodeDataset(

@@ -21,6 +21,7 @@ from fewshot.training.base_classes import base_classes
 from fewshot.training.divergence import divergence
 from fewshot.training.encoding import backbone_key
 from fewshot.training.evaluation import Evaluation
+from fewshot.training.threads import FewThreads
 
 SPLITS = ("val", "test")
 """Those that are evaluated."""
@@ -101,6 +102,10 @@ class FewShotModule(BackboneModule):
         if self.freeze_backbone:
             self.backbone.eval()
         return self
+
+    def configure_callbacks(self) -> FewThreads:
+        """What the trainer calls beside its own."""
+        return FewThreads()
 
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives, and let it store the features of a frozen one.

@@ -90,6 +90,17 @@ class ReferenceSIB(nn.Module):
         return self.scale_cls * (F.linear(query, theta / theta.norm(dim=-1, keepdim=True)) + self.bias)
 
 
+class OriginalSIB(ReferenceSIB):
+    """The same answers with the original program's detours: lengths anew at every use, a graph at meta-test too."""
+
+    def forward(self, support: Tensor, labels: Tensor, query: Tensor, *, create_graph: bool = True) -> Tensor:
+        return super().forward(support, labels, query, create_graph=True)
+
+    def logits(self, query: Tensor, theta: Tensor) -> Tensor:
+        query, theta = F.normalize(query, dim=-1, eps=1e-12), F.normalize(theta, dim=-1, eps=1e-12)
+        return self.scale_cls * torch.addmm(self.bias, query, theta.t())
+
+
 def reference_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """The published SGD."""
     return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -110,6 +121,30 @@ def test_accuracy(model: ReferenceSIB, task: Task) -> float:
     support, labels, query, query_labels = task
     logits = model(support, labels, query, create_graph=False)
     return (logits.argmax(1) == query_labels).float().mean().item()
+
+
+def train_original(model: OriginalSIB, optimizer: torch.optim.Optimizer, task: Task, losses: list[float]) -> None:
+    """One step of training, its accuracy and loss kept, as the original program does for its progress bar."""
+    support, labels, query, query_labels = task
+    optimizer.zero_grad()
+    logits = model(support, labels, query)
+    loss = F.cross_entropy(logits, query_labels)
+    loss.backward()
+    optimizer.step()
+    losses += [top_accuracy(logits, query_labels), loss.item()]
+
+
+def test_original(model: OriginalSIB, task: Task, accuracies: list[float]) -> None:
+    """One episode of meta-test."""
+    support, labels, query, query_labels = task
+    accuracies.append(top_accuracy(model(support, labels, query), query_labels))
+
+
+def top_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of queries [Q] whose first of sorted logits [Q, N] is right."""
+    with torch.no_grad():
+        best = logits.topk(1, dim=1, largest=True, sorted=True).indices.t()  # [1, Q]
+        return best.eq(labels.view(1, -1)).float().sum(1).mul(1 / len(labels)).item()
 
 
 def drawn_episodes(by_class: list[np.ndarray], seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:

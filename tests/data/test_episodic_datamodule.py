@@ -576,13 +576,30 @@ def test_episodes_carry_the_features_computed_last(kind):
     loader = data.val_dataloader()
     for encoder.shift in (0.0, 2.0):
         data.compute_features("val", encoder)
-        for episode, pictures in zip(loader, kind().val_dataloader(), strict=True):
-            assert torch.equal(episode.query_index, pictures.query_index)
-            for features, inputs in ((episode.support, pictures.support), (episode.query, pictures.query)):
-                tasks, size = inputs.shape[:2]
-                expected = CountingEncoder()(inputs.flatten(0, 1)).unflatten(0, (tasks, size)) + encoder.shift
-                torch.testing.assert_close(features, expected)
+        episodes, pictures = gathered(loader), gathered(kind().val_dataloader())
+        assert torch.equal(episodes.query_index, pictures.query_index)
+        for features, inputs in ((episodes.support, pictures.support), (episodes.query, pictures.query)):
+            tasks, size = inputs.shape[:2]
+            expected = CountingEncoder()(inputs.flatten(0, 1)).unflatten(0, (tasks, size)) + encoder.shift
+            torch.testing.assert_close(features, expected)
     assert encoder.pictures == 2 * len(data.images("val"))
+
+
+@pytest.mark.parametrize("asked", [1, 7])
+def test_stored_features_are_evaluated_many_tasks_at_a_time(asked, monkeypatch):
+    monkeypatch.setattr("fewshot.data.picture_datamodule.EVALUATED_TOGETHER", 5 * 15)
+    data = make(n_way=3, n_shot=1, n_query=4, tasks_per_batch=asked, val_episodes=8, test_episodes=8, train_episodes=8)
+
+    def sizes(loader):
+        return [episode.n_tasks for episode in loader]
+
+    loaders = (data.val_dataloader, data.test_dataloader, data.train_dataloader, data.predict_dataloader)
+    carrying_pictures = [sizes(loader()) for loader in loaders]
+    data.use_features(CountingEncoder(), "some")
+    as_asked = [asked] * (8 // asked) + [8 % asked] * (8 % asked > 0)
+    assert carrying_pictures == [as_asked] * 4
+    together = [5, 3] if asked == 1 else as_asked
+    assert [sizes(loader()) for loader in loaders] == [together, together, as_asked, as_asked]
 
 
 def test_few_episodes_of_many_pictures_carry_pictures():
