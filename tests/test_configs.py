@@ -174,7 +174,7 @@ def test_a_schedule_in_steps_agrees_with_the_epochs(config: Path) -> None:
     if schedule is None or loaded.model.init_args.get("lr_interval") != "step":
         return
     data = loaded.data.init_args
-    if "spaces" in data:
+    if "train_episodes" in data:
         steps = data.train_episodes // data.tasks_per_batch
     else:
         steps = TRAINING_PICTURES[data.dataset.class_path] // data.batch_size

@@ -122,6 +122,21 @@ class BackboneModule(LightningModule):
         described = {"scheduler": scheduler, "interval": self.lr_interval, "monitor": "val/accuracy"}
         return {"optimizer": optimizer, "lr_scheduler": described}
 
+    def on_train_start(self) -> None:
+        """Refuse a schedule that ends before training does, here rather than when it has ended.
+
+        Raises:
+            ValueError: training takes more steps than the schedule has.
+        """
+        asked = self.trainer.estimated_stepping_batches
+        for described in self.trainer.lr_scheduler_configs:
+            ends = getattr(described.scheduler, "total_steps", None)  # OneCycleLR
+            if described.interval == "step" and ends is not None and asked > ends:
+                raise ValueError(
+                    f"the schedule of the learning rate has total_steps={ends} but training takes {asked} optimiser "
+                    f"steps; set model.lr_scheduler.init_args.total_steps={asked}, or train for less"
+                )
+
     def is_logged(self, batch_idx: int) -> bool:
         """Whether Lightning writes what is logged at this training step: every n-th, and an epoch's last.
 

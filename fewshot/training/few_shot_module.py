@@ -175,6 +175,7 @@ class FewShotModule(BackboneModule):
             )
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         self.prepare_method()
 
     def on_validation_epoch_start(self) -> None:

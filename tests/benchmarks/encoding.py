@@ -1,4 +1,4 @@
-"""Photographs to features: classify's encoder, timm's loader with the same network, and the network alone.
+"""Photographs to features: by classify, by fit, by timm's loader with the same network, and by the network alone.
 
 python -m tests.benchmarks encoding [--pictures 100 --megapixels 12 --backbone tf_efficientnet_lite0 --workers 2]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -21,13 +22,19 @@ import torch
 from PIL import Image
 from timm.data import ImageDataset, create_loader, resolve_model_data_config
 
+from fewshot import FewShotModule
 from fewshot.backbones import BackboneConfig
 from fewshot.classification.encoder import PictureEncoder
 from fewshot.classification.model import device_of
+from fewshot.commands.process import keep_freed_memory
+from fewshot.data.datasets import ImageFolderSplits
+from fewshot.data.features import stored_features
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
-from tests.benchmarks.measuring import Cost, machine, measured, medians, own_cache, say, table
+from fewshot.methods import NearestClassMean
+from tests.benchmarks.measuring import Cost, machine, measured, medians, own_cache, quiet, say, table
 from tests.benchmarks.pictures import smooth
 
+TIMM, ALONE = "timm's loader", "the network alone, on tensors in memory"
 GRAIN = 6.0
 """Standard deviation of the noise, of 255: a photograph of 12 megapixels takes about 4 MB with it."""
 
@@ -44,14 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of which medians are taken, after one that warms up")
     options = parser.parse_args(arguments)
     before = machine()
+    keep_freed_memory()
     with own_cache() as folder:
         say(f"{options.pictures} photographs of {options.megapixels:g} megapixels ...")
         size = photographs(folder / "photographs", options.pictures, options.megapixels)
         costs = medians(ways(options, folder / "photographs"), options.repeats)
-    timm = costs["timm's loader"]
-    rows = [[name, cost.per_second, timm.wall / cost.wall] for name, cost in costs.items()]
+    rows = [
+        [name, cost.per_second, *(costs[other].wall / cost.wall for other in (TIMM, ALONE))]
+        for name, cost in costs.items()
+    ]
     print(f"{options.pictures} JPEG of {options.megapixels:g} megapixels, {size / 1e6:.1f} MB each, {options.backbone}")
-    print(f"\n{before}\n\n{table(['way', 'pictures/s', 'times timm'], rows)}", flush=True)
+    print(f"\n{before}\n\n{table(['way', 'pictures/s', 'times timm', 'times alone'], rows)}", flush=True)
 
 
 def photographs(folder: Path, number: int, megapixels: float) -> float:
@@ -108,16 +118,33 @@ def ways(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Co
             for _ in range(0, len(files), len(in_memory)):
                 network(in_memory.to(device, memory_format=torch.channels_last)).float().cpu()
 
+    counted = itertools.count()
+    dataset = ImageFolderSplits(
+        str(folder.parent),
+        train_folder=folder.name,
+        image_size=preprocessing.image_size,
+        stored_size=preprocessing.stored_size,
+        interpolation=preprocessing.interpolation,
+        max_cached_bytes=0,
+    )
+    module = FewShotModule(NearestClassMean(), config).to(device)
+
+    def by_fit() -> None:
+        with quiet():
+            images = dataset.images("train")
+            stored_features(module.encode, images, dataset.preprocessing, key=str(next(counted)), name="benchmark")
+
     in_memory = torch.randn(min(options.batch_size, len(files)), *about["input_size"])
     at_once = -(-len(files) // len(in_memory)) * len(in_memory)
     remembering = made()
     found = {
         "classify's encoder, nothing remembered": lambda: made(store_features=False).encode(files),
-        "timm's loader": by_timm,
+        "fit's encoder of a frozen backbone, decoded as it is read": by_fit,
+        TIMM: by_timm,
         "classify's encoder, all remembered": lambda: remembering.encode(files),
-        "the network on tensors in memory": network_alone,
+        ALONE: network_alone,
     }
-    numbers = {"the network on tensors in memory": at_once}
+    numbers = {ALONE: at_once}
     return {name: functools.partial(measured, way, numbers.get(name, len(files))) for name, way in found.items()}
 
 

@@ -256,6 +256,16 @@ def test_a_module_built_in_python_saves_plain_values_and_loads(tmp_path):
     assert FewShotModule.load_from_checkpoint(again, weights_only=True).method.step_size == 0.02
 
 
+def test_a_schedule_that_ends_before_training_is_refused_at_once():
+    def module(steps):
+        schedule = functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=steps)
+        return FewShotModule(sib(), CONV4, lr_scheduler=schedule, lr_interval="step")
+
+    with pytest.raises(ValueError, match="total_steps=3 but training takes 4 optimiser steps; set .*total_steps=4, or"):
+        trainer(max_epochs=2).fit(module(3), data())
+    trainer(max_epochs=2).fit(module(4), data())
+
+
 def test_a_checkpoint_needs_no_file_of_first_weights(tmp_path):
     first = saved(FewShotModule(sib(), CONV4), tmp_path).rename(tmp_path / "first.ckpt")
     module = FewShotModule(sib(), BackboneConfig("conv4", weights=str(first), image_size=28))
