@@ -261,7 +261,7 @@ def test_a_schedule_that_ends_before_training_is_refused_at_once():
         schedule = functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=steps)
         return FewShotModule(sib(), CONV4, lr_scheduler=schedule, lr_interval="step")
 
-    with pytest.raises(ValueError, match=r"total_steps=3 but training takes 4 optimiser steps; set .*total_steps=4, or"):
+    with pytest.raises(ValueError, match=r"total_steps=3 but training takes 4 optimiser steps; set .*=4, or"):
         trainer(max_epochs=2).fit(module(3), data())
     trainer(max_epochs=2).fit(module(4), data())
 
