@@ -1,6 +1,7 @@
 """Whether using unlabelled pictures ever does harm: methods over data sets, backbones, sizes and class proportions.
 
 python -m tests.benchmarks safety [--split val] [--tasks 24] [--cells 60] [--sets cifar_fs ...] [--methods TIM ...]
+                                  [--ckpt_path RUN ...]
 
 A cell of the grid is a data set seen by a backbone, a number of ways, shots and queries of a class, and a kind of class
 proportions. In every cell all methods get the same tasks; differences are paired, with 95 % intervals. Data sets are
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot import load_trained
 from fewshot.backbones import BackboneConfig
 from fewshot.classification.novelty import novelty
 from fewshot.data.datasets import ImageFolderSplits
@@ -254,12 +256,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--ckpt_path", nargs="+", default=[], metavar="RUN", help="of heads that were trained, too")
     parser.add_argument("--tasks", type=int, default=24, help="of every cell")
     parser.add_argument("--cells", type=int, default=None, help="of each space, drawn at random; all where not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=None, help="a JSON file of all means")
     options = parser.parse_args(arguments)
     methods = {name: METHODS[name] for name in dict.fromkeys([*YARDSTICKS, *options.methods])}
+    methods |= {run: load_trained(run).module.method for run in options.ckpt_path}
     found: list[list[Row]] = []
     for space in spaces_of(options.sets, options.backbones, options.split):
         begun, cells = time.perf_counter(), grid(len(space.by_class))
