@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.gram import CentredProducts, of_length_one
+from fewshot.functional.gram import CentredProducts, Gram, of_length_one
 from fewshot.functional.information import class_softmax
 from fewshot.methods.entry_network import Evidence
 from fewshot.methods.support_mixture import SupportAnswer, among_queries
@@ -70,7 +70,7 @@ ENERGY_SHARPNESS = 10.0
 """What cosines are multiplied by, as in the novelty that is measured without training."""
 
 
-def energy_and_distance(gram: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
+def energy_and_distance(gram: Gram, one_hot: Tensor) -> tuple[Tensor, Tensor]:
     """How unlike all classes each query is, [T, Q] twice; larger is more so. About the mean of all examples.
 
     The energy is less the logarithm of the mean over classes of exp(10 cosine with the class mean) (Liu, Wang, Owens,
@@ -78,12 +78,12 @@ def energy_and_distance(gram: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
     the largest cosine with an example of the support.
 
     Args:
-        gram: [T, S+Q, S+Q], of examples of length one, the support first.
+        gram: of S + Q examples of length one, the support first.
         one_hot: [T, S, N].
     """
     n_support, n_way = one_hot.shape[1:]
-    n_examples = gram.shape[1]
-    products = CentredProducts(gram, gram.new_full(gram.shape[:2], 1 / n_examples))
+    tasks, n_examples = gram.matrix.shape[:2]
+    products = CentredProducts(gram, one_hot.new_full((tasks, n_examples), 1 / n_examples))
     weights = F.pad(one_hot / one_hot.sum(1, keepdim=True), (0, 0, 0, n_examples - n_support))
     cosines = of_length_one(weights, products.weights_products(weights))[1][:, n_support:]  # [T, Q, N]
     energy = math.log(n_way) - (ENERGY_SHARPNESS * cosines).logsumexp(-1)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.functional.features import normalized
+from fewshot.functional.gram import Gram, RegularizedInverse
 from fewshot.functional.logistic import logistic_coefficients
-from fewshot.functional.solvers import inverse
 
 N_CLASSIFIERS = 9
 FIRST_WEIGHTS = (5.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 3.0, 1.0)
@@ -37,7 +37,7 @@ class SupportAnswer(NamedTuple):
 class _View(NamedTuple):
     """Inner products of a task in one of the ways in which features can be seen."""
 
-    support: Tensor
+    support: Gram
     """[T, S, S]."""
     query: Tensor
     """[T, Q, S]."""
@@ -94,7 +94,7 @@ class SupportMixture(nn.Module):
         weights = self.weigh(told).clamp(-6, 6).exp() * (logits.new_tensor(FIRST_WEIGHTS) / 3)  # [T, Q, 9]
         answer = (logits * weights.unsqueeze(2)).sum(-1)
         best, best_plain = first.amax(-1), found[7].amax(-1)  # [T, Q]
-        within = (_mean_cosines(_View(as_it_is.support, as_it_is.support), members) * one_hot).sum((1, 2))
+        within = (_mean_cosines(as_it_is._replace(query=as_it_is.support.matrix), members) * one_hot).sum((1, 2))
         beside = best_plain - (within / one_hot.shape[1]).unsqueeze(-1)
         clear = [*map(among_queries, (best, best_plain, answer.logsumexp(-1))), beside / _spread(best_plain) / 3]
         return SupportAnswer(answer, first, torch.stack(clear, dim=-1), about_task[:, 3:5])
@@ -104,16 +104,16 @@ class SupportMixture(nn.Module):
         """[T, 6]: log shots, log ways, effective rank, how often ridge and class means are right about the support."""
         n_support, n_way = one_hot.shape[1:]
         counts = one_hot.sum(1, keepdim=True)  # [T, 1, N]
-        means = torch.bmm(view.support, members)  # [T, S, N], of each example with all of a class
-        without = (means - one_hot * view.support.diagonal(dim1=1, dim2=2).unsqueeze(-1) / counts) * (
+        means, own = view.support.times(members), view.support.matrix  # [T, S, N], of each example with all of a class
+        without = (means - one_hot * own.diagonal(dim1=1, dim2=2).unsqueeze(-1) / counts) * (
             counts / (counts - 1).clamp_min(1)
         )
         several = (counts.mean((1, 2)) > 1).to(means.dtype)  # [T]
         of_own = torch.where(one_hot > 0, without, means)
         right = one_hot.argmax(-1)
         shares = [several * (guess.argmax(-1) == right).to(means.dtype).mean(1) for guess in (left_out, of_own)]
-        trace = view.support.diagonal(dim1=1, dim2=2).sum(-1)
-        rank = trace.square() / view.support.square().sum((1, 2)).clamp_min(1e-6) / n_support
+        trace = own.diagonal(dim1=1, dim2=2).sum(-1)
+        rank = trace.square() / own.square().sum((1, 2)).clamp_min(1e-6) / n_support
         within = (without * one_hot).sum((1, 2)) / n_support
         sizes = [torch.full_like(rank, size).log() for size in (n_support / n_way, n_way)]
         return torch.stack([*sizes, rank.clamp_min(1e-6).log(), *shares, within], dim=-1)
@@ -137,25 +137,23 @@ def _views(features: Tensor, members: Tensor) -> tuple[_View, _View]:
     centre = torch.bmm(members.transpose(1, 2), features[:, :n_support]).mean(1, keepdim=True)  # [T, 1, D]
     found = []
     for seen in (normalized(features - centre), features):
-        support = seen[:, :n_support].transpose(1, 2)  # [T, D, S]
-        products = torch.bmm(seen, support)
-        found.append(_View(products[:, :n_support], products[:, n_support:]))
+        support = seen[:, :n_support]  # [T, S, D]
+        found.append(_View(Gram(support), torch.bmm(seen[:, n_support:], support.transpose(1, 2))))
     return found[0], found[1]
 
 
 def _mean_cosines(view: _View, members: Tensor) -> Tensor:
     """Cosines of the queries with the class means, [T, Q, N]."""
-    square = (members * torch.bmm(view.support, members)).sum(1, keepdim=True)  # [T, 1, N]
+    square = (members * view.support.times(members)).sum(1, keepdim=True)  # [T, 1, N]
     return torch.bmm(view.query, members) * square.clamp_min(1e-6).rsqrt()
 
 
 def _ridge(view: _View, one_hot: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
     """Ridge regression's scores of the queries [T, Q, N], and of each support example fitted without it [T, S, N]."""
-    identity = torch.eye(one_hot.shape[1], dtype=one_hot.dtype, device=one_hot.device)
     targets = one_hot - 1 / one_hot.shape[-1]
-    inverted = inverse(view.support + penalty * identity)
-    coefficients = torch.bmm(inverted, targets)
-    left_out = targets - coefficients / inverted.diagonal(dim1=1, dim2=2).unsqueeze(-1)
+    inverted = RegularizedInverse(view.support, penalty)
+    coefficients = inverted.times(targets)
+    left_out = targets - coefficients / inverted.diagonal()
     return torch.bmm(view.query, coefficients), left_out
 
 

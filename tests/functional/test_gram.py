@@ -1,19 +1,40 @@
 """Cosines about a centre from inner products, beside those of the vectors themselves."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from fewshot.functional.gram import CentredProducts, of_length_one
+from fewshot.functional.gram import CentredProducts, Gram, RegularizedInverse, of_length_one
 from fewshot.functional.solvers import inverse
 
 
-def test_products_are_those_of_the_centred_vectors():
+@pytest.mark.parametrize(("n_examples", "through"), [(7, False), (13, True)])
+def test_products_and_solutions_are_those_of_the_matrix(n_examples, through):
     torch.manual_seed(0)
-    vectors = F.normalize(torch.randn(2, 7, 5, dtype=torch.float64), dim=-1)
+    gram = Gram(torch.randn(2, n_examples, 5, dtype=torch.float64))
+    assert (gram.factor is not None) == through
+    right = torch.randn(2, n_examples, 3, dtype=torch.float64)
+    torch.testing.assert_close(gram.times(right), torch.bmm(gram.matrix, right))
+    for penalty in (0.1, torch.tensor([0.1, 2.0], dtype=torch.float64).view(2, 1, 1)):
+        expected = torch.linalg.inv(gram.matrix + penalty * torch.eye(n_examples))
+        solved = RegularizedInverse(gram, penalty)
+        torch.testing.assert_close(solved.times(right), torch.bmm(expected, right))
+        torch.testing.assert_close(solved.diagonal(), expected.diagonal(dim1=1, dim2=2).unsqueeze(-1))
+
+
+def test_an_exported_graph_has_one_way_of_multiplying(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert Gram(torch.ones(1, 13, 5)).factor is None
+
+
+@pytest.mark.parametrize("width", [5, 3])
+def test_products_are_those_of_the_centred_vectors(width):
+    torch.manual_seed(0)
+    vectors = F.normalize(torch.randn(2, 7, width, dtype=torch.float64), dim=-1)
     centre = torch.rand(2, 7, dtype=torch.float64)
     centre = centre / centre.sum(1, keepdim=True)
     coefficients = torch.randn(2, 7, 3, dtype=torch.float64)
-    products = CentredProducts(torch.bmm(vectors, vectors.transpose(1, 2)), centre)
+    products = CentredProducts(Gram(vectors), centre)
     centred = F.normalize(vectors - torch.bmm(centre.unsqueeze(1), vectors), dim=-1)
     weights = torch.bmm(coefficients.transpose(1, 2), centred)  # [T, N, D]
     torch.testing.assert_close(products.weights_products(coefficients), torch.bmm(centred, weights.transpose(1, 2)))
@@ -28,7 +49,7 @@ def test_products_are_those_of_the_centred_vectors():
 
 def test_an_example_at_the_centre_has_no_direction():
     vectors = F.normalize(torch.randn(1, 1, 6), dim=-1).expand(1, 4, 6)
-    products = CentredProducts(torch.bmm(vectors, vectors.transpose(1, 2)), torch.full((1, 4), 0.25))
+    products = CentredProducts(Gram(vectors), torch.full((1, 4), 0.25))
     scaled, cosines = of_length_one(torch.ones(1, 4, 2), products.weights_products(torch.ones(1, 4, 2)))
     assert not scaled.any() and not cosines.any() and not products.cosines(slice(0, 4), slice(0, 4)).any()
 
