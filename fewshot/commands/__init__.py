@@ -45,7 +45,7 @@ tools, with options of their own (python -m fewshot TOOL --help):
 
 examples:
   python -m fewshot fit --config configs/quickstart.yaml
-  python -m fewshot fit --config configs/quickstart.yaml --model.method.n_steps 5 --data.n_way 9 --trainer.max_epochs 2
+  python -m fewshot fit --config configs/quickstart.yaml --model.method.n_steps 5 --data.n_way 9
   python -m fewshot test --config runs/quickstart/version_0/config.yaml --ckpt_path runs/quickstart/version_0
   python -m fewshot compare --config configs/compare/cifar_fs_conv4.yaml
   python -m fewshot results runs/

@@ -32,7 +32,7 @@ class EpisodicDataModule(PictureDataModule):
             step up to rounding. The step that ends an epoch takes what is left of it, episodes of a smaller last batch
             weigh more than others, and where fewer than a batches are left Lightning still divides by a, so that this
             step is smaller. Neither happens where a*T*W divides train_episodes. Validation and test on stored features
-            take up to 4,096 pictures at a time where T has fewer, which changes no result but rounding.
+            take up to 40 small episodes at a time where T is less, which changes no result but rounding.
         num_workers: processes that prepare pictures on each device; 0 prepares them in the main process. Stored
             features are always read in the main process.
         train_episodes: episodes of a training epoch, all devices together; rounded up to a multiple of their number.

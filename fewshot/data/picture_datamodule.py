@@ -21,8 +21,9 @@ from fewshot.data.sampler import MIXED_BLOCK, EpisodeSampler, MixedEpisodeSample
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
 
-EVALUATED_TOGETHER = 2**12
-"""Stored features of so many pictures make a batch of validation or test, where tasks_per_batch asks for no more."""
+EVALUATED_TOGETHER = 2**18
+"""Pairs of pictures of a task, summed over the tasks of a batch of validation or test on stored features, where
+tasks_per_batch asks for no more: 40 tasks of 80 pictures, one of 400."""
 
 
 class PictureDataModule(LightningDataModule):
@@ -259,17 +260,17 @@ class PictureDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Episode]:
         """The validation episodes."""
-        return self._loader("val", counted=True)
+        return self._loader("val", evaluated=True)
 
     def test_dataloader(self) -> DataLoader[Episode]:
         """The test episodes."""
-        return self._loader("test", counted=True)
+        return self._loader("test", evaluated=True)
 
     def predict_dataloader(self) -> DataLoader[Episode]:
         """The test episodes."""
         return self._loader("test")
 
-    def _loader(self, split: Split, *, counted: bool = False) -> DataLoader[Episode]:
+    def _loader(self, split: Split, *, evaluated: bool = False) -> DataLoader[Episode]:
         check_trainer(self.trainer)
         devices = rank_and_world_size()[1]
         mixed = any(len(values) > 1 for values in self.sizes(split).values())  # without reading a picture
@@ -285,7 +286,7 @@ class PictureDataModule(LightningDataModule):
             return batch_loader(
                 episodes, keys, batch_size=self.tasks_per_batch, num_workers=self.num_workers, drop_last=False
             )
-        together = EVALUATED_TOGETHER // (self.n_way * (self.n_shot + self.n_query)) if counted else 1
+        together = EVALUATED_TOGETHER // (self.n_way * (self.n_shot + self.n_query)) ** 2 if evaluated else 1
         tasks = max(self.tasks_per_batch, together)
         return batch_loader(episodes, keys, batch_size=tasks, num_workers=0, drop_last=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,22 +15,13 @@ LEAST_SQUARE = 1e-5
 """Squared lengths beside vectors of length one; inner products in float32 are right to some 1e-6."""
 
 
-class Gram:
-    """Inner products K = X X^T of a task's examples, multiplied through X where that takes fewer operations.
+class Gram(NamedTuple):
+    """Inner products K = X X^T of a task's examples."""
 
-    Args:
-        features: X, [T, n, D].
-    """
-
-    def __init__(self, features: Tensor) -> None:
-        self.features = features
-        few = FACTOR_PAYS * features.shape[2] < features.shape[1] and not torch.compiler.is_exporting()
-        self.factor = features if few else None
-
-    @cached_property
-    def matrix(self) -> Tensor:
-        """K, [T, n, n]."""
-        return torch.bmm(self.features, self.features.transpose(1, 2))
+    matrix: Tensor
+    """K, [T, n, n]."""
+    factor: Tensor | None = None
+    """X, [T, n, D], where products through it take fewer operations."""
 
     def times(self, coefficients: Tensor) -> Tensor:
         """K A, [T, n, N] from A, as large."""
@@ -39,12 +30,20 @@ class Gram:
         return torch.bmm(self.factor, torch.bmm(self.factor.transpose(1, 2), coefficients))
 
 
+def gram_of(features: Tensor) -> Gram:
+    """The inner products of examples [T, n, D]; a graph that is exported has one way of multiplying."""
+    matrix = torch.bmm(features, features.transpose(1, 2))
+    few = not torch.compiler.is_exporting() and FACTOR_PAYS * features.shape[2] < features.shape[1]
+    return Gram(matrix, features if few else None)
+
+
 class RegularizedInverse:
     """(K + lambda I)^-1, by a D x D system where K has features to go through (the Woodbury identity).
 
     Args:
         gram: K.
-        penalty: lambda, above 0; one number, or [T, 1, 1].
+        penalty: lambda, above 0; one number, or [T, 1, 1]. Beside examples of length one through their features it is
+            0.05 or more: the smaller it is, the more digits cancel.
     """
 
     def __init__(self, gram: Gram, penalty: Tensor | float) -> None:

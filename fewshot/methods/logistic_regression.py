@@ -48,30 +48,31 @@ class LogisticRegression(Method):
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         support, query = centred_directions(support, support_labels, query, n_way, centre=self.centre)
         one_hot = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-        cost = self._best_cost(support, one_hot) if self.cost is None else self.cost
-        coefficients = logistic_coefficients(Gram(support), one_hot, 1 / cost, self.n_iterations)
+        gram = torch.bmm(support, support.transpose(1, 2))  # [T, S, S]
+        cost = self._best_cost(gram, one_hot) if self.cost is None else self.cost
+        coefficients = logistic_coefficients(Gram(gram), one_hot, 1 / cost, self.n_iterations)
         return torch.bmm(torch.bmm(query, support.transpose(1, 2)), coefficients)
 
-    def _best_cost(self, support: Tensor, one_hot: Tensor) -> Tensor:
-        """C of every task, [T, 1, 1], by cross-validation on its support [T, S, D]."""
-        tasks = len(support)
+    def _best_cost(self, gram: Tensor, one_hot: Tensor) -> Tensor:
+        """C of every task, [T, 1, 1], by cross-validation on its support."""
+        tasks = len(gram)
         folds = min(MOST_FOLDS, int(one_hot.sum(1).min()))
         if folds < 2:
-            return support.new_full((tasks, 1, 1), ONE_SHOT_COST)
+            return gram.new_full((tasks, 1, 1), ONE_SHOT_COST)
         turn = ((one_hot.cumsum(1) * one_hot).sum(-1) - 1) % folds  # [T, S], which fold holds an example out
-        held = turn.unsqueeze(0) == torch.arange(folds, device=support.device).view(-1, 1, 1)  # [F, T, S]
-        kept = (~held).to(support.dtype).flatten(0, 1).unsqueeze(-1)  # [F*T, S, 1]
-        examples, targets = support.repeat(folds, 1, 1), one_hot.repeat(folds, 1, 1)
+        held = turn.unsqueeze(0) == torch.arange(folds, device=gram.device).view(-1, 1, 1)  # [F, T, S]
+        kept = (~held).to(gram.dtype).flatten(0, 1).unsqueeze(-1)  # [F*T, S, 1]
+        grams, targets = gram.repeat(folds, 1, 1), one_hot.repeat(folds, 1, 1)
         # what is held out has no inner product with the others, hence no part in their regression
-        gram, without = Gram(examples), Gram(examples * kept)
+        without = Gram(grams * kept * kept.transpose(1, 2))
         errors = []
         for cost in COSTS:
             fitted = logistic_coefficients(without, targets, 1 / cost, self.n_iterations)
-            said = gram.times(fitted * kept).log_softmax(-1)
+            said = torch.bmm(grams, fitted * kept).log_softmax(-1)
             error = -((said * targets).sum(-1, keepdim=True) * (1 - kept)).sum((1, 2))  # [F*T]
             errors.append(error.view(folds, tasks).sum(0))
         best = torch.stack(errors).argmin(0)  # [T]
-        return support.new_tensor(COSTS)[best].view(-1, 1, 1)
+        return gram.new_tensor(COSTS)[best].view(-1, 1, 1)
 
 
 def centred_directions(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.functional.features import normalized
-from fewshot.functional.gram import Gram, RegularizedInverse
+from fewshot.functional.gram import Gram, RegularizedInverse, gram_of
 from fewshot.functional.logistic import logistic_coefficients
 
 N_CLASSIFIERS = 9
@@ -138,7 +138,7 @@ def _views(features: Tensor, members: Tensor) -> tuple[_View, _View]:
     found = []
     for seen in (normalized(features - centre), features):
         support = seen[:, :n_support]  # [T, S, D]
-        found.append(_View(Gram(support), torch.bmm(seen[:, n_support:], support.transpose(1, 2))))
+        found.append(_View(gram_of(support), torch.bmm(seen[:, n_support:], support.transpose(1, 2))))
     return found[0], found[1]
 
 

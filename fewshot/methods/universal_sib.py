@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.features import normalized, signed_power
-from fewshot.functional.gram import CentredProducts, Gram, of_length_one
+from fewshot.functional.gram import CentredProducts, gram_of, of_length_one
 from fewshot.functional.information import class_softmax
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, encoded
@@ -200,7 +200,7 @@ class UniversalSIB(Method):
         powered = normalized(signed_power(examples, self.power))
         answer = self.initializer(powered, normalized(examples), one_hot)
         shown, gradients, strangers = [answer.logits], [], []
-        gram = Gram(powered)  # [T, S+Q, S+Q]
+        gram = gram_of(powered)  # [T, S+Q, S+Q]
         centre = first_centre(one_hot, n_query, 10 * self.centring)  # [T, S+Q]
         seen = CentredProducts(gram, centre)
         weights = torch.cat([one_hot / one_hot.sum(1, keepdim=True), one_hot.new_zeros(n_tasks, n_query, n_way)], dim=1)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.profiler import record_function
 
 from fewshot.backbones import BackboneConfig
@@ -23,6 +26,7 @@ from fewshot.methods.construction import construction
 from fewshot.training.encoding import wanted_pictures
 from fewshot.training.from_file import loaded_module
 
+logger = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
@@ -123,19 +127,28 @@ class BackboneModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": described}
 
     def on_train_start(self) -> None:
-        """Refuse a schedule that ends before training does, here rather than when it has ended.
+        """Say where a one-cycle schedule and training end at different steps, before the first rather than at the last.
 
         Raises:
-            ValueError: training takes more steps than the schedule has.
+            ValueError: training takes more steps than the schedule has, which it would end at.
         """
-        asked = self.trainer.estimated_stepping_batches
-        for described in self.trainer.lr_scheduler_configs:
-            ends = getattr(described.scheduler, "total_steps", None)  # OneCycleLR
-            if described.interval == "step" and ends is not None and asked > ends:
+        trainer: Any = self.trainer
+        asked = trainer.estimated_stepping_batches
+        may_end_early = any(isinstance(callback, (EarlyStopping, Timer)) for callback in trainer.callbacks)
+        for described in trainer.lr_scheduler_configs:
+            if described.interval != "step" or not isinstance(described.scheduler, OneCycleLR) or may_end_early:
+                continue
+            ends = described.scheduler.total_steps
+            said = (
+                f"the schedule of the learning rate has total_steps={ends} but training takes {asked} optimiser steps"
+            )
+            if ends < asked < float("inf"):
                 raise ValueError(
-                    f"the schedule of the learning rate has total_steps={ends} but training takes {asked} optimiser "
-                    f"steps; set model.lr_scheduler.init_args.total_steps={asked}, or train for less"
+                    f"{said}; set model.lr_scheduler.init_args.total_steps={asked}, or train for less. A run that is "
+                    "continued keeps the schedule of its checkpoint"
                 )
+            if asked < ends:
+                logger.warning("%s, so that the rate does not come down to its end", said)
 
     def is_logged(self, batch_idx: int) -> bool:
         """Whether Lightning writes what is logged at this training step: every n-th, and an epoch's last.

@@ -103,9 +103,10 @@ class FewShotModule(BackboneModule):
             self.backbone.eval()
         return self
 
-    def configure_callbacks(self) -> FewThreads:
-        """What the trainer calls beside its own."""
-        return FewThreads()
+    def configure_callbacks(self) -> list[FewThreads]:
+        """What the trainer calls beside its own; it may have been given that before."""
+        callbacks: Any = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [] if any(isinstance(one, FewThreads) for one in callbacks) else [FewThreads()]
 
     def setup(self, stage: str) -> None:
         """Tell the data module what the backbone receives, and let it store the features of a frozen one.

@@ -10,15 +10,15 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.episode import Episode
 
-SHARED = 2**17
-"""Numbers of a batch's features from which on it is shared out: three tasks of 80 pictures, D = 640."""
+SHARED = 2**16
+"""Numbers of a batch's features from which on it is shared out: two tasks of 80 pictures, D = 640."""
 OF_THE_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class FewThreads(Callback):
     """Lets small batches of features have one of the processor's threads, and all others as many as there were.
 
-    Nothing is done on a GPU, nor where the environment says how many threads there are to be. What there was before
+    Nothing is done but on a CPU, nor where the environment says how many threads there are to be. What there was before
     comes back at the end of every loop, and where one ends in an error.
     """
 
@@ -30,7 +30,7 @@ class FewThreads(Callback):
         small = (
             isinstance(batch, Episode)
             and batch.holds_features
-            and not batch.query.is_cuda
+            and batch.query.device.type == "cpu"
             and batch.support.numel() + batch.query.numel() < SHARED
         )
         if not small or any(name in os.environ for name in OF_THE_USER):

@@ -2,7 +2,7 @@
 
 One file is one benchmark: a TITLE and `run(quick=...)`, which returns Markdown tables. Nothing here is a test and no
 time is asserted; tests/test_benchmarks.py runs each for a moment, so that they keep working. Times are medians over
-repeats in which every way has its turn. Set OMP_NUM_THREADS=1: the tensors of an episode are too small to share out.
+repeats in which every way has its turn.
 """
 
 NAMES = [

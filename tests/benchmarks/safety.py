@@ -216,7 +216,7 @@ def report(cells: Sequence[Sequence[Row]], methods: Sequence[str]) -> str:
         ]
         ece = np.mean([row.ece for cell in cells for row in cell if row.method == name])
         lines.append(f"| {name} | {' | '.join(kinds)} | {ece:.1f} |")
-    for name in [name for name in methods if name == "UniversalSIB"]:
+    for name in [name for name in methods if name == "UniversalSIB" or name not in METHODS]:
         for yardstick in YARDSTICKS:
             found = [(difference(rows, name, yardstick), rows[0]) for rows in cells]
             short = [
@@ -256,14 +256,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
-    parser.add_argument("--ckpt_path", nargs="+", default=[], metavar="RUN", help="of heads that were trained, too")
+    parser.add_argument("--ckpt_path", nargs="+", default=[], metavar="RUN", help="heads for any features, too")
     parser.add_argument("--tasks", type=int, default=24, help="of every cell")
     parser.add_argument("--cells", type=int, default=None, help="of each space, drawn at random; all where not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=None, help="a JSON file of all means")
     options = parser.parse_args(arguments)
     methods = {name: METHODS[name] for name in dict.fromkeys([*YARDSTICKS, *options.methods])}
-    methods |= {run: load_trained(run).module.method for run in options.ckpt_path}
+    heads = {run: load_trained(run).module.method for run in options.ckpt_path}
+    if tied := [run for run, head in heads.items() if head.n_way is not None]:
+        parser.error(f"{tied[0]} was trained for one number of ways, and the grid has several")
+    methods |= heads
     found: list[list[Row]] = []
     for space in spaces_of(options.sets, options.backbones, options.split):
         begun, cells = time.perf_counter(), grid(len(space.by_class))

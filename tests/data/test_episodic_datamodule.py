@@ -587,7 +587,7 @@ def test_episodes_carry_the_features_computed_last(kind):
 
 @pytest.mark.parametrize("asked", [1, 7])
 def test_stored_features_are_evaluated_many_tasks_at_a_time(asked, monkeypatch):
-    monkeypatch.setattr("fewshot.data.picture_datamodule.EVALUATED_TOGETHER", 5 * 15)
+    monkeypatch.setattr("fewshot.data.picture_datamodule.EVALUATED_TOGETHER", 5 * 15**2)
     data = make(n_way=3, n_shot=1, n_query=4, tasks_per_batch=asked, val_episodes=8, test_episodes=8, train_episodes=8)
 
     def sizes(loader):

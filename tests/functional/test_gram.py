@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewshot.functional.gram import CentredProducts, Gram, RegularizedInverse, of_length_one
+from fewshot.functional.gram import CentredProducts, RegularizedInverse, gram_of, of_length_one
 from fewshot.functional.solvers import inverse
 
 
 @pytest.mark.parametrize(("n_examples", "through"), [(7, False), (13, True)])
 def test_products_and_solutions_are_those_of_the_matrix(n_examples, through):
     torch.manual_seed(0)
-    gram = Gram(torch.randn(2, n_examples, 5, dtype=torch.float64))
+    gram = gram_of(torch.randn(2, n_examples, 5, dtype=torch.float64))
     assert (gram.factor is not None) == through
     right = torch.randn(2, n_examples, 3, dtype=torch.float64)
     torch.testing.assert_close(gram.times(right), torch.bmm(gram.matrix, right))
@@ -22,9 +22,20 @@ def test_products_and_solutions_are_those_of_the_matrix(n_examples, through):
         torch.testing.assert_close(solved.diagonal(), expected.diagonal(dim1=1, dim2=2).unsqueeze(-1))
 
 
-def test_an_exported_graph_has_one_way_of_multiplying(monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    assert Gram(torch.ones(1, 13, 5)).factor is None
+def test_an_exported_graph_serves_any_number_of_examples():
+    class Times(torch.nn.Module):
+        def forward(self, features, coefficients):
+            return gram_of(features).times(coefficients)
+
+    def given(n_examples):
+        return torch.randn(1, n_examples, 5), torch.randn(1, n_examples, 3)
+
+    several = {1: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(Times(), given(7), dynamic_shapes=(several, several))
+    for n_examples in (7, 30):
+        features, coefficients = given(n_examples)
+        expected = torch.bmm(torch.bmm(features, features.mT), coefficients)
+        torch.testing.assert_close(program.module()(features, coefficients), expected)
 
 
 @pytest.mark.parametrize("width", [5, 3])
@@ -34,7 +45,7 @@ def test_products_are_those_of_the_centred_vectors(width):
     centre = torch.rand(2, 7, dtype=torch.float64)
     centre = centre / centre.sum(1, keepdim=True)
     coefficients = torch.randn(2, 7, 3, dtype=torch.float64)
-    products = CentredProducts(Gram(vectors), centre)
+    products = CentredProducts(gram_of(vectors), centre)
     centred = F.normalize(vectors - torch.bmm(centre.unsqueeze(1), vectors), dim=-1)
     weights = torch.bmm(coefficients.transpose(1, 2), centred)  # [T, N, D]
     torch.testing.assert_close(products.weights_products(coefficients), torch.bmm(centred, weights.transpose(1, 2)))
@@ -49,7 +60,7 @@ def test_products_are_those_of_the_centred_vectors(width):
 
 def test_an_example_at_the_centre_has_no_direction():
     vectors = F.normalize(torch.randn(1, 1, 6), dim=-1).expand(1, 4, 6)
-    products = CentredProducts(Gram(vectors), torch.full((1, 4), 0.25))
+    products = CentredProducts(gram_of(vectors), torch.full((1, 4), 0.25))
     scaled, cosines = of_length_one(torch.ones(1, 4, 2), products.weights_products(torch.ones(1, 4, 2)))
     assert not scaled.any() and not cosines.any() and not products.cosines(slice(0, 4), slice(0, 4)).any()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewshot.functional.gram import Gram
+from fewshot.functional.gram import gram_of
 from fewshot.functional.logistic import logistic_coefficients
 
 
@@ -24,7 +24,7 @@ def test_probabilities_are_scikit_learns(cost, n_iterations, n_features):
     features, labels = problem(50, 5, n_features)
     fitted = linear_model.LogisticRegression(C=cost, fit_intercept=False, max_iter=5000, tol=1e-10)
     expected = fitted.fit(features.numpy(), labels.numpy()).predict_proba(features.numpy())
-    gram = Gram(features.unsqueeze(0))
+    gram = gram_of(features.unsqueeze(0))
     assert (gram.factor is not None) == (n_features == 20)
     found = logistic_coefficients(gram, F.one_hot(labels, 5).double().unsqueeze(0), 1 / cost, n_iterations)
     np.testing.assert_allclose((gram.matrix @ found)[0].softmax(-1).numpy(), expected, atol=2e-4)
@@ -37,17 +37,21 @@ def test_tasks_do_not_mix_and_have_penalties_of_their_own():
         examples.append(features)
         targets.append(F.one_hot(labels, 3).double())
     penalty = torch.tensor([0.1, 1.0], dtype=torch.float64).view(2, 1, 1)
-    together = logistic_coefficients(Gram(torch.stack(examples)), torch.stack(targets), penalty, 20)
+    together = logistic_coefficients(gram_of(torch.stack(examples)), torch.stack(targets), penalty, 20)
     for place in range(2):
-        alone = logistic_coefficients(Gram(examples[place][None]), targets[place][None], float(penalty[place]), 20)
+        alone = logistic_coefficients(gram_of(examples[place][None]), targets[place][None], float(penalty[place]), 20)
         torch.testing.assert_close(together[place : place + 1], alone)
 
 
-def test_gradients_are_those_of_finite_differences():
-    features, labels = problem(6, 2, 4)
+@pytest.mark.parametrize("n_examples", [6, 9])
+def test_gradients_are_those_of_finite_differences(n_examples):
+    features, labels = problem(n_examples, 2, 4)
     one_hot = F.one_hot(labels, 2).double().unsqueeze(0)
+    penalty = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
 
-    def fitted(given):
-        return logistic_coefficients(Gram(given.unsqueeze(0)), one_hot, 0.5, 5)
+    def fitted(given, penalty):
+        gram = gram_of(given.unsqueeze(0))
+        assert (gram.factor is not None) == (n_examples == 9)
+        return logistic_coefficients(gram, one_hot, penalty, 5)
 
-    assert torch.autograd.gradcheck(fitted, features.requires_grad_())
+    assert torch.autograd.gradcheck(fitted, (features.requires_grad_(), penalty))

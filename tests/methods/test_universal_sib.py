@@ -8,7 +8,7 @@ import torch
 from fewshot.classification.novelty import novelty
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.features import normalized, signed_power
-from fewshot.functional.gram import Gram
+from fewshot.functional.gram import gram_of
 from fewshot.methods import UniversalSIB
 from fewshot.methods.kept_proportions import balance_of
 from fewshot.methods.query_evidence import Told, energy_and_distance
@@ -180,7 +180,7 @@ def test_energy_and_distance_are_those_of_novelty_without_training():
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     examples = normalized(signed_power(torch.cat([support, query]), 0.5)).unsqueeze(0)
     one_hot = torch.nn.functional.one_hot(labels, 3).float().unsqueeze(0)
-    energy, distance = energy_and_distance(Gram(examples), one_hot)
+    energy, distance = energy_and_distance(gram_of(examples), one_hot)
     expected = [novelty(support, labels, query, 3, measure) for measure in ("energy", "distance")]
     torch.testing.assert_close(energy[0] - math.log(3), expected[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(distance[0], expected[1], rtol=0, atol=1e-5)

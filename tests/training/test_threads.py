@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from blobs import CONV4, Blobs, trainer
@@ -38,23 +40,40 @@ class Counting(FewShotModule):
             raise RuntimeError("at a step")
         return super().training_step(episode, batch_idx)
 
+    def validation_step(self, episode, batch_idx):
+        self.seen.append(torch.get_num_threads())
+        return super().validation_step(episode, batch_idx)
+
     def test_step(self, episode, batch_idx):
         self.seen.append(torch.get_num_threads())
         return super().test_step(episode, batch_idx)
 
+    def predict_step(self, episode, batch_idx):
+        self.seen.append(torch.get_num_threads())
+        return super().predict_step(episode, batch_idx)
+
 
 def counted(monkeypatch, *, shared=SHARED, stored=True, fails=False):
-    """Threads at each step of a fit of two batches and of a test."""
+    """Threads at each step of a fit, a validation, a test and a prediction."""
     monkeypatch.setattr("fewshot.training.threads.SHARED", shared)
     data = EpisodicDataModule(
-        Blobs(), n_way=3, n_query=2, tasks_per_batch=2, train_episodes=4, test_episodes=4, store_features=stored
+        Blobs(),
+        n_way=3,
+        n_query=2,
+        tasks_per_batch=2,
+        train_episodes=4,
+        val_episodes=2,
+        test_episodes=4,
+        store_features=stored,
     )
     module = Counting(SIB(gradient=MLPGradient(3)), CONV4)
     module.seen, module.fails = [], fails
-    fitting = trainer(limit_val_batches=0, log_every_n_steps=1)
-    fitting.fit(module, data)
-    assert torch.get_num_threads() == 3
-    fitting.test(module, data, verbose=False)
+    fitting = trainer(log_every_n_steps=1)
+    runs = [fitting.fit, *(partial(run, verbose=False) for run in (fitting.validate, fitting.test)), fitting.predict]
+    for run in runs:
+        seen = len(module.seen)
+        run(module, datamodule=data)
+        assert torch.get_num_threads() == 3 and len(module.seen) > seen
     return module.seen
 
 
