@@ -21,6 +21,9 @@ from fewshot.episode import PADDING, Episode
 
 PICTURES_DRAWN_AHEAD = 2**14
 """Numpy takes hardly longer to draw so many pictures for some hundred episodes than for one."""
+EVALUATED_TOGETHER = 2**18
+"""Pairs of pictures of a task, summed over the tasks of a batch of validation or test on stored features, where
+tasks_per_batch asks for no more: 40 tasks of 80 pictures, one of 400."""
 
 
 class EpisodeDataset(Dataset[Episode]):

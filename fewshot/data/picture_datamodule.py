@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from fewshot.data.batches import EpisodeDataset, batch_loader
+from fewshot.data.batches import EVALUATED_TOGETHER, EpisodeDataset, batch_loader
 from fewshot.data.datasets.base import FewShotDataset, Split
 from fewshot.data.features import Encoder, Features, PassingFeatures, stored_features
 from fewshot.data.images import Images
@@ -20,10 +20,6 @@ from fewshot.data.ranks import gathered, rank_and_world_size
 from fewshot.data.sampler import MIXED_BLOCK, EpisodeSampler, MixedEpisodeSampler, check_sizes
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
-
-EVALUATED_TOGETHER = 2**18
-"""Pairs of pictures of a task, summed over the tasks of a batch of validation or test on stored features, where
-tasks_per_batch asks for no more: 40 tasks of 80 pictures, one of 400."""
 
 
 class PictureDataModule(LightningDataModule):
@@ -282,13 +278,10 @@ class PictureDataModule(LightningDataModule):
         training, features = split == "train", self.features(split)  # which may encode for minutes
         episodes = self._episodes(split, training=training, features=features)
         keys = EpisodeKeys(self.n_episodes(split), training=training)
-        if features is None:
-            return batch_loader(
-                episodes, keys, batch_size=self.tasks_per_batch, num_workers=self.num_workers, drop_last=False
-            )
-        together = EVALUATED_TOGETHER // (self.n_way * (self.n_shot + self.n_query)) ** 2 if evaluated else 1
-        tasks = max(self.tasks_per_batch, together)
-        return batch_loader(episodes, keys, batch_size=tasks, num_workers=0, drop_last=False)
+        tasks, workers = self.tasks_per_batch, self.num_workers if features is None else 0
+        if evaluated and features is not None:
+            tasks = max(tasks, EVALUATED_TOGETHER // (self.n_way * (self.n_shot + self.n_query)) ** 2)
+        return batch_loader(episodes, keys, batch_size=tasks, num_workers=workers, drop_last=False)
 
     def _episodes(self, split: Split, *, training: bool, features: Features | PassingFeatures | None) -> EpisodeDataset:
         return EpisodeDataset(
