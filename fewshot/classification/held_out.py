@@ -16,7 +16,9 @@ from fewshot.training.metrics import BOUND, CalibrationTemperature, is_bound
 
 EmbeddingsWithout: TypeAlias = Callable[[Tensor], Tensor]
 MAX_FOLDS = 5
-"""Times that a row of every class is taken out of the labelled ones."""
+"""Times that a row of every class is taken out of the labelled ones, at most."""
+ENOUGH = 1000
+"""Rows held out after which no more are: what is read from them is then known to a percent and a half."""
 CHANCE = 0.05
 """Looking at the unlabelled rows is said to hurt where chance alone would do as much harm less often than this."""
 
@@ -100,8 +102,10 @@ def held_out_logits(
     places = [(support_labels == c).nonzero().flatten() for c in range(n_way)]
     n_rows = len(support) - n_embeddings
     parts = [(support.new_zeros(0, n_way),) * 2]
-    taken = []
+    taken: list[int] = []
     for fold in range(min(MAX_FOLDS, max(len(one) for one in places))):
+        if len(taken) >= ENOUGH:
+            break
         out = [int(one[fold]) for one in places if len(one) >= 2 and fold < len(one) and int(one[fold]) < n_rows]
         if len(out) < 2:
             continue

@@ -1,4 +1,4 @@
-"""Inner products of a task's examples: what is multiplied with them, solved with them, and seen about a centre."""
+"""Inner products of a task's examples: weights that combine them, regressions on them, and what a centre changes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,33 @@ LEAST_SQUARE = 1e-5
 
 
 class Gram(NamedTuple):
-    """Inner products K = X X^T of a task's examples."""
+    """Examples x_i of a task by their inner products, K = X X^T, and class weights that are combinations of them.
+
+    Weights theta_c = sum_i A_ic x_i are held by their coefficients A, [T, n, N], or, where features are few, as they
+    are, [T, D, N].
+    """
 
     matrix: Tensor
     """K, [T, n, n]."""
     factor: Tensor | None = None
     """X, [T, n, D], where products through it take fewer operations."""
 
+    @property
+    def rows(self) -> Tensor:
+        """What weights are multiplied with for the examples' scores: K or X."""
+        return self.matrix if self.factor is None else self.factor
+
+    def weights(self, coefficients: Tensor) -> Tensor:
+        """Weights by their coefficients A, [T, n, N]."""
+        return coefficients if self.factor is None else torch.bmm(self.factor.transpose(1, 2), coefficients)
+
+    def scores(self, weights: Tensor) -> Tensor:
+        """x_i . theta_c, [T, n, N]."""
+        return torch.bmm(self.rows, weights)
+
     def times(self, coefficients: Tensor) -> Tensor:
         """K A, [T, n, N] from A, as large."""
-        if self.factor is None:
-            return torch.bmm(self.matrix, coefficients)
-        return torch.bmm(self.factor, torch.bmm(self.factor.transpose(1, 2), coefficients))
+        return self.scores(self.weights(coefficients))
 
 
 def gram_of(features: Tensor) -> Gram:
@@ -38,32 +53,34 @@ def gram_of(features: Tensor) -> Gram:
 
 
 class RegularizedInverse:
-    """(K + lambda I)^-1, by a D x D system where K has features to go through (the Woodbury identity).
+    """(K + lambda I)^-1, or (X^T X + lambda I)^-1 where there are features to go through: they make the same weights.
 
     Args:
-        gram: K.
-        penalty: lambda, above 0; one number, or [T, 1, 1]. Beside examples of length one through their features it is
-            0.05 or more: the smaller it is, the more digits cancel.
+        gram: of the examples.
+        penalty: lambda, above 0; one number, or [T, 1, 1].
     """
 
     def __init__(self, gram: Gram, penalty: Tensor | float) -> None:
-        self.factor, self.penalty = gram.factor, penalty
-        inner = gram.matrix if self.factor is None else torch.bmm(self.factor.transpose(1, 2), self.factor)
+        self.gram = gram
+        inner = gram.matrix if gram.factor is None else torch.bmm(gram.factor.transpose(1, 2), gram.factor)
         identity = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
         self.inner = inverse(inner + penalty * identity)  # [T, n, n] or [T, D, D]
 
-    def times(self, right: Tensor) -> Tensor:
-        """The solution, [T, n, N] from the right side, as large."""
-        if self.factor is None:
-            return torch.bmm(self.inner, right)
-        within = torch.bmm(self.inner, torch.bmm(self.factor.transpose(1, 2), right))
-        return (right - torch.bmm(self.factor, within)) / self.penalty
+    def times(self, weights: Tensor) -> Tensor:
+        """The solution, from a right side in the form of weights; of `gram.weights(targets)` it is ridge regression."""
+        return torch.bmm(self.inner, weights)
 
-    def diagonal(self) -> Tensor:
-        """[T, n, 1]."""
-        if self.factor is None:
-            return self.inner.diagonal(dim1=1, dim2=2).unsqueeze(-1)
-        return (1 - (torch.bmm(self.factor, self.inner) * self.factor).sum(-1, keepdim=True)) / self.penalty
+    def left_out(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Ridge regression's score of each example when fitted without it, [T, n, N] (Allen's PRESS).
+
+        Args:
+            targets: [T, n, N].
+            weights: the solution for them.
+        """
+        if self.gram.factor is None:  # the weights are coefficients, the errors over lambda
+            return targets - weights / self.inner.diagonal(dim1=1, dim2=2).unsqueeze(-1)
+        leverage = (torch.bmm(self.gram.factor, self.inner) * self.gram.factor).sum(-1, keepdim=True)  # [T, n, 1]
+        return targets - (targets - self.gram.scores(weights)) / (1 - leverage)
 
 
 class CentredProducts:

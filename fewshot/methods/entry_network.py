@@ -90,9 +90,10 @@ class DeepEntryNetwork(nn.Module):
             evidence: Q is at least 1.
             plan: [T, Q, N], how much of a query each class is assigned; rows sum to one.
         """
-        seen = self.entry(evidence.entries)  # [T, Q, N, W]
-        seen = seen + (self.query(evidence.queries) + self.task(evidence.tasks).unsqueeze(1)).unsqueeze(2)
-        hidden = (seen + self.one_class(evidence.classes).unsqueeze(1)).relu()
+        # in place here and below: with many classes, it is memory that takes the time
+        hidden = self.entry(evidence.entries)  # [T, Q, N, W]
+        hidden.add_((self.query(evidence.queries) + self.task(evidence.tasks).unsqueeze(1)).unsqueeze(2))
+        hidden = hidden.add_(self.one_class(evidence.classes).unsqueeze(1)).relu_()
         of_class = plan / (plan.sum(1, keepdim=True) + 1)
         for layer in self.layers:
             hidden = layer(hidden, of_class)
@@ -114,4 +115,5 @@ class _Layer(nn.Module):
         assigned = torch.einsum("tqn,tqnw->tnw", of_class, hidden).unsqueeze(1)
         context = self.over_queries(over_queries) + self.over_assigned(assigned)
         context = context + self.over_all(over_queries.mean(2, keepdim=True))
-        return hidden + (self.own(hidden) + context + self.over_classes(hidden.mean(2, keepdim=True))).relu()
+        moved = self.own(hidden).add_(context).add_(self.over_classes(hidden.mean(2, keepdim=True))).relu_()
+        return hidden + moved

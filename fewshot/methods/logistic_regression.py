@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewshot.functional.features import class_means, normalized
 from fewshot.functional.gram import Gram
-from fewshot.functional.logistic import logistic_coefficients
+from fewshot.functional.logistic import logistic_weights
 from fewshot.methods.base import Method
 from fewshot.methods.options import check_above, check_at_least
 
@@ -50,7 +50,7 @@ class LogisticRegression(Method):
         one_hot = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
         gram = torch.bmm(support, support.transpose(1, 2))  # [T, S, S]
         cost = self._best_cost(gram, one_hot) if self.cost is None else self.cost
-        coefficients = logistic_coefficients(Gram(gram), one_hot, 1 / cost, self.n_iterations)
+        coefficients = logistic_weights(Gram(gram), one_hot, 1 / cost, self.n_iterations)
         return torch.bmm(torch.bmm(query, support.transpose(1, 2)), coefficients)
 
     def _best_cost(self, gram: Tensor, one_hot: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class LogisticRegression(Method):
         without = Gram(grams * kept * kept.transpose(1, 2))
         errors = []
         for cost in COSTS:
-            fitted = logistic_coefficients(without, targets, 1 / cost, self.n_iterations)
+            fitted = logistic_weights(without, targets, 1 / cost, self.n_iterations)
             said = torch.bmm(grams, fitted * kept).log_softmax(-1)
             error = -((said * targets).sum(-1, keepdim=True) * (1 - kept)).sum((1, 2))  # [F*T]
             errors.append(error.view(folds, tasks).sum(0))

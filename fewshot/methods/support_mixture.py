@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.features import normalized
 from fewshot.functional.gram import Gram, RegularizedInverse, gram_of
-from fewshot.functional.logistic import logistic_coefficients
+from fewshot.functional.logistic import logistic_weights
 
 N_CLASSIFIERS = 9
 FIRST_WEIGHTS = (5.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 3.0, 1.0)
@@ -35,12 +35,15 @@ class SupportAnswer(NamedTuple):
 
 
 class _View(NamedTuple):
-    """Inner products of a task in one of the ways in which features can be seen."""
+    """A task in one of the ways in which features can be seen."""
 
     support: Gram
-    """[T, S, S]."""
     query: Tensor
-    """[T, Q, S]."""
+    """What the support's weights are multiplied with: inner products [T, Q, S], or features [T, Q, D]."""
+
+    def scores(self, weights: Tensor) -> Tensor:
+        """Of the queries, [T, Q, N]."""
+        return torch.bmm(self.query, weights)
 
 
 class SupportMixture(nn.Module):
@@ -94,7 +97,7 @@ class SupportMixture(nn.Module):
         weights = self.weigh(told).clamp(-6, 6).exp() * (logits.new_tensor(FIRST_WEIGHTS) / 3)  # [T, Q, 9]
         answer = (logits * weights.unsqueeze(2)).sum(-1)
         best, best_plain = first.amax(-1), found[7].amax(-1)  # [T, Q]
-        within = (_mean_cosines(as_it_is._replace(query=as_it_is.support.matrix), members) * one_hot).sum((1, 2))
+        within = (_mean_cosines(as_it_is._replace(query=as_it_is.support.rows), members) * one_hot).sum((1, 2))
         beside = best_plain - (within / one_hot.shape[1]).unsqueeze(-1)
         clear = [*map(among_queries, (best, best_plain, answer.logsumexp(-1))), beside / _spread(best_plain) / 3]
         return SupportAnswer(answer, first, torch.stack(clear, dim=-1), about_task[:, 3:5])
@@ -137,30 +140,31 @@ def _views(features: Tensor, members: Tensor) -> tuple[_View, _View]:
     centre = torch.bmm(members.transpose(1, 2), features[:, :n_support]).mean(1, keepdim=True)  # [T, 1, D]
     found = []
     for seen in (normalized(features - centre), features):
-        support = seen[:, :n_support]  # [T, S, D]
-        found.append(_View(gram_of(support), torch.bmm(seen[:, n_support:], support.transpose(1, 2))))
+        support, query = seen[:, :n_support], seen[:, n_support:]
+        gram = gram_of(support)
+        found.append(_View(gram, torch.bmm(query, support.transpose(1, 2)) if gram.factor is None else query))
     return found[0], found[1]
 
 
 def _mean_cosines(view: _View, members: Tensor) -> Tensor:
     """Cosines of the queries with the class means, [T, Q, N]."""
-    square = (members * view.support.times(members)).sum(1, keepdim=True)  # [T, 1, N]
-    return torch.bmm(view.query, members) * square.clamp_min(1e-6).rsqrt()
+    weights = view.support.weights(members)
+    square = (members * view.support.scores(weights)).sum(1, keepdim=True)  # [T, 1, N]
+    return view.scores(weights) * square.clamp_min(1e-6).rsqrt()
 
 
 def _ridge(view: _View, one_hot: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
     """Ridge regression's scores of the queries [T, Q, N], and of each support example fitted without it [T, S, N]."""
     targets = one_hot - 1 / one_hot.shape[-1]
     inverted = RegularizedInverse(view.support, penalty)
-    coefficients = inverted.times(targets)
-    left_out = targets - coefficients / inverted.diagonal()
-    return torch.bmm(view.query, coefficients), left_out
+    weights = inverted.times(view.support.weights(targets))
+    return view.scores(weights), inverted.left_out(targets, weights)
 
 
 @torch.no_grad()
 def _logistic(view: _View, one_hot: Tensor) -> Tensor:
     """Logistic regression's logits of the queries, [T, Q, N]; there is nothing in it to be learned."""
-    return torch.bmm(view.query, logistic_coefficients(view.support, one_hot, PENALTY, ITERATIONS))
+    return view.scores(logistic_weights(view.support, one_hot, PENALTY, ITERATIONS))
 
 
 def _about_query(cosines: Tensor, logits: Tensor) -> Tensor:

@@ -47,6 +47,13 @@ def test_refinement_that_helps_is_given_and_one_shot_cannot_be_checked():
     assert FewShotClassifier(method="SimpleShot", check_refinement=True).fit(rows, labels).held_out_ is None
 
 
+def test_no_more_are_held_out_than_it_takes(monkeypatch):
+    rows, labels, _ = blobs(4)
+    for enough, held in ((1, 3), (3, 3), (4, 6), (100, 12)):  # one of each of three classes at a time
+        monkeypatch.setattr("fewshot.classification.held_out.ENOUGH", enough)
+        assert FewShotClassifier(check_refinement=True).fit(rows, labels).held_out_.rows == held
+
+
 @pytest.mark.parametrize(
     ("found", "chance", "hurts"),
     [

@@ -9,7 +9,7 @@ from fewshot.functional.solvers import inverse
 
 
 @pytest.mark.parametrize(("n_examples", "through"), [(7, False), (13, True)])
-def test_products_and_solutions_are_those_of_the_matrix(n_examples, through):
+def test_weights_and_solutions_are_those_of_the_matrix(n_examples, through):
     torch.manual_seed(0)
     gram = gram_of(torch.randn(2, n_examples, 5, dtype=torch.float64))
     assert (gram.factor is not None) == through
@@ -17,9 +17,25 @@ def test_products_and_solutions_are_those_of_the_matrix(n_examples, through):
     torch.testing.assert_close(gram.times(right), torch.bmm(gram.matrix, right))
     for penalty in (0.1, torch.tensor([0.1, 2.0], dtype=torch.float64).view(2, 1, 1)):
         expected = torch.linalg.inv(gram.matrix + penalty * torch.eye(n_examples))
-        solved = RegularizedInverse(gram, penalty)
-        torch.testing.assert_close(solved.times(right), torch.bmm(expected, right))
-        torch.testing.assert_close(solved.diagonal(), expected.diagonal(dim1=1, dim2=2).unsqueeze(-1))
+        inverted = RegularizedInverse(gram, penalty)
+        solved = inverted.times(gram.weights(right))
+        coefficients = torch.bmm(expected, right)
+        torch.testing.assert_close(gram.scores(solved), torch.bmm(gram.matrix, coefficients))
+        without = right - coefficients / expected.diagonal(dim1=1, dim2=2).unsqueeze(-1)
+        torch.testing.assert_close(inverted.left_out(right, solved), without)
+
+
+def test_a_small_penalty_costs_no_digits_through_features():
+    torch.manual_seed(0)
+    features = F.normalize(torch.randn(1, 400, 20), dim=-1)
+    targets = F.one_hot(torch.randint(4, (1, 400)), 4).float()
+    gram, exact = gram_of(features), gram_of(features.double())
+    assert gram.factor is not None
+
+    def scores(gram, targets):
+        return gram.scores(RegularizedInverse(gram, 1e-4).times(gram.weights(targets)))
+
+    torch.testing.assert_close(scores(gram, targets).double(), scores(exact, targets.double()), atol=1e-4, rtol=0)
 
 
 def test_an_exported_graph_serves_any_number_of_examples():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fewshot.functional.gram import gram_of
-from fewshot.functional.logistic import logistic_coefficients
+from fewshot.functional.logistic import logistic_weights
 
 
 def problem(n_examples, n_way, n_features, seed=0):
@@ -26,8 +26,8 @@ def test_probabilities_are_scikit_learns(cost, n_iterations, n_features):
     expected = fitted.fit(features.numpy(), labels.numpy()).predict_proba(features.numpy())
     gram = gram_of(features.unsqueeze(0))
     assert (gram.factor is not None) == (n_features == 20)
-    found = logistic_coefficients(gram, F.one_hot(labels, 5).double().unsqueeze(0), 1 / cost, n_iterations)
-    np.testing.assert_allclose((gram.matrix @ found)[0].softmax(-1).numpy(), expected, atol=2e-4)
+    found = logistic_weights(gram, F.one_hot(labels, 5).double().unsqueeze(0), 1 / cost, n_iterations)
+    np.testing.assert_allclose(gram.scores(found)[0].softmax(-1).numpy(), expected, atol=2e-4)
 
 
 def test_tasks_do_not_mix_and_have_penalties_of_their_own():
@@ -37,9 +37,9 @@ def test_tasks_do_not_mix_and_have_penalties_of_their_own():
         examples.append(features)
         targets.append(F.one_hot(labels, 3).double())
     penalty = torch.tensor([0.1, 1.0], dtype=torch.float64).view(2, 1, 1)
-    together = logistic_coefficients(gram_of(torch.stack(examples)), torch.stack(targets), penalty, 20)
+    together = logistic_weights(gram_of(torch.stack(examples)), torch.stack(targets), penalty, 20)
     for place in range(2):
-        alone = logistic_coefficients(gram_of(examples[place][None]), targets[place][None], float(penalty[place]), 20)
+        alone = logistic_weights(gram_of(examples[place][None]), targets[place][None], float(penalty[place]), 20)
         torch.testing.assert_close(together[place : place + 1], alone)
 
 
@@ -52,6 +52,6 @@ def test_gradients_are_those_of_finite_differences(n_examples):
     def fitted(given, penalty):
         gram = gram_of(given.unsqueeze(0))
         assert (gram.factor is not None) == (n_examples == 9)
-        return logistic_coefficients(gram, one_hot, penalty, 5)
+        return logistic_weights(gram, one_hot, penalty, 5)
 
     assert torch.autograd.gradcheck(fitted, (features.requires_grad_(), penalty))
