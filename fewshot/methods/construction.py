@@ -27,6 +27,8 @@ class Recorded:
     YAML file does, and is loaded without unpickling anything.
     """
 
+    by_person: tuple[str, ...] = ()
+    """Arguments that a person gives and a file never does, such as the place of another file; left out in reading."""
     _arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -173,7 +175,8 @@ def _called(
     target: type, arguments: Mapping[str, Any], packages: Sequence[str], name: str, given: Mapping[str, Any]
 ) -> Any:
     """The class called with plain arguments and those given; ValueError where it does not take them."""
-    arguments = {key: item for key, item in arguments.items() if key not in given}
+    not_read = (*given, *getattr(target, "by_person", ()))
+    arguments = {key: item for key, item in arguments.items() if key not in not_read}
     constructor: Any = target.__init__  # type: ignore[misc]
     parameters, hints = dict(list(inspect.signature(constructor).parameters.items())[1:]), get_type_hints(constructor)
     unknown = [str(key) for key in (*arguments, *given) if key not in parameters]

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewshot.episode import STRANGER, Episode
+from fewshot.files import full_path
 from fewshot.functional.features import normalized, signed_power
 from fewshot.functional.gram import CentredProducts, gram_of, of_length_one
 from fewshot.functional.information import class_softmax
@@ -26,6 +25,7 @@ from fewshot.functional.transport import relaxed_sinkhorn_potentials
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.class_prior import ClassPrior
 from fewshot.methods.entry_network import DeepEntryNetwork
+from fewshot.methods.head_files import read_head, write_head
 from fewshot.methods.kept_proportions import TOLD_STRICTNESS, balance_of, inferred_strictness, kept_to
 from fewshot.methods.options import check_above, check_at_least, check_choice
 from fewshot.methods.query_evidence import N_STATISTICS, SIZES, Seen, Task, Told, evidence_of, first_centre, task_of
@@ -81,12 +81,14 @@ class UniversalSIB(Method):
         stranger_weight: weight of the loss of telling strangers.
         trained: whether the weights that come with the package are taken, which have their own n_steps, width and
             power; False starts anew, for training.
+        weights: a file that `save` wrote, whose weights are taken instead.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: an option out of its range, or a file that holds no such weights.
     """
 
     most_together = 2000
+    by_person = ("weights",)
     tells_strangers = True
 
     def __init__(
@@ -98,6 +100,7 @@ class UniversalSIB(Method):
         deep_weight: float = 0.3,
         stranger_weight: float = 1.0,
         trained: bool = True,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         check_at_least(1, n_steps=n_steps, width=width)
@@ -122,32 +125,21 @@ class UniversalSIB(Method):
         self.centring = nn.Parameter(torch.tensor([-0.1, 0.05, 0.0]))
         self.log_sharpness, self.log_few, self.stranger_bias = (_tenths(1, start) for start in (1.0, 1.0, -2.0))
         self.stranger_slope = _tenths(1, 1.0)
-        self.comes_trained = trained
-        if trained:
-            self._load()
+        self.comes_trained = trained or weights is not None
+        if weights is not None:
+            self._arguments = {**self._arguments, "trained": False}  # for files, which have the weights themselves
+            read_head(self, self._sizes(), full_path(weights), weights)
+        elif trained:
+            with as_file(files("fewshot.methods") / "universal_sib.safetensors") as path:
+                read_head(self, self._sizes(), path, "what comes with the package")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as the package brings them: safetensors, with the sizes that they are for."""
-        sizes = {"n_steps": self.n_steps, "width": self.network.width, "power": self.power}
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(state, path, metadata={name: str(size) for name, size in sizes.items()})
+        write_head(self, self._sizes(), full_path(path))
 
-    def _load(self) -> None:
-        """Take the weights that come with the package.
-
-        Raises:
-            ValueError: they are of another n_steps, width or power.
-        """
-        with as_file(files("fewshot.methods") / "universal_sib.safetensors") as path, safe_open(path, "pt") as file:
-            made = {name: float(value) for name, value in (file.metadata() or {}).items()}
-            state = {name: file.get_tensor(name) for name in file.keys()}
-        for name, found in {"n_steps": self.n_steps, "width": self.network.width, "power": self.power}.items():
-            if found != made[name]:
-                raise ValueError(
-                    f"{name}={found} but the weights that come with the package have {name}={made[name]:g}; leave it "
-                    "out, or set trained=false and train"
-                )
-        self.load_state_dict(state)
+    def _sizes(self) -> dict[str, float]:
+        """The options that weights are for."""
+        return {"n_steps": self.n_steps, "width": self.network.width, "power": self.power}
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:
         told = self._told(query, n_way)

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from fewshot.classification.novelty import novelty
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.features import normalized, signed_power
 from fewshot.functional.gram import gram_of
-from fewshot.methods import UniversalSIB
+from fewshot.methods import Method, UniversalSIB
+from fewshot.methods.construction import constructed, construction
 from fewshot.methods.kept_proportions import balance_of
 from fewshot.methods.query_evidence import Told, energy_and_distance
 
@@ -169,10 +171,52 @@ def test_queries_look_balanced_where_the_found_proportions_are_equal():
 def test_the_weights_of_the_package_are_for_their_own_sizes():
     made = UniversalSIB()
     assert sum(value.numel() for value in made.state_dict().values()) < 250_000  # under 1 MB
-    with pytest.raises(ValueError, match="n_steps=2 but the weights that come with the package have n_steps=6"):
+    with pytest.raises(ValueError, match="n_steps=2 but what comes with the package is for n_steps=6"):
         UniversalSIB(n_steps=2)
     with pytest.raises(ValueError, match="width=8 but"):
         UniversalSIB(width=8)
+
+
+def test_a_head_of_ones_own_is_saved_and_taken_for_any_backbone(tmp_path):
+    made = head(power=1.0).float()
+    made.save(tmp_path / "head.safetensors")
+    taken = UniversalSIB(n_steps=2, width=8, power=1, weights=str(tmp_path / "head.safetensors")).eval()
+    assert taken.comes_trained and not made.comes_trained
+    support, labels, query, _ = (part.float() if part.is_floating_point() else part for part in task())
+    assert torch.equal(taken.classify(support, labels, query, N_WAY), made.classify(support, labels, query, N_WAY))
+    description = construction(taken)
+    (tmp_path / "head.safetensors").unlink()  # a checkpoint has the weights itself, and never sends us to a file
+    again = constructed(description, Method, packages=["fewshot"])
+    assert again.n_steps == 2 and not again.comes_trained
+    assert constructed(construction(UniversalSIB()), Method, packages=["fewshot"]).comes_trained
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no file; give one that UniversalSIB.save wrote"),
+        (b"nothing", "cannot be read as safetensors"),
+        (save({}), "does not hold what UniversalSIB.save writes"),
+        (save({"a": torch.zeros(2)}, {"n_steps": "2", "width": "8", "power": "much"}), "does not hold what"),
+        ("n_steps", "n_steps=2 but .* is for n_steps=3; say n_steps=3"),
+        ("width", "width=8 but .* is for width=4"),
+        ("nan", "does not hold what"),
+        ("shape", "does not hold what"),
+    ],
+)
+def test_a_file_that_is_no_head_is_refused(tmp_path, content, message):
+    place = tmp_path / "head.safetensors"
+    if isinstance(content, bytes):
+        place.write_bytes(content)
+    elif content is not None:
+        made = head(**{"n_steps": {"n_steps": 3}, "width": {"width": 4}}.get(content, {})).float()
+        if content == "nan":
+            made.log_few.data[:] = torch.nan
+        if content == "shape":
+            made.log_few.data = torch.zeros(7)
+        made.save(place)
+    with pytest.raises(ValueError, match=message):
+        UniversalSIB(n_steps=2, width=8, weights=str(place))
 
 
 def test_energy_and_distance_are_those_of_novelty_without_training():
