@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot.classification.conventions import is_none
 from fewshot.classification.drawn_embeddings import drawn
 from fewshot.functional.features import normalized
 
@@ -43,7 +44,11 @@ def as_class_embeddings(given: Any, n_features: int) -> ClassEmbeddings:
     Raises:
         ValueError: anything else, or numbers that are not finite.
     """
+    if not isinstance(given, Mapping) and not hasattr(given, "__len__"):
+        raise ValueError(f"class_embeddings is a {type(given).__name__}; give {{label: row}}, or an array [N, D]")
     names: Sequence[Hashable] = list(given) if isinstance(given, Mapping) else range(len(given))
+    if none := [name for name in names if is_none(name)]:
+        raise ValueError(f"class_embeddings have a row for {none[0]!r}, which says that there is no label")
     rows = list(given.values()) if isinstance(given, Mapping) else given
     if isinstance(rows, list):
         rows = [row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewshot.classification.adaptation import Adapted, later, moved, origin
 from fewshot.classification.class_embeddings import as_class_embeddings
 from fewshot.classification.conventions import (
+    check_numbered,
     check_rows,
     check_unlabelled,
     label_array,
@@ -182,6 +183,8 @@ class FewShotClassifier(PreparedEstimator):
         labels = labels_of(y, len(features))
         check_unlabelled(y, labels)
         embeddings = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
+        if embeddings is not None and not isinstance(class_embeddings, Mapping):
+            check_numbered(labels, len(class_embeddings))
         return Given(features, labels, embeddings)
 
     def _fit(self, given: Given) -> FewShotClassifier:
@@ -243,7 +246,7 @@ class FewShotClassifier(PreparedEstimator):
             self._adapted,
             self.transduced_,
             self._model.method,
-            whole_module(self._model, self.backbone, self.temperature_),
+            whole_module(self._model, self.backbone),
             None if encoder is None else encoder.preprocessing,
             {name: getattr(self, name) for name in OPTIONS},
             self.given_ if rows else None,

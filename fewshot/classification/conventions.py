@@ -125,7 +125,7 @@ def check_unlabelled(y: Any, labels: Sequence[Hashable]) -> None:
     Raises:
         ValueError: y is an array of text or of unsigned integers, neither of which can hold -1 or None.
     """
-    if any(_is_none(label) for label in labels):
+    if any(is_none(label) for label in labels):
         return
     dtype = np.dtype(object)
     if isinstance(y, Tensor) or hasattr(y, "__array__"):
@@ -161,7 +161,7 @@ def numbered(labels: Sequence[Hashable], named: Sequence[Hashable] = ()) -> tupl
     Raises:
         ValueError: there are fewer than two classes.
     """
-    known = dict.fromkeys(label for label in (*labels, *named) if not _is_none(label))
+    known = dict.fromkeys(label for label in (*labels, *named) if not is_none(label))
     if not known:
         raise ValueError("no row has a label; give at least one labelled row of each of two classes")
     if len(known) < 2:
@@ -171,10 +171,21 @@ def numbered(labels: Sequence[Hashable], named: Sequence[Hashable] = ()) -> tupl
     except TypeError:
         classes = list(known)
     places = {label: place for place, label in enumerate(classes)}
-    return classes, np.array([-1 if _is_none(label) else places[label] for label in labels], dtype=np.int64)
+    return classes, np.array([-1 if is_none(label) else places[label] for label in labels], dtype=np.int64)
 
 
-def _is_none(label: Hashable) -> bool:
+def check_numbered(labels: Sequence[Hashable], number: int) -> None:
+    """ValueError where rows have labels, and none of them is one of the numbers 0..number-1."""
+    known = [label for label in labels if not is_none(label)]
+    if known and not set(known) & set(range(number)):
+        raise ValueError(
+            f"class_embeddings are an array, of the labels 0 to {number - 1}, and rows have other labels such as "
+            f"{known[0]!r}; give a dictionary {{label: row}}"
+        )
+
+
+def is_none(label: Hashable) -> bool:
+    """Whether it says that there is no label."""
     return label is None or (isinstance(label, (int, float)) and not isinstance(label, bool) and label == -1)
 
 
@@ -233,10 +244,12 @@ def check_rows(given: Any, n_features: int | None, y: Any = None) -> Tensor:
         raise ValueError(f"0 feature(s) (shape={rows.shape}) while a minimum of 1 is required.")
     if len(rows) < 2 and y is not None:
         raise ValueError(f"n_samples=1 (shape={rows.shape}): one row; give labelled rows of two classes or more")
-    if not np.isfinite(rows).all():
-        raise ValueError("Input X contains NaN or infinity; features are finite numbers")
+    with np.errstate(over="ignore"):
+        found = np.array(rows, dtype=np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError("Input X contains NaN or infinity, or numbers beyond float32; features are finite numbers")
     if n_features is not None and rows.shape[1] != n_features:
         raise ValueError(
             f"X has {rows.shape[1]} features, but FewShotClassifier is expecting {n_features} features as input"
         )
-    return torch.from_numpy(np.array(rows, dtype=np.float32))
+    return torch.from_numpy(found)

@@ -93,12 +93,10 @@ class PictureEncoder:
         precision: str = "32-true",
         store_features: bool = True,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; give 1 or more pictures")
         self.backbone = backbone.eval().to(device)
         self.preprocessing, self.config, self.device = preprocessing, config, torch.device(device)
         self.batch_size, self.precision, self.store_features = batch_size, precision, store_features
-        check_precision(precision, self.device)
+        check_encoding(self.device, batch_size=batch_size, precision=precision)
 
     @property
     def together(self) -> int:
@@ -210,8 +208,10 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], ahead:
         pool.shutdown(cancel_futures=True)
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """ValueError for a precision that is not one of PRECISIONS, or not one of the device's."""
+def check_encoding(device: torch.device, *, batch_size: int, precision: str) -> None:
+    """ValueError for a size below 1, or a precision that is not one of PRECISIONS or not one of the device's."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; give 1 or more pictures")
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision == "16-mixed" and device.type == "cpu":

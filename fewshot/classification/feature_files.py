@@ -30,6 +30,8 @@ from fewshot.files import plain_cell
 Found = TypeVar("Found")
 MAX_LINE = 2**24
 """Characters of a line of a table at most."""
+CELLS_AT_ONCE = 2**16
+"""That become text."""
 MATRICES = ("features", "embeddings", "class_embeddings")
 """Arrays of an .npz that features are looked for in; one with a single matrix may name it as it likes."""
 
@@ -97,11 +99,15 @@ def _cells(given: np.ndarray, name: str) -> list[str | None]:
     """The entries of an array [n] as text."""
     if given.ndim != 1 or given.dtype.kind not in "biufSU":
         raise Refused(f"{name} is {given.dtype} {list(given.shape)}; give one text or number for each row")
-    return [as_text(value) for value in given.tolist()]
+    kept: dict[str | None, str | None] = {}  # a label of many rows is one text
+    parts = (given[first : first + CELLS_AT_ONCE].tolist() for first in range(0, len(given), CELLS_AT_ONCE))
+    return [kept.setdefault(text, text) for part in parts for text in map(as_text, part)]
 
 
 def _read_npy(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
     found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise Refused("it is an .npz inside; call it so")
     check_numbers(found.size)
     if features is None:
         return Table(np.zeros((len(found) if found.ndim else 0, 0), np.float32), {columns[-1]: _cells(found, "it")})
@@ -119,6 +125,8 @@ def _read_npz(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
         def loaded(name: str) -> np.ndarray:
             shape, dtype = shapes[name]
             count = int(np.prod(shape, dtype=object))
+            if not dtype.itemsize:
+                raise Refused(f"{name} is {dtype}, whose entries hold nothing")
             check_numbers(count * max(1, dtype.itemsize // 8))
             if not dtype.hasobject and count * dtype.itemsize > headers[name].file_size:
                 raise Refused(f"{name} is cut short")
@@ -128,19 +136,20 @@ def _read_npz(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
 
         if missing := [name for name in columns if name not in headers]:
             raise Refused(f"it has no array {missing[0]!r}; it has {', '.join(headers)}")
-        cells = {name: _cells(loaded(name), name) for name in columns}
         if features is None:
+            cells = {name: _cells(loaded(name), name) for name in columns}
             return Table(np.zeros((len(next(iter(cells.values()))), 0), np.float32), cells)
         matrices = [name for name, (shape, _) in shapes.items() if len(shape) == 2]
         named = [name for name in dict.fromkeys((features, *MATRICES)) if name in matrices]
         if not named and len(matrices) != 1:
             raise Refused(f"it has no array {features!r} [rows, width]; it has {', '.join(headers) or 'none'}")
         name = (named or matrices)[0]
-        rows = _matrix(loaded(name), name)
-    for column, found in cells.items():
-        if len(found) != len(rows):
-            raise Refused(f"{column} has {len(found)} entries for the {len(rows)} rows of {name}")
-    return Table(rows, cells)
+        n_rows = shapes[name][0][0]
+        for column in columns:
+            if len(shape := shapes[column][0]) == 1 and shape[0] != n_rows:
+                raise Refused(f"{column} has {shape[0]} entries for the {n_rows} rows of {name}")
+        cells = {column: _cells(loaded(column), column) for column in columns}
+        return Table(_matrix(loaded(name), name), cells)
 
 
 def _header(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
@@ -182,11 +191,17 @@ def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
         lines = _rows(opened)
         names: list[str] = next(lines, [])
         rows: Iterator[list[str]] = lines
-        if names and not columns and all(map(_is_number, names)):
+        if names and not columns and all(map(_is_number, names)) and not _counted(names):
             rows, names = chain([names], lines), [str(place) for place in range(len(names))]
         check_columns(names, columns)
         places = {name: names.index(name) for name in columns}
         rest = [place for place in range(len(names)) if place not in places.values()]
+        unnamed = [names[place] for place in rest if not names[place] or names[place].startswith("Unnamed: ")]
+        if unnamed and features is not None:
+            raise Refused(
+                f"it has a column called {unnamed[0]!r}, as pandas writes an index, no feature; write the table "
+                "with index=False, or give the column a name for --id_column"
+            )
         texts: dict[str, list[str | None]] = {name: [] for name in columns}
         numbers, n_rows = array("f"), 0
         for cells in rows:
@@ -209,6 +224,11 @@ def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
         raise Refused("it has no column of features beside those that are named")
     return Table(np.frombuffer(numbers, np.float32).reshape(n_rows, width) if n_rows * width
                  else np.zeros((n_rows, width), np.float32), texts)  # fmt: skip
+
+
+def _counted(names: Sequence[str]) -> bool:
+    """Whether several columns are called by their numbers, from 0 or from 1, as pandas calls those without names."""
+    return len(names) > 1 and any(list(names) == [str(first + n) for n in range(len(names))] for first in (0, 1))
 
 
 def _is_number(cell: str) -> bool:

@@ -55,7 +55,8 @@ def _of_parquet(opened: Any, size: int, columns: tuple[str, ...], features: str 
     groups = [about.row_group(place) for place in range(about.num_row_groups)]
     check_numbers(sum(group.column(c).num_values for group in groups for c in range(group.num_columns)))
     check_numbers(sum(group.total_byte_size for group in groups) // 8)
-    rest = [] if features is None else [name for name in schema.names if name not in columns]
+    index = (schema.pandas_metadata or {}).get("index_columns", [])  # no feature; a dict of one that is not stored
+    rest = [] if features is None else [name for name in schema.names if name not in columns and name not in index]
     lists = [name for name in rest if _is_list(schema.field(name).type)]
     if len(lists) > 1:
         raise Refused(f"it has several columns of lists: {', '.join(lists[:3])}; keep the one that holds the features")

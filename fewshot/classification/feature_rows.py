@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.feature_files import READERS, Table, column_names, read_table
-from fewshot.classification.label_files import NO_LABEL, GivenLabels, check_labels, read_labels
+from fewshot.classification.label_files import NO_LABEL, GivenLabels, check_labels, label_of, read_labels
 from fewshot.classification.task import Task
 from fewshot.data.picture_files import LeftOut, files_below
 
@@ -82,7 +82,7 @@ def feature_rows(
         ]
     ids = _unique(names, place)
     known = column(inside) or [None] * len(ids)
-    known = [None if label in NO_LABEL else label for label in known]
+    known = [None if label in NO_LABEL else label for label in map(label_of, known)]
     given = GivenLabels({})
     if labels is not None:
         given = labels_of_rows(labels, ids, id_column, label_column, needed=not beside, elsewhere=elsewhere)

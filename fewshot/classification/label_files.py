@@ -62,12 +62,14 @@ def read_labels(file: Path, keys: Sequence[str], label_column: str = "label") ->
     if key is None and NONE_OF_THESE in found:
         raise ValueError(f"labels: {file} has {NONE_OF_THESE} and no column {keys[0]!r}, which says of whom")
     if key is None:
-        return read_table(file, [label_column], features=None).columns[label_column]
+        return [label_of(cell) for cell in read_table(file, [label_column], features=None).columns[label_column]]
     told = [NONE_OF_THESE] if NONE_OF_THESE in found else []
     columns = read_table(file, list(dict.fromkeys([key, label_column, *told])), features=None).columns
     classes: dict[str, str | None] = {}
     rows = zip(columns[key], columns[label_column], columns.get(NONE_OF_THESE, [None] * len(columns[key])), strict=True)
-    for row, (name, label, cell) in enumerate(rows):
+    for row, (name, cell_of_label, cell) in enumerate(rows):
+        # a picture's class may be a folder that is called 2.0
+        label = (cell_of_label or "").strip() or None if key == "path" else label_of(cell_of_label)
         where = f"labels: {file}: row {row}, counted from 0,"
         if name is None:
             raise ValueError(f"{where} has no {key}")
@@ -83,6 +85,17 @@ def read_labels(file: Path, keys: Sequence[str], label_column: str = "label") ->
             one, other = (_shown(each) for each in (classes[name], said))
             raise ValueError(f"labels: {file} says that {name!r} is {one}, and that it is {other}; keep one of the two")
     return GivenLabels(classes)
+
+
+def label_of(cell: str | None) -> str | None:
+    """The label of a row in a cell: without blanks around it, and a whole number as such, as which arrays give it too.
+
+    pandas writes whole numbers as `2.0` where a column has empty cells.
+    """
+    if cell is None:
+        return None
+    text = cell.strip()
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text) or None
 
 
 def labels_of_pictures(file: Path, names: Collection[str], folder: Path | str) -> GivenLabels:

@@ -11,7 +11,7 @@ from torch import nn
 
 import fewshot.methods
 from fewshot.backbones import BackboneConfig
-from fewshot.classification.encoder import PictureEncoder, encoder_of_backbone
+from fewshot.classification.encoder import PictureEncoder, check_encoding, encoder_of_backbone
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method, UniversalSIB
 from fewshot.training.few_shot_module import FewShotModule
@@ -42,7 +42,10 @@ class LoadedModel(NamedTuple):
         """
         self.method.to(device)
         encoder, wanted = self.encoder, {"device": device, **options}
-        if encoder is None or all(getattr(encoder, name) == value for name, value in wanted.items()):
+        if encoder is None:
+            check_encoding(device, batch_size=options["batch_size"], precision=options["precision"])
+            return self
+        if all(getattr(encoder, name) == value for name, value in wanted.items()):
             return self
         moved = PictureEncoder(encoder.backbone, encoder.preprocessing, encoder.config, **wanted)
         return self._replace(encoder=moved)
@@ -74,6 +77,11 @@ def loaded_model(
             return LoadedModel(encoder, module.method.eval(), module, module.temperature)
         return _with_method(encoder, method, module)
     if backbone is None:
+        own = {"weights": weights, "image_size": image_size, "preprocessing": preprocessing}
+        if given := [name for name, value in own.items() if value is not None]:
+            raise ValueError(
+                f"{given[0]} given and no backbone, to which it belongs; give backbone=..., or leave it out"
+            )
         return _with_method(None, method)
     if isinstance(backbone, str):
         encoder = encoder_of_backbone(backbone, weights=weights, image_size=image_size)
@@ -91,13 +99,12 @@ def _with_method(
     return LoadedModel(encoder, method, module, 1.0 if method.comes_trained else None)
 
 
-def whole_module(model: LoadedModel, backbone: str | nn.Module | None, temperature: float) -> FewShotModule | None:
-    """Backbone and method as one module, for a file; None where rows are features.
+def whole_module(model: LoadedModel, backbone: str | nn.Module | None) -> FewShotModule | None:
+    """Backbone and method as one module, for a file; None where rows are features. A task's temperature is not in it.
 
     Args:
         model: which.
         backbone: that of the classifier's options.
-        temperature: what probabilities are to be divided by, where the checkpoint does not say.
 
     Raises:
         ValueError: a network of a person's own, which has no name to be built by.
@@ -112,7 +119,7 @@ def whole_module(model: LoadedModel, backbone: str | nn.Module | None, temperatu
         raise ValueError("a network of your own cannot be saved by name; take a timm name or a checkpoint")
     size, channels = encoder.preprocessing.image_size, encoder.preprocessing.channels
     module = FewShotModule(model.method, BackboneConfig(name=name, in_chans=channels, image_size=size))
-    module.backbone, module.temperature = encoder.backbone, temperature
+    module.backbone, module.temperature = encoder.backbone, model.temperature
     return module.eval()
 
 

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,9 +36,9 @@ ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
 FILES = (*MODEL_FILES, ABOUT, TENSORS)
 KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions")
 """What classifier.json holds."""
-OPTIONS = ("chunk_size", "batch_size", "device", "precision")
+ADDED = ("precision", "temperature", "class_embedding_weight", "check_refinement")
+OPTIONS = ("chunk_size", "batch_size", "device", *ADDED)
 """Of the classifier's constructor: how it goes on being used."""
-ADDED = ("precision",)
 """Of these, what files of earlier versions lack."""
 OF_TASK = ("support", "support_labels", "before", "probabilities")
 OF_HEAD = ("weights", "scale", "bias", "centre")
@@ -190,12 +192,23 @@ def _are_places(labels: Tensor, number: int, least: int, n_way: int) -> bool:
     return is_right and bool(((labels >= least) & (labels < n_way)).all())
 
 
-def _are_usable(chunk_size: Any, batch_size: Any, device: Any, precision: Any = "32-true") -> bool:
+def _are_usable(
+    chunk_size: Any,
+    batch_size: Any,
+    device: Any,
+    precision: Any = "32-true",
+    temperature: Any = None,
+    class_embedding_weight: Any = 1,
+    check_refinement: Any = False,
+) -> bool:
     """Whether these are options of a classifier; how far memory goes is not a file's to say."""
-    sizes = [size for size in (chunk_size, batch_size) if size is not None]
+    sizes = [class_embedding_weight, *(size for size in (chunk_size, batch_size) if size is not None)]
     return (
         isinstance(device, str)
+        and re.fullmatch("auto|cpu|mps|cuda(:[0-9]+)?", device) is not None
         and precision in PRECISIONS
+        and (temperature is None or (type(temperature) in (int, float) and 0 < temperature < math.inf))
+        and isinstance(check_refinement, bool)
         and all(type(size) is int and 0 < size <= MAX_INTEGER for size in sizes)
     )
 
@@ -221,6 +234,9 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
     labels = (task.support_labels, tensors["transduced"])
     if (
         task.support.ndim != 3
+        or len(task.support) != 1
+        or not task.support.numel()
+        or len(set(about["classes"])) != n_way
         or task.support_labels.shape != task.support.shape[:2]
         or tensors["transduced"].ndim != 1
         or not all(each.dtype == torch.int64 and bool(((each >= 0) & (each < n_way)).all()) for each in labels)
@@ -228,7 +244,8 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         or task.before.shape != task.probabilities.shape
         or (task.strangers is not None and task.strangers.shape != task.probabilities.shape[:1])
         or (task.centre is not None and task.centre.shape != (width,))
-        or (head is not None and head.weights.shape != (1, n_way, width))
+        or (head is not None and [part.shape for part in head[:4]] != [(1, n_way, width), (1,), (1, n_way), (1, width)])
+        or bool(((task.probabilities < 0) | (task.probabilities > 1)).any())
         or any(value_fault(value, torch.float32) for name, value in tensors.items() if name not in LABELS)
     ):
         raise ValueError(f"{TENSORS} does not fit {n_way} classes of {width} features, or holds values not finite")

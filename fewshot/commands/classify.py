@@ -126,11 +126,13 @@ def answered(options: Any, inputs: Inputs) -> Classified:
     task, asked = inputs.task, inputs.asked
     things = "pictures" if task.texts is None else "rows"
     classified = classified_task(inputs.classifier, task, measure=options.none_of_these, share=options.none_share)
+    method, most = inputs.classifier.method_, len(task.query)
+    together = min(most, inputs.classifier.chunk_size or most, method.most_together or most)
     asked = {
         **asked,
-        "method": type(inputs.classifier.method_).__name__,
-        "options of the method": method_options(inputs.classifier.method_),
-        "looked at together": f"{min(options.chunk_size, len(task.query))} {things} at most",
+        "method": type(method).__name__,
+        "options of the method": method_options(method),
+        "looked at together": f"{together} {things} at most",
     }
     return replace(
         classified,

@@ -15,6 +15,8 @@ from fewshot.methods import Method
 
 CHUNK = 2000
 """Queries that are refined together, unless told otherwise."""
+CARRIED = {"chunk_size": CHUNK, "batch_size": 64, "class_embedding_weight": 1, "temperature": None}
+"""Options that a run which is continued hands on unless they are said anew, with what they are if nothing is said."""
 
 
 def parser() -> Parser:

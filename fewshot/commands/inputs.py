@@ -34,6 +34,7 @@ from fewshot.commands.classify_checks import (
     check_moved,
     check_query_labels,
 )
+from fewshot.commands.classify_options import CARRIED
 from fewshot.commands.process import keep_freed_memory
 from fewshot.data.picture_files import LeftOut, left_out_below
 from fewshot.files import relative
@@ -251,8 +252,8 @@ def _earlier(options: Any) -> tuple[FewShotClassifier | None, Earlier | None]:
         return None, None
     place = Path(options.get("continue")).expanduser()
     classifier, earlier = earlier_run(place, packages=options.packages, device=options.device)
-    names = ("temperature", "class_embedding_weight", "check_refinement", "store_features")
-    own = {name: options.get(name) for name in names}
+    own = {name: options.get(name) for name in ("check_refinement", "store_features")}
+    own |= {name: options.get(name) for name, usual in CARRIED.items() if options.get(name) not in (usual, None)}
     return classifier.set_params(**own), earlier
 
 

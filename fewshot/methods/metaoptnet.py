@@ -67,6 +67,8 @@ class MetaOptNetSVM(Method):
             )
         transposed = support.transpose(1, 2)  # [T, D, S]
         one_hot = F.one_hot(support_labels, n_way)
-        gram = torch.bmm(support, transposed)  # [T, S, S]
+        # in float32 what is zero of its spectrum lies a little below, where the solver has no solution
+        gram = torch.bmm(support.double(), transposed.double())  # [T, S, S]
         dual = crammer_singer_dual(gram, one_hot, cost=self.cost, n_iterations=self.n_iterations)  # [T, S, N]
+        dual = dual.to(support.dtype)
         return self.scale * torch.bmm(torch.bmm(query, transposed), dual)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -180,6 +181,11 @@ def test_methods_that_need_no_training_take_the_mean_of_the_tasks_own_rows(name,
         (np.zeros((4, 3)), ["a", "b", None, None], {"method": "SIB"}, "'SIB' has to be trained first"),
         (np.zeros((4, 3)), ["a", "b", None, None], {"method": "Nearest"}, "no class of fewshot.methods; choose one of"),
         (np.full((4, 3), np.nan), ["a", "b", None, None], {}, "NaN or infinity"),
+        (np.full((4, 3), 1e39), ["a", "b", None, None], {}, "or numbers beyond float32"),
+        (np.zeros((4, 3)), ["a", "b", None, None], {"precision": "fp16"}, "precision='fp16'; choose one of"),
+        (np.zeros((4, 3)), ["a", "b", None, None], {"batch_size": 0}, "batch_size=0; give 1 or more"),
+        (np.zeros((4, 3)), ["a", "b", None, None], {"image_size": 32}, "image_size given and no backbone"),
+        (np.zeros((4, 3)), ["a", "b", None, None], {"weights": "x.pt"}, "weights given and no backbone"),
         (["x.png"], ["a"], {}, "give backbone=... to classify pictures"),
         (np.zeros((4, 3)), ["a", "b", "c", None], {"method": SIB(gradient=MLPGradient(2))}, "made for n_way=2"),
         (np.zeros((4, 3)), ["a", "b", "c", None], {"method": "MAML"}, "cannot be made without options"),
@@ -269,6 +275,8 @@ def test_an_option_that_does_not_make_the_model_does_not_load_it_anew(model, tmp
     classifier.save(tmp_path / "saved")
     loaded = FewShotClassifier.load(tmp_path / "saved")
     loaded.set_params(chunk_size=None).fit(arrays, labels)
+    assert loaded.temperature_ == 3.0  # as was said
+    loaded.set_params(temperature=None).fit(arrays, labels)
     assert loaded.temperature_ == 2.0  # of the checkpoint, which saving and loading keep
     loaded.save(tmp_path / "again")
     classifier.set_params(method="PTMAP")
@@ -314,6 +322,10 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
         ({"temperature": 1e-300}, r"temperature is 1e-300, not a number in 0\.0001\.\.10000"),
         ({"temperature": float("nan")}, "no JSON as it was saved"),
         ({"method": {"class_path": "os.system", "init_args": {}}}, "only classes of fewshot are imported"),
+        ({"classes": ["a", "a", "b"]}, "does not fit 3 classes"),
+        ({"options": {**whole["options"], "device": "meta"}}, "not as it was written: options"),
+        ({"options": {**whole["options"], "temperature": 0}}, "not as it was written: options"),
+        ({"options": {**whole["options"], "class_embedding_weight": True}}, "not as it was written: options"),
     ):
         about.write_text(json.dumps({**whole, **change}))
         with pytest.raises(ValueError, match=message):
@@ -327,6 +339,50 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
     with pytest.raises(ValueError, match="save text or numbers as labels"):
         quick.fit(rows, [x if x is None else (x,) for x in labels]).save(tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("head.bias", lambda old: torch.zeros(1, 4)),
+        ("head.centre", lambda old: torch.zeros(1, 5)),
+        ("head.scale", lambda old: torch.ones(5)),
+        ("support", lambda old: old.repeat(2, 1, 1)),
+        ("support", lambda old: old[:, :0]),
+        ("probabilities", lambda old: old - 1),
+    ],
+)
+def test_tensors_that_were_altered_are_refused(tmp_path, name, changed):
+    rows, labels, _ = blobs()
+    FewShotClassifier().fit(rows, labels).save(tmp_path / "saved")
+    file = tmp_path / "saved" / "classifier.safetensors"
+    tensors = safetensors.torch.load(file.read_bytes())
+    tensors[name] = changed(tensors[name]).contiguous()
+    if name == "support":
+        tensors["support_labels"] = (
+            tensors["support_labels"].expand(tensors[name].shape[:2]).contiguous()
+            if len(tensors[name]) == 2
+            else tensors["support_labels"][:, :0]
+        )
+    file.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    with pytest.raises(ValueError, match="does not fit 3 classes of 8 features"):
+        FewShotClassifier.load(tmp_path / "saved")
+
+
+def test_options_are_saved_and_a_tasks_temperature_is_not_the_models(model, tmp_path):
+    own = {"temperature": 3.0, "class_embedding_weight": 7, "check_refinement": True, "chunk_size": 9}
+    rows, labels, _ = blobs()
+    FewShotClassifier(**own).fit(rows, labels).save(tmp_path / "rows")
+    loaded = FewShotClassifier.load(tmp_path / "rows").get_params()
+    assert {name: loaded[name] for name in own} == own
+    arrays = [picture(colour, seed) for seed in range(6) for colour in COLOURS.values()]
+    first = FewShotClassifier.from_checkpoint(model, method="PTMAP").fit(arrays, ["red", "blue"] + [None] * 10)
+    assert "not fitted" in first.temperature_from_
+    first.save(tmp_path / "pictures", rows=True)
+    more = ["red", "blue"] * 3 + [None] * 6
+    later = FewShotClassifier.load(tmp_path / "pictures").fit(arrays, more)
+    assert later.temperature_from_.startswith("fitted on 6 predictions")
+    assert later.temperature_ == FewShotClassifier.from_checkpoint(model, method="PTMAP").fit(arrays, more).temperature_
 
 
 def test_threads_and_pickles_predict_the_same(model):

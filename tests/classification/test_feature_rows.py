@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -150,6 +151,8 @@ def bad_files(folder):
     np.save(folder / "complex.npy", np.zeros((2, 2), complex))
     np.save(folder / "none.npy", np.zeros((0, 3)))
     (folder / "rows.txt").write_text("1")
+    np.savez(folder / "inside.npz", features=ROWS)
+    (folder / "inside.npz").rename(folder / "inside.npy")
     os.mkfifo(folder / "pipe.csv")
     return {
         "objects.npy": "Python objects", "pickle.npy": "cannot be read", "objects.npz": "Python objects",
@@ -162,6 +165,7 @@ def bad_files(folder):
         "text.npy": "cannot be read", "deep.npy": "it is float64 [2, 2, 2]", "complex.npy": "it is complex128",
         "none.npy": "0 rows of 3 features", "rows.txt": "does not end in .npy, .npz, .csv, .parquet",
         "pipe.csv": "no regular file", "nowhere.csv": "not there",
+        "inside.npy": "it is an .npz inside",
     }  # fmt: skip
 
 
@@ -171,6 +175,53 @@ def test_bad_files_are_named_in_one_line(tmp_path):
             feature_rows(tmp_path / name)
         message = str(refused.value)
         assert name in message and said in message and "\n" not in message, message
+
+
+def test_what_pandas_writes_is_read_as_it_is_meant(tmp_path):
+    """Names that are numbers, labels of whole numbers with a point, an index that is no feature."""
+    lines = [",".join(map(repr, row.tolist())) for row in ROWS]
+    for first in ("0,1,2", "1,2,3"):
+        (tmp_path / "named.csv").write_text("\n".join([first, *lines]))
+        assert np.array_equal(feature_rows(tmp_path / "named.csv").features, ROWS)
+    (tmp_path / "row.csv").write_text("\n".join(["0,1,3", *lines]))
+    assert len(feature_rows(tmp_path / "row.csv").features) == 7
+    (tmp_path / "labels.csv").write_text("id,label\n0, 2.0\n1,-1.0\n2,2\n3,cat \n4,2.50\n5,\n")
+    found = feature_rows(tmp_path / "named.csv", labels=tmp_path / "labels.csv")
+    assert found.labels == ("2", None, "2", "cat", "2.50", None)
+    beside = write_csv(tmp_path / "beside.csv", {"label": ["1.0", "-1.0", "", "1", "x", "-1"]})
+    assert feature_rows(beside, label_column="label").labels == ("1", None, None, "1", "x", None)
+    for name in ("", "Unnamed: 0"):
+        index = write_csv(tmp_path / "index.csv", {name: list("012345")})
+        with pytest.raises(ValueError, match="as pandas writes an index, no feature; write the table with index=False"):
+            feature_rows(index)
+    (tmp_path / "indexed_labels.csv").write_text(",id,label\n0,0,a\n1,1,b\n")
+    assert feature_rows(tmp_path / "row.csv", labels=tmp_path / "indexed_labels.csv").labels[:3] == ("a", "b", None)
+
+
+def test_an_index_in_parquet_is_no_feature(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    table = pandas.DataFrame({f"f{place}": ROWS[:, place] for place in range(3)}, index=[5, 3, 1, 0, 2, 4])
+    table.to_parquet(tmp_path / "rows.parquet")
+    assert np.array_equal(feature_rows(tmp_path / "rows.parquet").features, ROWS)
+    table.rename_axis("name").to_parquet(tmp_path / "rows.parquet")
+    assert np.array_equal(feature_rows(tmp_path / "rows.parquet").features, ROWS)
+    assert feature_rows(tmp_path / "rows.parquet", id_column="name").ids == tuple("531024")
+
+
+def test_text_of_arrays_takes_no_more_memory_than_they_do(tmp_path):
+    packed(tmp_path / "empty.npz", features=header((2, 2)) + bytes(16), label=header((10**7,), "<U0"))
+    with pytest.raises(ValueError, match="label has 10000000 entries for the 2 rows of features"):
+        feature_rows(tmp_path / "empty.npz", label_column="label")
+    packed(tmp_path / "nothing.npz", labels=header((10**7,), "<U0"))
+    with pytest.raises(ValueError, match="labels is <U0, whose entries hold nothing"):
+        read_table(tmp_path / "nothing.npz", ["labels"], features=None)
+    np.savez_compressed(tmp_path / "same.npz", labels=np.full(2**21, 3.0))
+    tracemalloc.start()
+    cells = read_table(tmp_path / "same.npz", ["labels"], features=None).columns["labels"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(cells) == 2**21 and set(cells) == {"3"} and peak < 4 * 2**24  # 16 MiB of numbers, and as many of places
 
 
 def test_sizes_are_bounded_and_columns_are_asked_for_by_name(tmp_path, monkeypatch):
@@ -241,6 +292,20 @@ def sides(seed=0, n=60, classes=4, width=16, gap=5.0):
         truth,
         (centres + 0.2 * generator.normal(size=centres.shape) - apart).astype(np.float32),
     )
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (np.eye(2, 16), "of the labels 0 to 1, and rows have other labels such as 'a'; give a dictionary"),
+        ({"a": np.ones(16), -1: np.ones(16)}, "have a row for -1, which says that there is no label"),
+        (3, "class_embeddings is a int; give {label: row}"),
+    ],
+)
+def test_class_embeddings_that_name_no_class_are_refused(embeddings, message):
+    rows, *_ = sides()
+    with pytest.raises(ValueError, match=message):
+        FewShotClassifier().fit(rows, ["a", "b", *[None] * 58], embeddings)
 
 
 @pytest.mark.parametrize("method", [None, "NearestClassMean"])

@@ -139,8 +139,15 @@ def test_rows_come_later(tmp_path, monkeypatch, capsys):
     np.savez("one.npz", features=rows[:30], id=ids[:30], label=[*"pqpq", *[""] * 26])
     np.savez("two.npz", features=rows[20:], id=ids[20:], label=["r", *[""] * 24])
     named = ("--id_column", "id", "--label_column", "label")
+    Path("labels.csv").write_text("id,label\nn10,p\n")
     classified("--features", "one.npz", *named, "--keep_classifier")
     found, record = classified("--continue", "out", "--features", "two.npz", *named, output="second")
+    sizes = ("--chunk_size", "30", "--class_embedding_weight", "5")
+    classified("--continue", "out", "--features", "two.npz", *named, *sizes, "--keep_classifier", output="sized")
+    _, sized = classified("--continue", "sized", "--labels", "labels.csv", "--keep_classifier", output="again")
+    kept = FewShotClassifier.load("again/classifier")
+    assert (kept.chunk_size, kept.class_embedding_weight) == (30, 5)
+    assert sized["settings"]["looked at together"] == "30 rows at most"
     assert record["classes"] == ["p", "q", "r"] and record["n_support"] == 5 and record["n_query"] == 40
     assert {row["id"] for row in found} == set(ids) - {"n0", "n1", "n2", "n3", "n20"}
     assert "the earlier run was of rows" in refused(capsys, "--continue", "out", "--query", ".")

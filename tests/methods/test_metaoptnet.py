@@ -34,6 +34,17 @@ def test_svm_is_liblinears() -> None:
         np.testing.assert_allclose(found[task].detach().numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("width", "n_way", "n_shot"), [(6, 3, 13), (32, 5, 20)])
+def test_svm_of_more_examples_than_their_features_span(width: int, n_way: int, n_shot: int) -> None:
+    labels = torch.arange(n_way * n_shot).unsqueeze(0) % n_way
+    support = (0.7 * torch.randn(n_way, width)[labels] + torch.randn(1, n_way * n_shot, width)).relu()
+    query = torch.randn(1, 5, width)
+    found, exact = (
+        MetaOptNetSVM().classify(s, labels, q, n_way) for s, q in ((support, query), (support.double(), query.double()))
+    )
+    torch.testing.assert_close(found.double(), exact.double(), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("make", [MetaOptNetRidge, MetaOptNetSVM])
 def test_features_receive_the_gradient_of_finite_differences(make: type) -> None:
     support, query = draw()
