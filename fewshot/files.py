@@ -271,8 +271,9 @@ def resolve_weights(path: str | os.PathLike[str]) -> Path:
     """The weight file that `path` stands for.
 
     A file stands for itself. A run's folder (`runs/<experiment>/version_3`) stands for its checkpoints/best.ckpt, an
-    experiment's folder (`runs/<experiment>`) for that of its newest version which has one, and a downloaded
-    model's folder for its model.safetensors. `~` and environment variables are expanded.
+    experiment's folder (`runs/<experiment>`) for that of its newest finished version which has one, or else of its
+    newest, which is said, and a downloaded model's folder for its model.safetensors. `~` and environment variables are
+    expanded.
 
     Raises:
         FileNotFoundError: nothing is there; says where it looked.
@@ -280,21 +281,19 @@ def resolve_weights(path: str | os.PathLike[str]) -> Path:
     asked = Path(os.path.expandvars(os.path.expanduser(os.fspath(path))))
     if asked.is_file():
         return asked
-    looked = [asked]
+    looked, advice = [asked], "If a pre-training run is to write them, run its config first (python -m fewshot fit)"
     if asked.is_dir():
+        advice = f"{asked} holds no checkpoint, which only `fit` writes"
         newest = [folder for _, folder in sorted(run_versions(asked), reverse=True)]
+        unfinished = [folder for folder in newest if (folder / UNFINISHED).is_file()]
+        newest.sort(key=unfinished.__contains__)
         looked = [asked / _BEST, asked / "best.ckpt", asked / "model.safetensors"]
         looked += [folder / _BEST for folder in newest] or [asked / "version_*" / _BEST]
         for candidate in looked:
             if candidate.is_file():
-                logger.info("weights %s: using %s", path, candidate)
+                said = "".join(f"; {folder.name} is not finished" for folder in unfinished)
+                logger.log(logging.WARNING if said else logging.INFO, "weights %s: using %s%s", path, candidate, said)
                 return candidate
-    advice = (
-        f"{asked} holds no checkpoint, which only `fit` writes"
-        if asked.is_dir()
-        else "If a pre-training run is to write them, run its config first (python -m fewshot fit --config <the "
-        "pre-training config>)"
-    )
     raise FileNotFoundError(
         f"weights '{os.fspath(path)}' not found; looked for {', '.join(map(str, looked))}. {advice}"
     )

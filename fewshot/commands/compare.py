@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,15 +162,23 @@ def compare(config: Any, text: str) -> None:
     comparison.check(settings)
     folder, begun = new_run_folder(Path(config.runs) / config.experiment), False
     try:
-        measured = []
+        measured, lines_so_far = [], folder / "measured.txt"
         for setting in settings:
             for one in comparison.measure(setting):
                 measured.append(one)
                 print(line_of(one), flush=True)
-        found, begun = rows(measured, reference, data["n_way"]), True
+                with lines_so_far.open("a", encoding="utf-8") as file:
+                    file.write(f"{line_of(one)}\n")
+                begun = True
+        found = rows(measured, reference, data["n_way"])
         about = about_comparison(config, reference, measured)
         (folder / "compare.yaml").write_text(text, encoding="utf-8")
         write(folder, found, about, data["n_way"])
+        lines_so_far.unlink()
+    except BaseException:
+        if begun:
+            print(f"what was measured is in {lines_so_far}", file=sys.stderr, flush=True)
+        raise
     finally:
         remove_unless_begun(folder, begun=begun)
     headings, lines = cells(found)

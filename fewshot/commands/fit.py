@@ -32,6 +32,7 @@ from fewshot.commands.run_options import (
     checkpoint_file,
     without_first_weights,
 )
+from fewshot.data.picture_datamodule import PictureDataModule
 from fewshot.files import LAST, checkpoints_of, relative
 from fewshot.runs.checkpointing import run_checkpoints
 from fewshot.runs.folder import hand_round, new_run_folder, remove_unless_begun, unfinished, unfinished_run
@@ -177,6 +178,9 @@ class FewShotCLI(LightningCLI):
 
     def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:
         assert self.run_folder is not None
+        datamodule, tests = kwargs.get("datamodule"), self._get(self.config, "test_after_fit")
+        if tests and self.trainer.limit_test_batches and isinstance(datamodule, PictureDataModule):
+            datamodule.sampler("test")  # what cannot be tested is not trained first
         self.trainer.fit(model, **kwargs, weights_only=True)
         if getattr(self.trainer, "fast_dev_run", False) or self.trainer.interrupted:
             return
@@ -185,9 +189,8 @@ class FewShotCLI(LightningCLI):
         checkpoint = next((x.best_model_path for x in self.checkpoints if x.best_model_path), "")
         if self.checkpoints and not self.checkpoints[0].best_model_path:
             say("nothing was validated: there is no best.ckpt, and the last weights are tested")
-        if self._get(self.config, "test_after_fit"):
+        if tests:
             hand_round(checkpoint, self.trainer)
-            datamodule = kwargs.get("datamodule")
             self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
             say(self.results.table or "nothing was tested: trainer.limit_test_batches=0")
         say(f"\nrun written to {self.run_folder}")
@@ -209,21 +212,27 @@ class FewShotCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Validate a checkpoint."""
+        say_if_untrained(kwargs)
         self.trainer.validate(**kwargs, weights_only=True)
 
     def test(self, **kwargs: Any) -> None:
         """Test a checkpoint."""
-        trained = any(parameter.requires_grad for parameter in kwargs["model"].parameters())
-        if kwargs.get("ckpt_path") is None and trained:
-            say("no --ckpt_path given: the method is tested untrained")
+        say_if_untrained(kwargs)
         self.trainer.test(**kwargs, weights_only=True, verbose=False)
         say(self.results.table)
         say(f"\nresults written to {self.run_folder}/results.json")
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions of the test split's episodes."""
+        say_if_untrained(kwargs)
         self.trainer.predict(**kwargs, weights_only=True, return_predictions=False)
         say(f"\npredictions written to {self.predictions.path}")
+
+
+def say_if_untrained(asked: dict[str, Any]) -> None:
+    """Say that there is no checkpoint, where there is something to train."""
+    if asked.get("ckpt_path") is None and any(parameter.requires_grad for parameter in asked["model"].parameters()):
+        say("no --ckpt_path given: the method is tested untrained")
 
 
 class TellRunFolder(Callback):

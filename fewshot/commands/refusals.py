@@ -58,6 +58,8 @@ def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
         return one_line(error)
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
         return f"ckpt_path: the checkpoint does not fit the model of this config: {one_line(error)}"
+    if isinstance(error, RuntimeError) and "Early stopping conditioned on metric" in str(error):
+        return f"trainer.callbacks: {one_line(error)}"
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
         operation = str(error).split()[0]
         return (

@@ -24,6 +24,7 @@ from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.files import resolve_weights
 from fewshot.methods.base import Method
+from fewshot.training.base_classes import base_classes
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.from_file import is_of_few_shot_module, module_from_checkpoint
 from fewshot.training.metrics import paired_difference
@@ -152,9 +153,14 @@ class Comparison:
             data = EpisodicDataModule(**{**self.data, **setting._asdict()})
             data.sampler("test")
         for name in self.methods:
-            method = self._module(name, {}).method
+            module = self._module(name, {})
+            method = module.method
             if method.n_way not in (None, data.n_way):
                 raise ValueError(f"methods.{name} serves n_way={method.n_way} alone, but data.n_way={data.n_way}")
+            if not method.is_prepared:
+                data.sampler("train")  # whose pictures it asks for
+                place, n_features = module.backbone_config.weights, module.backbone.num_features
+                method.prepare(base_classes(torch.zeros(1, n_features), torch.zeros(1, dtype=torch.int64), place))
             untrained = not method.comes_trained and any(True for _ in method.parameters())
             if name not in self._checkpoints and untrained:
                 print(f"{name} is measured untrained; methods.{name}.ckpt_path takes the folder of its run", flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 
 from fewshot.data.ranks import gathered
-from fewshot.files import UNFINISHED, WholeFile, checkpoints_of, run_versions
+from fewshot.files import UNFINISHED, WholeFile, check_place, checkpoints_of, run_versions
 from fewshot.runs.launch import is_launched_first
 
 try:
@@ -32,6 +32,8 @@ def new_run_folder(experiment: Path) -> Path:
     For the others it is a guess, which the first one's replaces before anything is written: they may have started
     before or after it was made, or see another disk.
     """
+    if is_launched_first():
+        check_place(experiment.resolve() / "version_0")
     number = max((version for version, _ in run_versions(experiment)), default=-1) + 1
     while is_launched_first():
         try:

@@ -206,8 +206,8 @@ def order_of(value: Any) -> tuple[bool, bool, float, str]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value counts as a number; JSON's NaN does not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    """Whether a value counts as a number; JSON's NaN does not, nor does one that is larger than a float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def shown(run: Run, column: Column) -> str:
@@ -220,7 +220,9 @@ def shown(run: Run, column: Column) -> str:
     if column.interval and is_number(value):
         interval = value_at(run, column.interval)
         return per_cent(value, interval if is_number(interval) else None)
-    return " ".join(value.split()) if isinstance(value, str) else json.dumps(value)
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in " ".join(value.split()))
 
 
 def headings_and_cells(

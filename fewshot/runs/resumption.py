@@ -18,6 +18,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fewshot.backbones.checkpoint_file import save_whole
+from fewshot.backbones.checkpoint_limits import check_content
 from fewshot.data.ranks import rank_and_world_size
 from fewshot.files import plain
 from fewshot.methods.class_path import same_class, with_present_paths
@@ -28,7 +29,14 @@ VALIDATED = (
     *("data", "data.dataset", "data.image_size", "data.val_episodes", "data.seed"),
     *("data.n_way", "data.n_shot", "data.n_query", "data.dirichlet", "data.long_tail"),
 )
-"""Options of the data that decide the validation episodes."""
+"""Options of the data that decide the validation episodes, beside those of the data set."""
+NOT_VALIDATED = (
+    *("root", "name", "download", "max_cached_bytes", "train_folder", "test_folder"),
+    *("colour_jitter", "crop_padding", "flip"),
+)
+"""Options of a data set that change no picture of a validation."""
+MAX_CONFIG = 2**20
+"""Bytes of a config that are read."""
 
 
 class Resumption(Callback):
@@ -192,8 +200,11 @@ def data_differences(data: Mapping[str, Any], checkpoint: Path, *, same_run: boo
     """
     config = checkpoint.parent.parent / "config.yaml"
     try:
+        if config.stat().st_size > MAX_CONFIG:
+            return {}
         theirs = yaml.safe_load(with_present_paths(config.read_text(encoding="utf-8")))["data"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        check_content(theirs)  # aliases may stand for any number of entries, or for themselves
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return {}
     ours, theirs = dict(flattened(data, "data")), dict(flattened(theirs, "data"))
     found = {}
@@ -202,7 +213,7 @@ def data_differences(data: Mapping[str, Any], checkpoint: Path, *, same_run: boo
         named = isinstance(here, ClassName) and isinstance(there, ClassName)
         if not (same_class(here, there) if named else plain(here) == plain(there)):
             found[key] = {"here": here, "there": there, "note": ""}
-    decisive = [key for key in found if key in VALIDATED]
+    decisive = [key for key in found if key in VALIDATED or _changes_pictures(key)]
     if same_run and decisive:
         key = decisive[0]
         raise ValueError(
@@ -211,6 +222,11 @@ def data_differences(data: Mapping[str, Any], checkpoint: Path, *, same_run: boo
             f"--ckpt_path {checkpoint}"
         )
     return found
+
+
+def _changes_pictures(key: str) -> bool:
+    """Whether an option, by its dotted key, is of the data set and may change the pictures of a validation."""
+    return key.startswith("data.dataset.") and key.rpartition(".")[2] not in NOT_VALIDATED
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

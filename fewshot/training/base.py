@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.profiler import record_function
 
 from fewshot.backbones import BackboneConfig
@@ -25,6 +25,7 @@ from fewshot.methods.class_path import import_path
 from fewshot.methods.construction import construction
 from fewshot.training.encoding import wanted_pictures
 from fewshot.training.from_file import loaded_module
+from fewshot.training.schedules import WarmupMultiStepLR
 
 logger = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -123,7 +124,9 @@ class BackboneModule(LightningModule):
             scheduler = self.lr_scheduler(optimizer)
         except (ValueError, TypeError) as error:
             raise ValueError(f"lr_scheduler: {error}") from error
-        described = {"scheduler": scheduler, "interval": self.lr_interval, "monitor": "val/accuracy"}
+        monitor = getattr(scheduler, "monitor", "val/accuracy")
+        check_schedule(scheduler, monitor, self.lr_interval)
+        described = {"scheduler": scheduler, "interval": self.lr_interval, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": described}
 
     def on_train_start(self) -> None:
@@ -157,7 +160,7 @@ class BackboneModule(LightningModule):
         """
         trainer: Any = self.trainer
         every, last = trainer.log_every_n_steps, trainer.num_training_batches
-        return (self.global_step + 1) % every == 0 or batch_idx + 1 == last
+        return (bool(every) and (self.global_step + 1) % every == 0) or batch_idx + 1 == last
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -225,6 +228,27 @@ def prediction(episode: Episode, *, before: Tensor, after: Tensor) -> dict[str, 
         "before": before.float().softmax(-1),
         "after": after.float().softmax(-1),
     }
+
+
+def check_schedule(scheduler: Any, monitor: str, interval: str) -> None:
+    """Raise ValueError for a schedule that would count or look at something else than it is meant to.
+
+    Args:
+        scheduler: which.
+        monitor: what a schedule that waits for a plateau looks at.
+        interval: what it counts, "step" or "epoch".
+    """
+    kind = type(scheduler).__name__
+    if isinstance(scheduler, ReduceLROnPlateau):
+        if interval == "step":
+            raise ValueError(f"lr_interval=step but {kind} looks at {monitor} after an epoch; set lr_interval=epoch")
+        if "accuracy" in monitor and scheduler.mode == "min":
+            raise ValueError(
+                f"lr_scheduler: {kind} with mode=min lowers the rate where {monitor} rises; set mode=max, or "
+                "lightning's ReduceLROnPlateau with monitor=val/loss"
+            )
+    if isinstance(scheduler, WarmupMultiStepLR) and interval == "epoch":
+        raise ValueError(f"lr_interval=epoch but {kind} counts optimiser steps; set lr_interval=step")
 
 
 def check_precision(trainer: Trainer) -> None:

@@ -16,6 +16,7 @@ from fewshot.episode import STRANGER, Episode
 from fewshot.functional.cosine import logit_gradient
 from fewshot.methods.base import Method, Refinement, encoded
 from fewshot.methods.nearest_mean import NearestClassMean
+from fewshot.methods.options import check_at_least
 from fewshot.training.base import BackboneModule, prediction
 from fewshot.training.base_classes import base_classes
 from fewshot.training.divergence import divergence
@@ -83,6 +84,7 @@ class FewShotModule(BackboneModule):
         if freeze_backbone:
             self.backbone.requires_grad_(False)
             self.backbone.eval()
+        check_at_least(0, initial_loss_weight=initial_loss_weight)
         self.initial_loss_weight = initial_loss_weight
         self.save_bad_episodes = save_bad_episodes
         self.yardstick = NearestClassMean()
@@ -265,7 +267,7 @@ class FewShotModule(BackboneModule):
 
     def _log_results(self, split: str) -> None:
         results = self.results[split] = self.evaluations[split].results(self.temperature)
-        if split == "val":
+        if split == "val" and not self.trainer.sanity_checking:  # whose weights are not trained
             self.temperature = results["temperature"]
         logged = {"accuracy_ci95": results["ci95"], "loss": self.evaluations[split].loss.compute()}
         logged |= {f"accuracy_step_{k}": accuracy for k, accuracy in enumerate(results["accuracy_per_step"])}

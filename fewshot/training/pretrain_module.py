@@ -16,6 +16,7 @@ from fewshot.episode import Episode
 from fewshot.functional.features import normalized
 from fewshot.methods.base import encoded
 from fewshot.methods.nearest_mean import NearestClassMean
+from fewshot.methods.options import check_at_least, check_share
 from fewshot.training.base import BackboneModule, prediction
 from fewshot.training.metrics import EpisodeAccuracy
 from fewshot.training.mixup import INPUT, Mixing, Mixup, mixed_cross_entropy, mixed_inside
@@ -89,6 +90,8 @@ class PretrainModule(BackboneModule):
         mixup: Mixup | None = None,
     ) -> None:
         super().__init__()
+        check_at_least(1, n_classes=n_classes)
+        check_share(label_smoothing=label_smoothing)
         backbone = backbone.located()
         self.record(locals())
         self.set_up(backbone, optimizer=optimizer, lr_scheduler=lr_scheduler, lr_interval=lr_interval)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,13 +222,22 @@ def touch(file: Path) -> Path:
     return file
 
 
-def test_folders_stand_for_the_newest_best_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_stand_for_the_newest_best_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     experiment = tmp_path / "runs" / "pretrain"
     touch(experiment / "version_2" / "checkpoints" / "best.ckpt")
     newest = touch(experiment / "version_10" / "checkpoints" / "best.ckpt")
     (experiment / "version_11").mkdir()  # a test run: no checkpoint
     touch(experiment / "notes.txt")
     assert resolve_weights(experiment) == newest
+    touch(experiment / "version_12" / "checkpoints" / "best.ckpt")
+    mark = touch(experiment / "version_12" / "unfinished")
+    assert resolve_weights(experiment) == newest
+    assert "version_10/checkpoints/best.ckpt; version_12 is not finished" in caplog.text
+    mark.unlink()
+    assert resolve_weights(experiment) == experiment / "version_12" / "checkpoints" / "best.ckpt"
+    shutil.rmtree(experiment / "version_12")
     assert resolve_weights(experiment / "version_10") == newest
     assert resolve_weights(newest.parent) == newest
     assert resolve_weights(newest) == newest

@@ -227,6 +227,19 @@ def test_predict_writes_a_row_for_every_query(fitted, in_folder, capsys):
     assert not list(run.glob("*.partial"))
 
 
+@pytest.mark.parametrize("command", ["validate", "predict", "test"])
+def test_an_untrained_model_is_said_to_be_one(in_folder, capsys, command):
+    main([command, "--config", "tiny.yaml", "--experiment", "untrained"])
+    assert "no --ckpt_path given: the method is tested untrained" in capsys.readouterr().out
+
+
+def test_what_cannot_be_tested_is_not_trained(in_folder, capsys):
+    options = ["fit", "--config", "tiny.yaml", "--experiment", "no_test", "--data.dataset.test_folder", "nowhere"]
+    assert "nowhere" in refused(capsys, *options)
+    assert not Path("runs/no_test").exists()
+    main([*options, "--test_after_fit", "false", "--trainer.max_epochs", "1"])
+
+
 def test_nearest_class_mean_is_tested_without_fit(in_folder):
     options = ["--model.method", "NearestClassMean", "--experiment", "nearest"]
     main(["test", "--config", "tiny.yaml", *options])
@@ -342,6 +355,13 @@ def test_bare_names_and_dotted_paths(in_folder, capsys):
         (["--data.n_way", "11", "--model.method.gradient.n_way", "11"], ["n_way=11 but split", "10 classes"]),
         (["--data.dataset.root", "gone"], ["no folder", "gone", "<root>/<split>/<class>/<picture>"]),
         (["--model.method", "NearestClassMean"], ["nothing to train", "freeze_backbone=false"]),
+        (["--runs", "tiny.yaml"], ["tiny.yaml", "is a file; name another folder"]),
+        (["--data.dataset.mean", "[0.5, 0.5]"], ["channels=3 but mean has 2"]),
+        (["--data.dataset.mean", "[]"], ["channels=3 but mean has 0"]),
+        (
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc"],
+            ["trainer.callbacks: Early stopping conditioned on metric `val/acc`", "val/accuracy"],
+        ),
     ],
     ids=lambda value: " ".join(value) if value and str(value[0]).startswith("-") else None,
 )

@@ -223,6 +223,14 @@ def test_broken_and_foreign_files_are_named_and_left_out(write, capsys):
     assert any(line.startswith("without its record: runs/record/version_0/run.json") for line in said)
 
 
+def test_values_that_no_table_can_hold(write, capsys):
+    write("a/version_0", result(0.6, n_query=10**400, data="d\x1b[31mRED\x1b]0;title\x07"))
+    write("b/version_0", result(0.7))
+    main(["results"])
+    out = capsys.readouterr().out
+    assert "d\\x1b[31mRED\\x1b]0;title\\x07" in out and "\x1b" not in out and "70.00" in out
+
+
 def test_nothing_found_says_where_it_looked(write, capsys, tmp_path):
     assert "no folder runs (in " in refused(capsys)
     (tmp_path / "empty").mkdir()

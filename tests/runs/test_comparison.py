@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,26 @@ def test_a_method_of_ones_own_joins_the_others(work, monkeypatch):
     rows = {row["method"]: row for row in comparison["rows"]}
     assert rows.keys() == {"nearest", "PT-MAP", "mine"}
     assert rows["mine"]["accuracy"] > 1 / 3
+
+
+class Failing(PTMAP):
+    def refine(self, support, support_labels, query, n_way):
+        raise ValueError("too little memory")
+
+
+def test_what_was_measured_stays_when_a_later_method_fails(work, capsys):
+    with pytest.raises(SystemExit):
+        compared("--methods.failing.method", f"{__name__}.Failing", "--dirichlet", "null")
+    (folder,) = Path("runs/side_by_side").iterdir()
+    said = (folder / "measured.txt").read_text().splitlines()
+    assert [line.split(": ")[1].split(" ")[0] for line in said] == ["nearest", "PT-MAP"]
+    assert f"what was measured is in {folder / 'measured.txt'}" in capsys.readouterr().err
+
+
+def test_what_a_method_needs_is_looked_for_before_any_is_measured(work, capsys):
+    shutil.rmtree(work / "pictures" / "train")
+    message = refused(capsys, "--config", "side.yaml", "--methods.later.method", "SimpleShot")
+    assert "split 'train'" in message
 
 
 def test_options_are_chosen_on_validation_episodes(work, monkeypatch):

@@ -230,6 +230,28 @@ def test_options_of_the_data_that_differ_are_told(option: str, value: int, decid
         assert data_differences(changed, checkpoint, same_run=True) == known
 
 
+@pytest.mark.parametrize(("option", "decides"), [("distortion", True), ("root", False), ("flip", False)])
+def test_options_of_a_data_set_decide_where_they_change_pictures(option: str, decides: bool, tmp_path: Path) -> None:
+    def with_option(value: object) -> dict[str, Any]:
+        dataset = {"class_path": "fewshot.data.datasets.glyphs.Glyphs", "init_args": {option: value}}
+        return {"class_path": DATA["class_path"], "init_args": {"dataset": dataset}}
+
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": with_option(1)}))
+    found = data_differences(with_option(2), tmp_path / LAST, same_run=not decides)
+    assert list(found) == [f"data.dataset.{option}"]
+    if decides:
+        with pytest.raises(ValueError, match=r"data\.dataset\.distortion is 2 but the run that is to go on has 1"):
+            data_differences(with_option(2), tmp_path / LAST, same_run=True)
+
+
+def test_a_config_that_stands_for_more_than_it_is_says_nothing(tmp_path: Path) -> None:
+    levels = ["a0: &a0 [" + ", ".join("x" * 10) + "]"]
+    levels += [f"a{n}: &a{n} {{" + ", ".join(f"k{k}: *a{n - 1}" for k in range(10)) + "}" for n in range(1, 9)]
+    for text in ("data:\n  " + "\n  ".join(levels), "data: &a\n  n_way: *a", "data: {n_shot: 5}" + "\n" * 2**20):
+        (tmp_path / "config.yaml").write_text(text)
+        assert data_differences(DATA, tmp_path / LAST, same_run=True) == {}
+
+
 def test_a_best_checkpoint_that_lies_elsewhere_is_forgotten(tmp_path: Path) -> None:
     """What another run's checkpoint says of its own best one is nothing to a new run, whose first epoch is the best."""
     (tmp_path / "a" / LAST).parent.mkdir(parents=True)

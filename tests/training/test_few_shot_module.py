@@ -13,13 +13,16 @@ import pytest
 import torch
 from blobs import CONV4, Blobs, trainer
 from pytorch_lightning import seed_everything
+from pytorch_lightning.cli import ReduceLROnPlateau as LightningPlateau
 from pytorch_lightning.loggers import CSVLogger
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fewshot import EpisodicDataModule, FewShotModule, PretrainModule
 from fewshot.backbones import BackboneConfig
 from fewshot.data.datasets import CIFARFS, FewShotDataset, Glyphs
 from fewshot.data.transforms import Preprocessing, evaluation_transform
 from fewshot.methods import SIB, EquivariantGradient, Method, MLPGradient, NearestClassMean, ProtoNet
+from fewshot.training.schedules import WarmupMultiStepLR
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -268,6 +271,37 @@ def test_a_schedule_that_ends_elsewhere_than_training_is_said(caplog):
     assert not fit(4)
     assert not fit(30, max_epochs=-1, max_time={"seconds": 0})  # who knows
     assert fit(5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "interval", "message"),
+    [
+        (ReduceLROnPlateau, {}, "epoch", "mode=min lowers the rate where val/accuracy rises; set mode=max"),
+        (ReduceLROnPlateau, {"mode": "max"}, "step", "lr_interval=step but .* looks at val/accuracy after an epoch"),
+        (WarmupMultiStepLR, {}, "epoch", "lr_interval=epoch but WarmupMultiStepLR counts optimiser steps"),
+        (ReduceLROnPlateau, {"mode": "max"}, "epoch", ""),
+        (LightningPlateau, {"monitor": "val/loss"}, "epoch", ""),
+    ],
+)
+def test_a_schedule_looks_at_what_it_is_meant_for(schedule, options, interval, message):
+    made = functools.partial(schedule, **options)
+    module = FewShotModule(sib(), CONV4, lr_scheduler=made, lr_interval=interval)
+    if message:
+        with pytest.raises(ValueError, match=message):
+            module.configure_optimizers()
+    else:
+        found = module.configure_optimizers()["lr_scheduler"]
+        assert found["monitor"] == options.get("monitor", "val/accuracy") and found["interval"] == "epoch"
+
+
+def test_untrained_weights_fit_no_temperature_and_nothing_need_be_logged():
+    module = FewShotModule(sib(), CONV4)
+    trainer(max_epochs=1, check_val_every_n_epoch=2, num_sanity_val_steps=1, log_every_n_steps=0).fit(module, data())
+    assert module.temperature is None
+    trainer(max_epochs=1).fit(module, data())
+    assert module.temperature is not None
+    with pytest.raises(ValueError, match="initial_loss_weight=-1 but it is at least 0"):
+        FewShotModule(sib(), CONV4, initial_loss_weight=-1)
 
 
 def test_a_checkpoint_needs_no_file_of_first_weights(tmp_path):

@@ -80,6 +80,12 @@ def test_the_number_of_classes_is_checked():
         trainer().fit(PretrainModule(9, CONV4), data())
 
 
+def test_numbers_that_cannot_be_are_refused():
+    for options, message in (({"n_classes": -5}, "n_classes=-5"), ({"label_smoothing": 2.0}, "label_smoothing=2.0")):
+        with pytest.raises(ValueError, match=message):
+            PretrainModule(**{"n_classes": 8, "backbone": CONV4, **options})
+
+
 def test_warmup_then_milestones():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     scheduler = WarmupMultiStepLR(optimizer, warmup_steps=4, milestones=[8, 6], gamma=0.1)

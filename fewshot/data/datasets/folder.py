@@ -67,8 +67,8 @@ class ImageFolderSplits(FolderDataset):
         self.preprocessing = Preprocessing(
             image_size=image_size,
             stored_size=image_size if stored_size is None else stored_size,
-            mean=mean if len(mean) == channels else (sum(mean) / len(mean),) * channels,
-            std=std if len(std) == channels else (sum(std) / len(std),) * channels,
+            mean=of_channels(mean, channels),
+            std=of_channels(std, channels),
             channels=channels,
             interpolation=interpolation,
             crop_padding=crop_padding,
@@ -83,3 +83,10 @@ class ImageFolderSplits(FolderDataset):
         folders = {other: root / folder for other, folder in self.folders.items()}
         check_apart(classes, folders, name=self.name, split=split)
         return classes
+
+
+def of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """A value for each channel, from one for all, or of RGB for grey; others as they are, which are refused then."""
+    if len(values) == channels or len(values) not in (1, 3):
+        return values
+    return (sum(values) / len(values),) * channels
