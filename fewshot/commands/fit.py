@@ -178,11 +178,12 @@ class FewShotCLI(LightningCLI):
 
     def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:
         assert self.run_folder is not None
-        datamodule, tests = kwargs.get("datamodule"), self._get(self.config, "test_after_fit")
+        datamodule, is_trial = kwargs.get("datamodule"), bool(getattr(self.trainer, "fast_dev_run", False))
+        tests = self._get(self.config, "test_after_fit") and not is_trial
         if tests and self.trainer.limit_test_batches and isinstance(datamodule, PictureDataModule):
             datamodule.sampler("test")  # what cannot be tested is not trained first
         self.trainer.fit(model, **kwargs, weights_only=True)
-        if getattr(self.trainer, "fast_dev_run", False) or self.trainer.interrupted:
+        if is_trial or self.trainer.interrupted:
             return
         if not self.record.trained:
             self._nothing_trained(kwargs.get("ckpt_path"))
