@@ -58,10 +58,17 @@ def load_strictly(
         source: what errors call the file.
         names: what errors call the network's entries, where the file had other names for them.
     """
+    check_fits(network, state, source=source, names=names)
+    network.load_state_dict(dict(state), strict=False)
+
+
+def check_fits(
+    network: nn.Module, state: Mapping[str, Any], *, source: str, names: Mapping[str, str] | None = None
+) -> None:
+    """The errors of `load_strictly`, and nothing else; the network may be without numbers."""
     faults = state_faults(network.state_dict(), state, names or {})
     if faults:
         raise ValueError(f"{source} does not fit {type(network).__name__}: {listed(faults)}")
-    network.load_state_dict(dict(state), strict=False)
 
 
 def listed(faults: Sequence[str]) -> str:

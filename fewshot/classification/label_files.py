@@ -39,7 +39,9 @@ class GivenLabels(NamedTuple):
         return {name: label for name, label in self.classes.items() if label is not None}
 
 
-def read_labels(file: Path, keys: Sequence[str], label_column: str = "label") -> GivenLabels | list[str | None]:
+def read_labels(
+    file: Path, keys: Sequence[str], label_column: str = "label", known: Collection[str] = ()
+) -> GivenLabels | list[str | None]:
     """What a table says, in its order; where it has none of the columns that name rows, the cells of `label_column`.
 
     Lines without a label say nothing.
@@ -48,6 +50,7 @@ def read_labels(file: Path, keys: Sequence[str], label_column: str = "label") ->
         file: as `read_table` takes it.
         keys: columns that may name pictures or rows; the first that is there does.
         label_column: where the class is; an .npz may call that array `labels`, a .npy holds nothing else.
+        known: classes, whose names are taken as they are, with blanks around them too.
 
     Raises:
         FileNotFoundError: no such file.
@@ -68,17 +71,20 @@ def read_labels(file: Path, keys: Sequence[str], label_column: str = "label") ->
     classes: dict[str, str | None] = {}
     rows = zip(columns[key], columns[label_column], columns.get(NONE_OF_THESE, [None] * len(columns[key])), strict=True)
     for row, (name, cell_of_label, cell) in enumerate(rows):
-        # a picture's class may be a folder that is called 2.0
-        label = (cell_of_label or "").strip() or None if key == "path" else label_of(cell_of_label)
+        if key == "path":  # whose class may be a folder that is called 2.0
+            label = cell_of_label if cell_of_label in known else (cell_of_label or "").strip() or None
+        else:
+            label = label_of(cell_of_label)
+        is_none = label in NO_LABEL and label not in known
         where = f"labels: {file}: row {row}, counted from 0,"
         if name is None:
             raise ValueError(f"{where} has no {key}")
         answer = None if cell is None else cell.lower()
         if answer not in (*TRUE, *FALSE):
             raise ValueError(f"{where} has {cell!r} as {NONE_OF_THESE}; give true or false")
-        if answer in TRUE and label not in NO_LABEL:
+        if answer in TRUE and not is_none:
             raise ValueError(f"{where} says that {name!r} is {label!r} and none of these; take one of the two away")
-        if answer in FALSE and label in NO_LABEL:
+        if answer in FALSE and is_none:
             continue
         said = None if answer in TRUE else label
         if classes.setdefault(name, said) != said:
@@ -98,19 +104,22 @@ def label_of(cell: str | None) -> str | None:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text) or None
 
 
-def labels_of_pictures(file: Path, names: Collection[str], folder: Path | str) -> GivenLabels:
+def labels_of_pictures(
+    file: Path, names: Collection[str], folder: Path | str, classes: Collection[str] = ()
+) -> GivenLabels:
     """What a table says of pictures.
 
     Args:
         file: with the column `path`: below the folder, with forward slashes, as predictions.csv writes it.
         names: of the pictures in the folder.
         folder: of the queries, or another word for where they are.
+        classes: that are known otherwise.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: as of `read_labels`; a path that leads elsewhere, or to no picture; nothing is said.
     """
-    given = read_labels(file, ["path"])
+    given = read_labels(file, ["path"], known=classes)
     if not isinstance(given, GivenLabels):
         raise ValueError(f"labels: {file} has no column 'path', which names pictures below {folder}")
     by_cell = {name.encode("utf-8", "backslashreplace").decode("utf-8"): name for name in names}

@@ -109,7 +109,9 @@ def _free(name: str, place: str, taken: set[tuple[str, str]]) -> str:
     number, free = 1, name
     while (place, _alike(free)) in taken:
         number += 1
-        free = f"{stem}-{number}{ending}"
+        kept = stem
+        while len(os.fsencode(free := f"{kept}-{number}{ending}")) > LONGEST and kept:
+            kept = kept[:-1]
     taken.add((place, _alike(free)))
     return free
 

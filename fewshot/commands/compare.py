@@ -124,8 +124,8 @@ def join(config: Any) -> None:
         if any(len(line) != len(headings) for line in lines):
             raise ValueError("joined: the comparisons measured different sizes or kinds of queries; join those alike")
         (folder / "backbones.md").write_text(markdown_table(headings, lines), encoding="utf-8")
-        plot_of_backbones(folder, [one.label for one in found], [one.rows for one in found], ways.pop())
         begun = True
+        plot_of_backbones(folder, [one.label for one in found], [one.rows for one in found], ways.pop())
     finally:
         remove_unless_begun(folder, begun=begun)
     print(f"{text_table(headings, [lines])}\nwritten to {folder}: backbones.md, backbones.png, backbones.svg")

@@ -160,12 +160,13 @@ def _of_folders(
     query_names = [path.relative_to(options.query).as_posix() for path in query]
     rows = {} if earlier is None else earlier.by_table()
     told, here = GivenLabels({}), set(query_names)
+    support = {} if options.support is None else support_folder(options.support)
     if options.labels is not None:
         where = " or ".join(
             [*([] if options.query is None else [str(options.query)]), *["the earlier run"] * bool(rows)]
         )
-        told = labels_of_pictures(options.labels, {*query_names, *rows}, where)
-    support = {} if options.support is None else support_folder(options.support)
+        known = {*support, *(() if earlier is None else filter(None, earlier.labels))}
+        told = labels_of_pictures(options.labels, {*query_names, *rows}, where, known)
     check_moved(support, options.support, told.classes)
     by_row = {rows[name]: label for name, label in told.classes.items() if name in rows}
     counts = Counter(label for name, label in told.labelled.items() if name not in rows)

@@ -49,9 +49,16 @@ def files_below(folder: Path) -> Iterator[tuple[str, str]]:
     """Folder and name of the files in a folder and those in it, hidden ones left out, in the order of their names.
 
     Links are followed; a folder that is reached twice counts once.
+
+    Raises:
+        ValueError: a folder cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror}); let it be read, or take it out")
+
     seen: set[str] = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         if os.path.realpath(where) in seen:  # a link back into the folder
             folders.clear()
             continue

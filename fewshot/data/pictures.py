@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import stat
 import sys
@@ -50,6 +51,8 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_PHOTOMETRIC = 262
+"""The tag of a TIFF that says whether 0 is black; 0 says that it is white."""
 _ROWS = 64
 
 
@@ -94,10 +97,11 @@ def open_picture(path: str | Path, *, at_least: int | None = None) -> Image.Imag
             check_pixels(picture)
             if at_least is not None:
                 picture.draft(None, (at_least, at_least))
+            inverted = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow sees to 8 bits alone
             is_deep = any(mark in str(getattr(picture, "tile", "")) for mark in (";16", "65535"))
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
-            return in_8_bits(picture, was_deep=is_deep)
+            return in_8_bits(picture, was_deep=is_deep, zero_is_white=inverted)
     except Exception as error:  # decoders raise many kinds, from SyntaxError to struct.error
         unknown = f"it is damaged or none of {', '.join(readable_formats())}"
         reason = unknown if isinstance(error, UnidentifiedImageError) else error
@@ -111,12 +115,13 @@ def check_pixels(picture: Image.Image) -> None:
         raise ValueError(f"it has {width} x {height} pixels, and at most {MAX_PIXELS:,} are read; make it smaller")
 
 
-def in_8_bits(picture: Image.Image, *, was_deep: bool = False) -> Image.Image:
+def in_8_bits(picture: Image.Image, *, was_deep: bool = False, zero_is_white: bool = False) -> Image.Image:
     """The picture in a mode of 8 bits a channel: 16-bit grey and floating-point numbers in 0..1 are scaled to them.
 
     Args:
         picture: decoded, of any mode.
         was_deep: whether its file has 16 bits a channel, which Pillow brings to 8 itself where there is colour.
+        zero_is_white: whether grey of more than 8 bits is reversed, as radiographs may be.
 
     Raises:
         ValueError: numbers of another range, which nobody can tell how to show; says which range was found.
@@ -136,8 +141,14 @@ def in_8_bits(picture: Image.Image, *, was_deep: bool = False) -> Image.Image:
             )
         scale = np.float32(255 if mode == "F" else 255 / 65535)
         pixels, row = np.empty((picture.height, picture.width), np.uint8), 0
+        transparent = picture.info.get("transparency")
         for part in _strips(picture):
-            pixels[row : row + part.height] = (np.asarray(part) * scale).round()
+            numbers, rows = np.asarray(part), slice(row, row + part.height)
+            pixels[rows] = (numbers * scale).round()
+            if zero_is_white:
+                pixels[rows] = 255 - pixels[rows]
+            if isinstance(transparent, int):
+                pixels[rows][numbers == transparent] = 255
             row += part.height
         return Image.fromarray(pixels)
     if was_deep:
@@ -181,6 +192,9 @@ def square_picture(picture: Image.Image, preprocessing: Preprocessing, *, name: 
         if width * height <= MAX_COPIED:
             picture = _plain(picture, mode, invert=preprocessing.invert)
         else:  # a few rows at a time, made narrow at once
+            if max(width, height) > 2 * short:
+                picture, left, top = _middle(picture, short, left, top, margin=3 * short / size + 2)
+                height = picture.height
             narrow, row = Image.new(mode, (size, height)), 0
             for part in _strips(picture):
                 part = _plain(part, mode, invert=preprocessing.invert)
@@ -192,6 +206,17 @@ def square_picture(picture: Image.Image, preprocessing: Preprocessing, *, name: 
         picture = picture.resize((size, size), resampling, box=(sides[0], top, sides[1], top + short))
     pixels = np.asarray(picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _middle(
+    picture: Image.Image, short: int, left: float, top: float, *, margin: float
+) -> tuple[Image.Image, float, float]:
+    """What lies in the middle square and so many pixels around it, and where the square begins in that."""
+    (x, right), (y, bottom) = (
+        (max(0, math.floor(edge - margin)), min(full, math.ceil(edge + short + margin)))
+        for edge, full in zip((left, top), picture.size, strict=True)
+    )
+    return picture.crop((x, y, right, bottom)), left - x, top - y
 
 
 def _plain(picture: Image.Image, mode: str, *, invert: bool) -> Image.Image:

@@ -52,7 +52,7 @@ def plot_of_methods(folder: Path, rows: Sequence[Row], n_way: int) -> list[Path]
             capsize=3,
             label=f"{kind.name} queries",
         )
-    axes.set_yticks(range(len(shown)), [row["method"] for row in shown])
+    axes.set_yticks(range(len(shown)), [drawable(row["method"]) for row in shown], parse_math=False)
     axes.set_xlabel("accuracy in %, 95 % interval")
     axes.set_title(f"{n_way}-way {size[0]}-shot, {size[1]} queries a class")
     axes.grid(axis="x", color=GRID)
@@ -76,13 +76,13 @@ def plot_of_sizes(folder: Path, rows: Sequence[Row], key: str, label: str) -> li
             yerr=[_interval(row[f"{prefix}ci95"]) for row in points],
             marker=MARKERS[place % len(MARKERS)],
             capsize=3,
-            label=name,
+            label=drawable(name),
         )
     axes.set_xlabel(label)
     axes.set_ylabel("accuracy in %, 95 % interval")
     axes.set_xticks(sorted({row[key] for row in rows}))
     axes.grid(color=GRID)
-    axes.legend(loc="lower right", fontsize="small")
+    _as_they_are(axes.legend(loc="lower right", fontsize="small"))
     return save(figure, folder / f"accuracy_by_{'shots' if key == 'n_shot' else 'queries'}", "png", "svg")
 
 
@@ -118,14 +118,20 @@ def plot_of_backbones(folder: Path, labels: Sequence[str], rows: Sequence[Sequen
                 capsize=2,
                 label=drawable(name),
             )
-        axes.set_xticks(range(len(labels)), [drawable(label) for label in labels], fontsize="small")
+        axes.set_xticks(range(len(labels)), [drawable(label) for label in labels], fontsize="small", parse_math=False)
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.set_ylabel("accuracy in %, 95 % interval")
         axes.set_title(f"{n_way}-way {shot}-shot, {KINDS[prefix].name} queries")
         axes.grid(axis="y", color=GRID)
     handles, told = axes.get_legend_handles_labels()
-    figure.legend(handles, told, loc="outside lower center", ncols=4, fontsize="small")
+    _as_they_are(figure.legend(handles, told, loc="outside lower center", ncols=4, fontsize="small"))
     return save(figure, folder / "backbones", "png", "svg")
+
+
+def _as_they_are(legend: Any) -> None:
+    """A name with dollar signs is no formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _interval(half_width: float) -> float:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning
+import torch
 from torch import Tensor
 
 from fewshot.backbones import BackboneConfig, WideResNet
 from fewshot.backbones.checkpoint_file import read_checkpoint, save_whole, state_dict_of
-from fewshot.backbones.weights import load_strictly, state_faults
+from fewshot.backbones.weights import check_fits, load_strictly, state_faults
 from fewshot.backbones.wrn28_10 import SMALL_IMAGES, checkpoint_filter_fn, original_names
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import SIB, MLPGradient, NearestClassMean, ScaledClassMeans
@@ -126,8 +127,11 @@ def wide_resnet_from_original(
             f"{source} has {blocks} blocks a stage of width {width}; at most {MAX_BLOCKS} of {MAX_WIDTH} are built"
         )
     in_chans = _shaped(state, "conv1.weight", 4, source).shape[1]
+    with torch.device("meta"):  # sizes alone, until it is known that the file has what fills them
+        sizes = WideResNet(6 * blocks + 4, width, small_images=small_images, in_chans=in_chans).to(first.dtype)
+    translated = checkpoint_filter_fn(state, sizes)
+    check_fits(sizes, translated, source=source, names=original_names(sizes))
     network = WideResNet(6 * blocks + 4, width, small_images=small_images, in_chans=in_chans).to(first.dtype)
-    translated = checkpoint_filter_fn(state, network)
     load_strictly(network, translated, source=source, names=original_names(network))
     return network
 

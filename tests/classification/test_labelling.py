@@ -130,6 +130,28 @@ def test_labels_by_click_and_by_key(browser: Browser, report: tuple[str, Classif
     assert browser.complaints == []
 
 
+def test_a_held_key_labels_one_and_an_input_method_is_left_alone(
+    browser: Browser, report: tuple[str, Classified]
+) -> None:
+    forget(browser, report[0])
+    browser.run("document.querySelector('#grid button').click()")
+    before = browser.run(OPEN)
+    browser.run(
+        "(() => { const field = document.querySelector('#another'); field.focus(); field.value = 'ねこ'; "
+        "field.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true, "
+        "cancelable: true})); field.value = ''; field.blur(); })()"
+    )
+    assert browser.run(OPEN) == before and browser.run(TABLE).count("\n") <= 1
+    browser.run("document.querySelector('#larger').focus()")
+    key = {"key": "2", "code": "Digit2", "windowsVirtualKeyCode": 50, "text": "2"}
+    for held in (False, True, True):
+        browser.send("Input.dispatchKeyEvent", type="keyDown", autoRepeat=held, **key)
+    browser.send("Input.dispatchKeyEvent", type="keyUp", **key)
+    assert browser.run(COUNT).startswith("1 label given")
+    browser.press("U")
+    assert browser.run("!document.querySelector('#given').checkVisibility()") or "0 labels" in browser.run(COUNT)
+
+
 def test_labels_are_kept_taken_back_and_warned_of(browser: Browser, report: tuple[str, Classified]) -> None:
     leaving = "!window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
     forget(browser, report[0])

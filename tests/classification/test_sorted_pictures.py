@@ -37,6 +37,17 @@ def test_every_picture_goes_into_its_folder_and_none_is_lost(tmp_path, link):
         write_sorted(target, pictures[:1], link=link)
 
 
+def test_names_as_long_as_a_folder_takes_stay_apart(tmp_path):
+    longest = "é" * 125 + ".jpg"  # 254 bytes
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / longest).write_text(place)
+    pictures = [(tmp_path / place / longest, "cat") for place in ("a", "b")]
+    (tmp_path / "out").mkdir()
+    write_sorted(tmp_path / "out", pictures, link=False)
+    assert sorted(path.read_text() for path in (tmp_path / "out" / "cat").iterdir()) == ["a", "b"]
+
+
 def test_names_of_classes_as_folders(tmp_path):
     names = {
         "a/b": "a%2Fb",

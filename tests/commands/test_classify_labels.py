@@ -11,6 +11,7 @@ from PIL import Image
 
 from fewshot import FewShotModule
 from fewshot.backbones import BackboneConfig
+from fewshot.classification.label_files import read_labels
 from fewshot.commands import main
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import read_csv
@@ -24,6 +25,13 @@ def picture(place, colour, seed):
     place.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(-25, 25, (16, 16, 3))
     Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(place)
+
+
+def test_classes_that_are_known_are_taken_as_they_are(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label,none_of_these\na,cat ,false\nb, cat,\nc,-1,false\nd,-1,\ne,,\n")
+    found = read_labels(tmp_path / "labels.csv", ["path"], known=["cat ", "-1"])
+    assert found.classes == {"a": "cat ", "b": "cat", "c": "-1", "d": "-1"}
+    assert read_labels(tmp_path / "labels.csv", ["path"]).classes == {"a": "cat", "b": "cat"}
 
 
 @pytest.fixture(scope="module")

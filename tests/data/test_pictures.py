@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,38 @@ def test_a_large_picture_is_converted_a_few_rows_at_a_time(
     found = square_picture(picture, how).astype(int)
     assert np.abs(found - wanted).mean() < 0.5 and max(heights) <= subject._ROWS
     assert interpolation != "nearest" or np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("size", [(14, 3000), (3000, 14), (31, 200)])
+def test_of_a_long_picture_nothing_but_its_middle_is_converted(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = np.random.default_rng(0).integers(0, 256, (9, 9, 4)).astype(np.uint8)
+    picture = Image.fromarray(smooth).resize(size, Image.Resampling.BILINEAR)
+    wanted = square_picture(picture, COLOUR.with_image_size(16))
+    converted, plain = [], subject._plain
+    monkeypatch.setattr(subject, "MAX_COPIED", 0)
+    monkeypatch.setattr(subject, "_plain", lambda part, *a, **k: (converted.append(part.size), plain(part, *a, **k))[1])
+    found = square_picture(picture, COLOUR.with_image_size(16)).astype(int)
+    assert np.abs(found - wanted).max() <= 2
+    assert sum(width * height for width, height in converted) <= (3 * min(size)) ** 2
+
+
+def test_deep_grey_whose_zero_is_white_or_transparent(tmp_path: Path) -> None:
+    ramp = (RAMP * 65535).astype(np.uint16)
+    for values in (ramp, ramp >> 8):
+        kind = np.uint16 if values is ramp else np.uint8
+        Image.fromarray(values.astype(kind)).save(tmp_path / "black.tif")
+        data = (tmp_path / "black.tif").read_bytes()
+        tag = struct.pack("<HHIH", 262, 3, 1, 1)  # photometric interpretation: one number of 16 bits
+        assert data.count(tag) == 1
+        (tmp_path / "white.tif").write_bytes(data.replace(tag, struct.pack("<HHIH", 262, 3, 1, 0)))
+        black, white = (np.asarray(open_picture(tmp_path / f"{name}.tif")) for name in ("black", "white"))
+        assert np.array_equal(white, 255 - black) and black.max() == 255
+    deep = Image.fromarray(np.where(ramp < 30000, 0, ramp).astype(np.uint16))
+    deep.save(tmp_path / "holes.png", transparency=0)
+    found = square_picture(open_picture(tmp_path / "holes.png"), GREY)[0]
+    assert (found[np.asarray(deep) == 0] == 255).all() and (found >= 116).all()
 
 
 def test_a_picture_of_ones_own_stays_as_it_is() -> None:

@@ -196,6 +196,9 @@ def test_what_a_person_can_mend_is_one_line(original: Path, tmp_path: Path, caps
     assert "'block1.layer.0.conv1.weight'" in refused(other, *out, *CIFAR)
     wide = written("wide.pth", {**original_sib(640), "netFeat": original_backbone()})
     assert "is for features of 640 numbers but the backbone" in refused(wide, *out, *CIFAR)
+    huge = {"block1.layer.0.conv1.weight": torch.zeros(512, 16, 3, 3), "conv1.weight": torch.zeros(16, 3, 3, 3)}
+    huge["block1.layer.63.x"] = torch.zeros(1)  # a network of 25 GB
+    assert "missing 'block1.layer.0.bn1.weight'" in refused(written("huge.pth", huge), *out, *CIFAR)
     bad = original_backbone()
     bad["bn1.bias"][0] = float("nan")
     assert "'bn1.bias' holds values that are not finite" in refused(written("nan.pth", bad), *out, *CIFAR)

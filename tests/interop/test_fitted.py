@@ -98,6 +98,10 @@ def test_the_lines_of_the_readme_classify_pictures(
     (tmp_path / "query").mkdir()
     for number, picture in enumerate(pictures(4)):
         picture.save(tmp_path / "query" / f"{number}.png")
+    deep = np.random.default_rng(0).random((40, 40))
+    deep[0, 0] = 1
+    Image.fromarray((deep * 65535).astype(np.uint16)).save(tmp_path / "query" / "deep.png")
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "query" / "floats.tif")
     monkeypatch.chdir(tmp_path)
     first, second = readme_lines()
     assert (
@@ -190,18 +194,21 @@ def test_the_page_classifies_in_a_browser(exported: tuple[Path, FewShotClassifie
             f"""(async () => {{
             const bytes = Uint8Array.from(atob("{content}"), c => c.charCodeAt(0)), files = new DataTransfer();
             window.file = new File([bytes], "a <b>.png", {{type: "image/png"}});
+            files.items.add(new File(["no picture"], "no.heic"));
             files.items.add(file);
             const input = document.querySelector("input");
             input.files = files.files;
             input.dispatchEvent(new Event("change"));
             }})()"""
         )
-        assert browser.becomes("document.querySelectorAll('#answers li').length", 1)
+        assert browser.becomes("document.querySelectorAll('#answers li').length", 2)
+        assert browser.run("document.querySelector('#answers li').textContent").startswith("no.heic: cannot be read (")
+        assert browser.becomes("document.querySelector('#answers li:last-child').textContent.length > 0", True)
         found = browser.run("classify(file).then(found => Array.from(found))")
         wanted = classifier.predict_proba([picture])[0]
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
         best = classifier.classes_[wanted.argmax()]
-        said = browser.run("document.querySelector('#answers li').textContent")
+        said = browser.run("document.querySelector('#answers li:last-child').textContent")
         assert said == f"a <b>.png: {best} ({100 * wanted.max():.0f} %)"
         assert not [each for each in browser.requested if str(server.server_port) not in each and "blob:" not in each]
         assert not [each for each in browser.complaints if "favicon" not in each and "404" not in each]

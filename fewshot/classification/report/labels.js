@@ -128,9 +128,13 @@ function meant(text) {
 /* What a key does to a picture; whether it gave a label. */
 
 function byKey(event, i) {
-  if (typing(event) || event.altKey || !canLabel(i)) return false;
-  const control = event.ctrlKey || event.metaKey;
-  if (control ? event.key === "z" : event.key === "u") undo();
+  if (typing(event) || event.altKey || event.isComposing || !canLabel(i)) return false;
+  const control = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();
+  if (event.repeat && /^[0-9]$/.test(key)) {
+    event.preventDefault(); // a key that is held labels one picture
+    return false;
+  }
+  if (control ? key === "z" : key === "u") undo();
   else if (control) return false;
   else if (event.key === "Delete" || event.key === "Backspace") hasLabel(i) && give(nameOf(i), undefined);
   else if (event.key === "0") give(nameOf(i), null);
@@ -143,6 +147,7 @@ function byKey(event, i) {
 $("#add-another").addEventListener("click", chooseTyped);
 $("#another").addEventListener("keydown", (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (event.isComposing) return; // Enter says which word of an input method is meant
   if (event.key === "Enter") chooseTyped();
   else if (!step || event.target.value) return;
   else turn(step);

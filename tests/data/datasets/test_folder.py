@@ -23,6 +23,7 @@ from fewshot.data.datasets import (
     Omniglot,
     TieredImageNet,
 )
+from fewshot.data.picture_files import files_below
 
 MakeTree = Callable[..., None]
 
@@ -158,3 +159,17 @@ def test_real_pictures_grey_ones_among_them(data_root: Path) -> None:
     data = ImageFolderSplits(str(data_root / "tiny_imagenet_fs"), image_size=84)
     images = data.images("val")
     assert len(images) == 16 * 150 and images.read(np.arange(0, 2400, 100)).shape == (24, 3, 84, 84)
+
+
+def test_a_folder_that_goes_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "gone").mkdir(parents=True)
+    listed = os.scandir
+
+    def scandir(place: str) -> object:
+        if str(place).endswith("gone"):
+            raise OSError(5, "Input/output error", str(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ValueError, match=r"gone cannot be read \(Input/output error\)"):
+        list(files_below(tmp_path / "a"))
