@@ -95,4 +95,7 @@ def quietened(*, training: bool) -> Iterator[None]:
 def say(text: str) -> None:
     """Print once, whatever the number of ranks; what the terminal or file cannot take is escaped."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough; the work goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensor, unless the environment says how the allocator is to work."""
+"""How a command runs: freed memory is kept for the next tensor, and nobody has to read what it says."""
 
 import os
 import platform
@@ -45,3 +45,19 @@ def test_freed_memory_is_kept(variables, large, size, is_kept):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
     assert done[0] == str(not variables)
     assert (int(done[1]) < 100) == is_kept  # 4 times 256 pages of every MiB otherwise
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pipes of bash")
+def test_work_goes_on_when_nobody_reads():
+    code = "\n".join(
+        [
+            "import sys",
+            "from fewshot.commands.process import say",
+            "for _ in range(200):",
+            "    say('x' * 999)",
+            "print('done', file=sys.stderr)",
+        ]
+    )
+    command = ["bash", "-c", '"$0" -c "$1" | true; exit "${PIPESTATUS[0]}"', sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "done"
