@@ -107,6 +107,7 @@ def _cells(given: np.ndarray, name: str) -> list[str | None]:
 def _read_npy(path: Path, columns: tuple[str, ...], features: str | None) -> Table:
     found = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(found, np.ndarray):
+        found.close()
         raise Refused("it is an .npz inside; call it so")
     check_numbers(found.size)
     if features is None:
