@@ -245,8 +245,8 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         or (task.strangers is not None and task.strangers.shape != task.probabilities.shape[:1])
         or (task.centre is not None and task.centre.shape != (width,))
         or (head is not None and [part.shape for part in head[:4]] != [(1, n_way, width), (1,), (1, n_way), (1, width)])
-        or bool(((task.probabilities < 0) | (task.probabilities > 1)).any())
         or any(value_fault(value, torch.float32) for name, value in tensors.items() if name not in LABELS)
+        or bool(((task.probabilities < 0) | (task.probabilities > 1)).any())
     ):
         raise ValueError(f"{TENSORS} does not fit {n_way} classes of {width} features, or holds values not finite")
     return task

@@ -33,6 +33,7 @@ from fewshot.commands.run_options import (
     without_first_weights,
 )
 from fewshot.data.picture_datamodule import PictureDataModule
+from fewshot.data.ranks import gathered
 from fewshot.files import LAST, checkpoints_of, relative
 from fewshot.runs.checkpointing import run_checkpoints
 from fewshot.runs.folder import hand_round, new_run_folder, remove_unless_begun, unfinished, unfinished_run
@@ -142,9 +143,11 @@ class FewShotCLI(LightningCLI):
             csv.begin_with(earlier)
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
         wandb = [WandbReport(checkpoints=self.artifacts, earlier=earlier), WandbPictures()]
-        tell = TellRunFolder(self, csv)
+        tell: list[Callback] = [TellRunFolder(self, csv)]
+        if self.command == "fit" and self._get(self.config, "test_after_fit"):
+            tell.append(FindTestSplit())
         self.checkpoints = []
-        self.trainer_defaults["callbacks"] = [tell, self.record, self.results, self.predictions, *wandb]
+        self.trainer_defaults["callbacks"] = [*tell, self.record, self.results, self.predictions, *wandb]
         if config.get("enable_checkpointing") is not False:
             self.checkpoints = run_checkpoints(self.run_folder)
             options = [self._get(self.config, f"checkpoint_every_n_{unit}") for unit in ("steps", "minutes")]
@@ -178,20 +181,17 @@ class FewShotCLI(LightningCLI):
 
     def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:
         assert self.run_folder is not None
-        datamodule, is_trial = kwargs.get("datamodule"), bool(getattr(self.trainer, "fast_dev_run", False))
-        tests = self._get(self.config, "test_after_fit") and not is_trial
-        if tests and self.trainer.limit_test_batches and isinstance(datamodule, PictureDataModule):
-            datamodule.sampler("test")  # what cannot be tested is not trained first
         self.trainer.fit(model, **kwargs, weights_only=True)
-        if is_trial or self.trainer.interrupted:
+        if getattr(self.trainer, "fast_dev_run", False) or self.trainer.interrupted:
             return
         if not self.record.trained:
             self._nothing_trained(kwargs.get("ckpt_path"))
         checkpoint = next((x.best_model_path for x in self.checkpoints if x.best_model_path), "")
         if self.checkpoints and not self.checkpoints[0].best_model_path:
             say("nothing was validated: there is no best.ckpt, and the last weights are tested")
-        if tests:
+        if self._get(self.config, "test_after_fit"):
             hand_round(checkpoint, self.trainer)
+            datamodule = kwargs.get("datamodule")
             self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
             say(self.results.table or "nothing was tested: trainer.limit_test_batches=0")
         say(f"\nrun written to {self.run_folder}")
@@ -251,6 +251,17 @@ class TellRunFolder(Callback):
         """Take over the first rank's folder."""
         folder = Path(trainer.strategy.broadcast(str(self.cli.run_folder)))
         self.cli.run_folder, self.logger._version = folder, folder.name
+
+
+class FindTestSplit(Callback):
+    """Ends what cannot be tested before it is trained: without the test split, or with too few pictures in it."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look for the test episodes, on all ranks together."""
+        data: Any = getattr(trainer, "datamodule", None)
+        is_trial = bool(getattr(trainer, "fast_dev_run", False))
+        if trainer.limit_test_batches and not is_trial and isinstance(data, PictureDataModule):
+            gathered(lambda: data.sampler("test") is None)
 
 
 def run(arguments: list[str]) -> None:
