@@ -44,7 +44,7 @@ def as_class_embeddings(given: Any, n_features: int) -> ClassEmbeddings:
     Raises:
         ValueError: anything else, or numbers that are not finite.
     """
-    if not isinstance(given, Mapping) and not hasattr(given, "__len__"):
+    if not isinstance(given, Mapping) and (not hasattr(given, "__len__") or getattr(given, "ndim", 1) == 0):
         raise ValueError(f"class_embeddings is a {type(given).__name__}; give {{label: row}}, or an array [N, D]")
     names: Sequence[Hashable] = list(given) if isinstance(given, Mapping) else range(len(given))
     if none := [name for name in names if is_none(name)]:

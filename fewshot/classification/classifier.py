@@ -184,7 +184,7 @@ class FewShotClassifier(PreparedEstimator):
         check_unlabelled(y, labels)
         embeddings = None if class_embeddings is None else as_class_embeddings(class_embeddings, features.shape[1])
         if embeddings is not None and not isinstance(class_embeddings, Mapping):
-            check_numbered(labels, len(class_embeddings))
+            check_numbered(labels, embeddings.class_names, "give a dictionary {label: row}")
         return Given(features, labels, embeddings)
 
     def _fit(self, given: Given) -> FewShotClassifier:

@@ -174,13 +174,13 @@ def numbered(labels: Sequence[Hashable], named: Sequence[Hashable] = ()) -> tupl
     return classes, np.array([-1 if is_none(label) else places[label] for label in labels], dtype=np.int64)
 
 
-def check_numbered(labels: Sequence[Hashable], number: int) -> None:
-    """ValueError where rows have labels, and none of them is one of the numbers 0..number-1."""
+def check_numbered(labels: Sequence[Hashable], numbers: Sequence[Hashable], advice: str) -> None:
+    """ValueError where there are labels, and none of them is one of the numbers that embeddings without names have."""
     known = [label for label in labels if not is_none(label)]
-    if known and not set(known) & set(range(number)):
+    if known and not set(known) & set(numbers):
         raise ValueError(
-            f"class_embeddings are an array, of the labels 0 to {number - 1}, and rows have other labels such as "
-            f"{known[0]!r}; give a dictionary {{label: row}}"
+            f"class_embeddings have no names and stand for the labels 0 to {len(numbers) - 1}, and there are others "
+            f"such as {known[0]!r}; {advice}"
         )
 
 

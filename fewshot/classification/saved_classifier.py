@@ -37,15 +37,15 @@ FILES = (*MODEL_FILES, ABOUT, TENSORS)
 KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions")
 """What classifier.json holds."""
 ADDED = ("precision", "temperature", "class_embedding_weight", "check_refinement")
+"""Options that files of earlier versions lack."""
 OPTIONS = ("chunk_size", "batch_size", "device", *ADDED)
 """Of the classifier's constructor: how it goes on being used."""
-"""Of these, what files of earlier versions lack."""
 OF_TASK = ("support", "support_labels", "before", "probabilities")
 OF_HEAD = ("weights", "scale", "bias", "centre")
 """Tensors of Adapted and of FrozenHead."""
 LABELS = ("support_labels", "transduced", "given_labels", "embedding_labels")
-METHOD = "method."
-HEAD = "head."
+METHOD, HEAD = "method.", "head."
+"""What names of tensors of the method and of the head begin with."""
 CARD_OF_CLASSIFIER = """
 With `classifier.json` and `classifier.safetensors` it is a fitted classifier, which knows its classes:
 
@@ -56,7 +56,6 @@ classifier = FewShotClassifier.load("the folder of this file")
 print(classifier.classes_, classifier.predict(["a picture.jpg"]))
 ```
 """
-"""What names of tensors of the method and of the head begin with."""
 
 
 class FittedClassifier(NamedTuple):

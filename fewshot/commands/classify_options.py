@@ -13,9 +13,7 @@ from fewshot.classification.novelty import Told
 from fewshot.commands.parser import Parser, add_packages, add_switch
 from fewshot.methods import Method
 
-CHUNK = 2000
-"""Queries that are refined together, unless told otherwise."""
-CARRIED = {"chunk_size": CHUNK, "batch_size": 64, "class_embedding_weight": 1, "temperature": None}
+CARRIED = {"chunk_size": 2000, "batch_size": 64, "class_embedding_weight": 1, "temperature": None}
 """Options that a run which is continued hands on unless they are said anew, with what they are if nothing is said."""
 
 
@@ -53,7 +51,9 @@ def parser() -> Parser:
 
 def add_encoding(made: Parser) -> None:
     """Options that say how pictures are encoded."""
-    made.add_argument("--batch_size", type=int, default=64, help="Pictures that a GPU encodes at a time.")
+    made.add_argument(
+        "--batch_size", type=int, default=CARRIED["batch_size"], help="Pictures that a GPU encodes at a time."
+    )
     made.add_argument("--device", type=str, default="auto", help="auto takes a GPU where there is one.")
     made.add_argument(
         "--precision",
@@ -129,7 +129,10 @@ def add_features(made: Parser) -> None:
         help="A row of features for each class, such as of CLIP's text side: extra support, or all of it.",
     )
     made.add_argument(
-        "--class_embedding_weight", type=int, default=1, help="As how many labelled pictures or rows each counts."
+        "--class_embedding_weight",
+        type=int,
+        default=CARRIED["class_embedding_weight"],
+        help="As how many labelled pictures or rows each counts.",
     )
 
 
@@ -169,5 +172,7 @@ def add_model(made: Parser) -> None:
         required=False,
         help="In place of the checkpoint's; without one null takes UniversalSIB.",
     )
-    made.add_argument("--chunk_size", type=int, default=CHUNK, help="Queries that are refined together at most.")
+    made.add_argument(
+        "--chunk_size", type=int, default=CARRIED["chunk_size"], help="Queries that are refined together at most."
+    )
     add_encoding(made)

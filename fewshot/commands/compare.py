@@ -15,7 +15,7 @@ import fewshot.data.datasets
 import fewshot.methods  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones import BackboneConfig
 from fewshot.commands.parser import Parser, add_packages, check_configs
-from fewshot.commands.process import quietened
+from fewshot.commands.process import quietened, say
 from fewshot.commands.run_options import check_experiment, check_seed
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.comparison import KINDS, Row, plot_of_backbones, plot_of_methods, plot_of_sizes
@@ -128,7 +128,7 @@ def join(config: Any) -> None:
         plot_of_backbones(folder, [one.label for one in found], [one.rows for one in found], ways.pop())
     finally:
         remove_unless_begun(folder, begun=begun)
-    print(f"{text_table(headings, [lines])}\nwritten to {folder}: backbones.md, backbones.png, backbones.svg")
+    say(f"{text_table(headings, [lines])}\nwritten to {folder}: backbones.md, backbones.png, backbones.svg")
 
 
 def compare(config: Any, text: str) -> None:
@@ -166,10 +166,10 @@ def compare(config: Any, text: str) -> None:
         for setting in settings:
             for one in comparison.measure(setting):
                 measured.append(one)
-                print(line_of(one), flush=True)
+                begun = True
                 with lines_so_far.open("a", encoding="utf-8") as file:
                     file.write(f"{line_of(one)}\n")
-                begun = True
+                say(line_of(one))
         found = rows(measured, reference, data["n_way"])
         about = about_comparison(config, reference, measured)
         (folder / "compare.yaml").write_text(text, encoding="utf-8")
@@ -182,7 +182,7 @@ def compare(config: Any, text: str) -> None:
     finally:
         remove_unless_begun(folder, begun=begun)
     headings, lines = cells(found)
-    print(f"\n{text_table(headings, [lines])}\ndifferences: paired by episode, to {reference}; written to {folder}")
+    say(f"\n{text_table(headings, [lines])}\ndifferences: paired by episode, to {reference}; written to {folder}")
 
 
 def about_comparison(config: Any, reference: str, measured: Sequence[Measured]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.clip import Clip, clip
 from fewshot.classification.continued import Earlier, earlier_run, joined
+from fewshot.classification.conventions import check_numbered
 from fewshot.classification.decided import of_preprocessing
 from fewshot.classification.feature_rows import (
     class_embeddings,
@@ -75,8 +76,10 @@ def inputs_of(options: Any) -> Inputs:
     found = (_of_rows if of_rows else _of_folders)(options, embeddings, classifier, earlier)
     if embeddings is None:
         return found
-    weight = options.class_embedding_weight
+    weight = found.classifier.class_embedding_weight
     each = "one labelled one" if weight == 1 else f"{weight} labelled ones"
+    if list(embeddings.class_names) == [str(number) for number in range(len(embeddings.class_names))]:
+        check_numbered(found.task.class_names, embeddings.class_names, "name them, as the documents say")
     told = f"{len(embeddings.class_names)}, each as much as {each}"
     told += "" if loaded is None else f", by {', '.join(options.prompts)}"
     return found._replace(

@@ -297,7 +297,8 @@ def sides(seed=0, n=60, classes=4, width=16, gap=5.0):
 @pytest.mark.parametrize(
     ("embeddings", "message"),
     [
-        (np.eye(2, 16), "of the labels 0 to 1, and rows have other labels such as 'a'; give a dictionary"),
+        (np.eye(2, 16), "stand for the labels 0 to 1, and there are others such as 'a'; give a dictionary"),
+        (np.array(3.0), "class_embeddings is a ndarray; give {label: row}"),
         ({"a": np.ones(16), -1: np.ones(16)}, "have a row for -1, which says that there is no label"),
         (3, "class_embeddings is a int; give {label: row}"),
     ],

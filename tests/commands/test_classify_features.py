@@ -82,6 +82,20 @@ def test_class_embeddings_in_the_place_of_labels_and_beside_them(work, capsys):
     assert record["settings"]["class embeddings"] == "3, each as much as 2 labelled ones" and len(both) == 24
 
 
+def test_class_embeddings_without_names_are_no_classes_beside_named_ones(work, capsys):
+    np.save("bare.npy", CENTRES)
+    message = refused(capsys, *NAMED, "--class_embeddings", "bare.npy")
+    assert "stand for the labels 0 to 2, and there are others such as 'p'; name them" in message
+
+
+def test_a_run_that_goes_on_says_the_weight_that_it_has(work):
+    given = (*NAMED, "--class_embeddings", "sides.npz")
+    classified(*given, "--class_embedding_weight", "2", "--keep_classifier")
+    Path("out").rename("first")
+    _, record, _ = classified("--continue", "first", *given)
+    assert record["settings"]["class embeddings"] == "3, each as much as 2 labelled ones"
+
+
 def test_pictures_with_class_embeddings_alone(work):
     torch.manual_seed(0)
     torch.save(BackboneConfig("conv4_32", image_size=16).create().state_dict(), "net.pth")
@@ -124,8 +138,8 @@ def test_what_the_rows_do_not_bear_is_named(work, capsys):
     assert "energy compares with labelled ones, and there is a class without any; give learned" in message
     np.save("none.npy", [-1] * 30)
     assert "no row has a label" in refused(capsys, "--features", "sides.npz", "--labels", "none.npy")
-    np.save("narrow.npy", np.eye(3))
-    assert "3 features and the rows 6" in refused(capsys, *NAMED, "--class_embeddings", "narrow.npy")
+    np.savez("narrow.npz", class_embeddings=np.eye(3), class_names=list("pqr"))
+    assert "3 features and the rows 6" in refused(capsys, *NAMED, "--class_embeddings", "narrow.npz")
     Path("all.csv").write_text("kind,a\np,1\nq,2\n")
     assert "all 2 rows have labels" in refused(capsys, "--features", "all.csv", "--label_column", "kind")
     message = refused(capsys, *NAMED, "--method", "SIB")
