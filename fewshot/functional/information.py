@@ -13,6 +13,8 @@ from fewshot.functional.features import class_means, normalized
 
 CACHE_BYTES = 2**22
 """Of the tasks that descend together on a CPU: every iteration reads their features twice."""
+MOST_SLOPE = 1e15
+"""Of the support's part with respect to a logit, whose square Adam keeps in float32."""
 
 
 def class_softmax(logits: Tensor) -> Tensor:
@@ -48,9 +50,10 @@ def tsallis_slope(probabilities: Tensor, alpha: float) -> Tensor:
         probabilities: [..., N].
         alpha: above 0.
     """
+    above_zero = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)
     if alpha == 1:
-        return -probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
-    return probabilities.pow(alpha - 1) * (-alpha / (alpha - 1))
+        return -above_zero.log()
+    return above_zero.pow(alpha - 1) * (-alpha / (alpha - 1))
 
 
 def tasks_in_cache(features: Tensor) -> int:
@@ -125,5 +128,5 @@ class InformationDescent(NamedTuple):
         difference = probabilities - target
         if self.support_alpha != 1:
             true = (probabilities * target).sum(-1, keepdim=True)
-            difference = true.clamp_min(1e-12).pow(1 - self.support_alpha) * difference
+            difference = true.clamp_min(1e-12).pow(1 - self.support_alpha).clamp_max(MOST_SLOPE) * difference
         return difference * (self.support_weight / target.shape[1])

@@ -56,10 +56,12 @@ class LogisticRegression(Method):
     def _best_cost(self, gram: Tensor, one_hot: Tensor) -> Tensor:
         """C of every task, [T, 1, 1], by cross-validation on its support."""
         tasks = len(gram)
-        folds = min(MOST_FOLDS, int(one_hot.sum(1).min()))
+        folds_of = one_hot.sum(1).amin(-1).clamp_max(MOST_FOLDS)  # [T]
+        folds = int(folds_of.max())
         if folds < 2:
             return gram.new_full((tasks, 1, 1), ONE_SHOT_COST)
-        turn = ((one_hot.cumsum(1) * one_hot).sum(-1) - 1) % folds  # [T, S], which fold holds an example out
+        place = (one_hot.cumsum(1) * one_hot).sum(-1) - 1  # [T, S], of an example within its class
+        turn = place % folds_of.clamp_min(2).unsqueeze(1)  # which fold holds it out
         held = turn.unsqueeze(0) == torch.arange(folds, device=gram.device).view(-1, 1, 1)  # [F, T, S]
         kept = (~held).to(gram.dtype).flatten(0, 1).unsqueeze(-1)  # [F*T, S, 1]
         grams, targets = gram.repeat(folds, 1, 1), one_hot.repeat(folds, 1, 1)
@@ -71,8 +73,8 @@ class LogisticRegression(Method):
             said = torch.bmm(grams, fitted * kept).log_softmax(-1)
             error = -((said * targets).sum(-1, keepdim=True) * (1 - kept)).sum((1, 2))  # [F*T]
             errors.append(error.view(folds, tasks).sum(0))
-        best = torch.stack(errors).argmin(0)  # [T]
-        return gram.new_tensor(COSTS)[best].view(-1, 1, 1)
+        best = gram.new_tensor(COSTS)[torch.stack(errors).argmin(0)]  # [T]
+        return best.where(folds_of >= 2, ONE_SHOT_COST).view(-1, 1, 1)
 
 
 def centred_directions(

@@ -43,8 +43,7 @@ class RidgeRegression(Method):
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         support, query = centred_directions(support, support_labels, query, n_way, centre=True)
         one_hot = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-        several = self.penalty is None and int(one_hot.sum(1).min()) > 1
-        tried = PENALTIES if several else (ONE_SHOT_PENALTY if self.penalty is None else self.penalty,)
+        tried = PENALTIES if self.penalty is None else (self.penalty,)
         values, directions = torch.linalg.eigh(torch.bmm(support, support.transpose(1, 2)))  # [T, S], [T, S, S]
         turned = torch.bmm(directions.transpose(1, 2), one_hot - 1 / n_way)
         found, errors = [], []
@@ -55,5 +54,8 @@ class RidgeRegression(Method):
             found.append(coefficients)
             errors.append((coefficients / own).square().sum((1, 2)))  # of each example, fitted without it
         best = torch.stack(errors).argmin(0)  # [T]
+        if self.penalty is None:
+            several = one_hot.sum(1).amin(-1) > 1  # [T]
+            best = best.where(several, PENALTIES.index(ONE_SHOT_PENALTY))
         chosen = torch.stack(found)[best, torch.arange(len(support), device=support.device)]  # [T, S, N]
         return SCALE * torch.bmm(torch.bmm(query, support.transpose(1, 2)), chosen)

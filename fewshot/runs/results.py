@@ -20,6 +20,8 @@ KEYS = {
     "n_episodes": "how many episodes were measured",
     "accuracy_per_step": "mean accuracy before refinement and after each of the K steps, K + 1 numbers",
     "ci95_per_step": "their intervals",
+    "n_undefined": "episodes with a query whose logits are NaN, which counts as wrong, or infinite; temperature and ece "
+    "leave it out; absent where there is none",
     "accuracy_nearest_mean": "of nearest class mean on the same features and episodes; absent where the method does "
     "not work on features",
     "ci95_nearest_mean": "its interval",
@@ -113,6 +115,8 @@ def results_table(results: dict[str, Any]) -> str:
     else:
         for step, (accuracy, ci95) in enumerate(zip(per_step, intervals, strict=True)):
             lines.append(f"  K = {step:<16}{per_cent(accuracy, ci95)} %")
+    if undefined := results.get("n_undefined"):
+        lines.append(f"  {undefined} episodes have queries whose logits are NaN or infinite")
     for name, gain in results.get("gain_over", {}).items() if len(per_step) > 1 else ():
         other = "nearest class mean" if name == "nearest_mean" else "K = 0"
         difference = per_cent(gain["difference"], gain["ci95"], signed=True)

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 
 from fewshot.training.metrics import (
     CalibrationError,
@@ -15,6 +17,7 @@ from fewshot.training.metrics import (
     EpisodeCounts,
     EpisodeLoss,
     correct_queries,
+    is_defined,
     paired_difference,
 )
 
@@ -62,12 +65,13 @@ class Evaluation(nn.Module):
         self.loss, self.counts = EpisodeLoss(), EpisodeCounts()
         self.temperature = CalibrationTemperature()
         self.ece, self.ece_uncalibrated = CalibrationError(), CalibrationError()
+        self.undefined = SumMetric()
         self._waiting: list[Waiting] = []
 
     def reset(self) -> None:
         """Forget what was counted."""
         self._waiting = []
-        metrics = (self.loss, self.counts, self.temperature, self.ece, self.ece_uncalibrated)
+        metrics = (self.loss, self.counts, self.temperature, self.ece, self.ece_uncalibrated, self.undefined)
         for metric in (*metrics, *self.accuracies.values()):
             metric.reset()
 
@@ -118,6 +122,7 @@ class Evaluation(nn.Module):
         for name, each in correct.items():
             self.accuracies[name].update(each, labels)
         last = logits[-1]
+        self.undefined.update((~is_defined(last)).any(-1).sum())
         if self.fits_temperature:
             self.temperature.update(last, labels)
         else:
@@ -142,6 +147,8 @@ class Evaluation(nn.Module):
             "accuracy_per_step": [step.accuracy for step in steps],
             "ci95_per_step": [step.ci95 for step in steps],
         }
+        if undefined := int(self.undefined.compute()):
+            found["n_undefined"] = undefined
         if "nearest_mean" in self.accuracies:
             nearest = self.accuracies["nearest_mean"].compute()
             found |= {"accuracy_nearest_mean": nearest.accuracy, "ci95_nearest_mean": nearest.ci95}
@@ -162,3 +169,12 @@ class Evaluation(nn.Module):
                 gain = paired_difference(rows[:, -1], rows[:, column], n_query)
                 gains[name] = {"difference": gain.accuracy, "ci95": gain.ci95}
         return {"gain_over": gains, "episodes": {"columns": ["episode", *names], "rows": rows.tolist()}}
+
+
+def warn_of_undefined(results: dict[str, Any], split: str, method: str) -> None:
+    """Say how many episodes have queries whose logits are not numbers, where there are any."""
+    if undefined := results.get("n_undefined"):
+        rank_zero_warn(
+            f"{split}: {undefined} of {results['n_episodes']} episodes have queries whose logits are NaN or infinite; "
+            f"look at the options of {method}, at the features and at the precision"
+        )

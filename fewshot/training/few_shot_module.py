@@ -21,7 +21,7 @@ from fewshot.training.base import BackboneModule, prediction
 from fewshot.training.base_classes import base_classes
 from fewshot.training.divergence import divergence
 from fewshot.training.encoding import backbone_key
-from fewshot.training.evaluation import Evaluation
+from fewshot.training.evaluation import Evaluation, warn_of_undefined
 from fewshot.training.threads import FewThreads
 
 SPLITS = ("val", "test")
@@ -267,6 +267,7 @@ class FewShotModule(BackboneModule):
 
     def _log_results(self, split: str) -> None:
         results = self.results[split] = self.evaluations[split].results(self.temperature)
+        warn_of_undefined(results, split, type(self.method).__name__)
         if split == "val" and not self.trainer.sanity_checking:  # whose weights are not trained
             self.temperature = results["temperature"]
         logged = {"accuracy_ci95": results["ci95"], "loss": self.evaluations[split].loss.compute()}

@@ -38,6 +38,15 @@ def correct_queries(scores: Tensor, labels: Tensor) -> Tensor:
     return ((scores < own) | ((scores == own) & not_before)).all(-1).sum(-1)
 
 
+def is_defined(logits: Tensor) -> Tensor:
+    """Which queries have probabilities, [...] bool: not where a logit is NaN or infinite, or where all are -infinite.
+
+    Args:
+        logits: [..., N]; -infinite ones are probabilities of 0.
+    """
+    return logits.logsumexp(-1).isfinite()
+
+
 class EpisodeAccuracy(Metric):
     """Mean accuracy over episodes and its 95 % interval, 1.96 std / sqrt(n), std with n - 1 in the denominator.
 
@@ -218,13 +227,15 @@ class CalibrationTemperature(Metric):
         self.add_state("n_queries", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch of queries.
+        """Count a batch of queries, those that have probabilities.
 
         Args:
             logits: [..., N].
             labels: [...] int64.
         """
         logits, labels = logits.flatten(0, -2).float(), labels.flatten()
+        counted = is_defined(logits)
+        logits, labels = logits[counted], labels[counted]
         below = logits - logits.amax(-1, keepdim=True)  # [n, N], 0 and less
         said = torch.stack([below.gather(-1, labels.unsqueeze(-1)).squeeze(-1), below.mean(-1)])  # [2, n]
         for place, temperature in enumerate(TEMPERATURES.tolist()):
@@ -267,15 +278,16 @@ class CalibrationError(Metric):
             self.add_state(name, torch.zeros(N_BINS, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Count a batch of queries.
+        """Count a batch of queries, those whose probabilities are numbers.
 
         Args:
             probabilities: [..., N], rows sum to one.
             labels: [...] int64.
         """
         confidence, predicted = probabilities.flatten(0, -2).float().max(-1)
+        counted = ~confidence.isnan()
+        confidence, right = confidence[counted], (predicted == labels.flatten())[counted].long()
         bins = (confidence * N_BINS).ceil().long().sub_(1).clamp_(0, N_BINS - 1)
-        right = (predicted == labels.flatten()).long()
         for state, values in (
             (self.counts, torch.ones_like(right)),
             (self.correct, right * UNIT),

@@ -84,3 +84,18 @@ def test_class_softmax_is_softmax_with_the_queries_side_by_side():
     logits = torch.randn(2, 7, 3)
     torch.testing.assert_close(class_softmax(logits), logits.softmax(-1))
     assert class_softmax(logits).stride() == (21, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "support_alpha"), [(0.5, 1.0), (0.1, 0.5), (2.0, 2.0), (7.0, 7.0), (12.0, 12.0)], ids=str
+)
+def test_descent_is_finite_where_probabilities_vanish(alpha, support_alpha):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(5).repeat(5).expand(2, -1)
+    support = F.one_hot(labels, 16) + 0.1 * torch.randn(2, 25, 16, generator=generator)
+    wrong = labels.clone()
+    wrong[:, 0] = 1  # an example whose label is wrong, so that p_y is 0 in float32
+    descent = InformationDescent(50, 1e-3, 200.0, alpha=alpha, support_alpha=support_alpha)
+    before, after = descent.logits(support, wrong, support[:, ::2], 5)
+    assert after.isfinite().all()
+    assert (after.argmax(-1) == labels[:, ::2]).float().mean() > 0.9

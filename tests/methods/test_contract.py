@@ -187,6 +187,22 @@ def test_a_batch_gives_what_single_tasks_give(method, task, training):
         torch.testing.assert_close(together[:, t : t + 1], alone, rtol=1e-10, atol=1e-10)
 
 
+def test_a_batch_gives_what_single_tasks_give_where_classes_differ_in_shots(method, task):
+    if isinstance(method, SNAIL):
+        pytest.skip("serves one number of shots")
+    support, _, query, _ = task
+    labels = torch.stack(
+        [
+            torch.arange(N_WAY).repeat_interleave(torch.tensor(shots))
+            for shots in ([3, 3, 3, 3], [1, 5, 4, 2], [6, 2, 2, 2])
+        ]
+    )
+    together = refine(method.eval(), support, labels, query).logits
+    for t in range(N_TASKS):
+        alone = refine(method, support[t : t + 1], labels[t : t + 1], query[t : t + 1]).logits
+        torch.testing.assert_close(together[:, t : t + 1], alone, rtol=1e-10, atol=1e-10)
+
+
 def test_shapes_and_steps(method, task):
     support, labels, query, _ = task
     refinement = refine(method.eval(), support, labels, query)

@@ -334,6 +334,7 @@ class Diverging(NearestClassMean):
         return torch.cat([logits[:1], logits[1:] * torch.inf])
 
 
+@pytest.mark.filterwarnings("ignore:val. . of . episodes have queries whose logits are NaN or infinite")
 @pytest.mark.parametrize("save", [False, True])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_episode(save, tmp_path):
     module = FewShotModule(Diverging(), CONV4, save_bad_episodes=save)
