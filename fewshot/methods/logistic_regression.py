@@ -28,7 +28,8 @@ class LogisticRegression(Method):
     Args:
         cost: C of scikit-learn, the inverse of the ridge penalty lambda/2 |W|^2 beside the summed cross-entropy. None
             takes, for every task, the one of 0.1, 1, 10 and 100 whose held-out cross-entropy is least, in up to five
-            folds that hold out a part of every class; where a class has one example alone, 10.
+            folds that hold out a part of every class; where a class has one example alone, 10. Examples are dealt to
+            folds by the sum of their features, so that the order in which they come does not matter.
         centre: whether features are centred.
         n_iterations: of the solver.
 
@@ -46,6 +47,11 @@ class LogisticRegression(Method):
         self.cost, self.centre, self.n_iterations = cost, centre, n_iterations
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        order = support.sum(-1).argsort(-1)  # [T, S]
+        support, support_labels = (
+            support.gather(1, order.unsqueeze(-1).expand_as(support)),
+            support_labels.gather(1, order),
+        )
         support, query = centred_directions(support, support_labels, query, n_way, centre=self.centre)
         one_hot = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
         gram = torch.bmm(support, support.transpose(1, 2))  # [T, S, S]

@@ -20,8 +20,8 @@ KEYS = {
     "n_episodes": "how many episodes were measured",
     "accuracy_per_step": "mean accuracy before refinement and after each of the K steps, K + 1 numbers",
     "ci95_per_step": "their intervals",
-    "n_undefined": "episodes with a query whose logits are NaN, which counts as wrong, or infinite; temperature and ece "
-    "leave it out; absent where there is none",
+    "n_undefined": "episodes with a query whose logits are NaN, which counts as wrong, or infinite; temperature and "
+    "ece leave it out; absent where there is none",
     "accuracy_nearest_mean": "of nearest class mean on the same features and episodes; absent where the method does "
     "not work on features",
     "ci95_nearest_mean": "its interval",

@@ -28,7 +28,8 @@ def test_the_cost_has_the_least_held_out_cross_entropy(task):
     found = LogisticRegression().classify(support, labels, query, N_WAY)
     for t in range(2):
         features, _ = centred_directions(support, labels, query, N_WAY, centre=True)
-        place = [int((labels[t, :i] == labels[t, i]).sum()) for i in range(12)]  # its turn among those of its class
+        sums = support[t].sum(-1)
+        place = [int((sums[labels[t] == labels[t, i]] < sums[i]).sum()) for i in range(12)]  # among those of its class
         errors = []
         for cost in COSTS:
             total = 0.0
@@ -42,6 +43,16 @@ def test_the_cost_has_the_least_held_out_cross_entropy(task):
         best = COSTS[min(range(len(COSTS)), key=errors.__getitem__)]
         one = (support[t : t + 1], labels[t : t + 1], query[t : t + 1])
         torch.testing.assert_close(found[t : t + 1], LogisticRegression(best).classify(*one, N_WAY))
+
+
+@pytest.mark.parametrize("method", [LogisticRegression, RidgeRegression])
+def test_what_is_chosen_does_not_depend_on_the_order_of_the_support(method):
+    torch.manual_seed(0)
+    labels = (torch.arange(25) % 5).expand(40, -1)
+    support = 1.2 * torch.randn(40, 5, 16).double().repeat(1, 5, 1) + 1.5 * torch.randn(40, 25, 16).double()
+    query, order = torch.randn(40, 30, 16).double(), torch.randperm(25)
+    found = method().classify(support, labels, query, 5)
+    torch.testing.assert_close(method().classify(support[:, order], labels[:, order], query, 5), found)
 
 
 def test_the_penalty_has_the_least_error_on_what_is_left_out(task):
