@@ -71,9 +71,7 @@ def check_replaceable(target: Path, *, overwrite: bool, known: Collection[str]) 
         )
     if others := [name for name in found if name not in known]:
         named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise ValueError(
-            f"{target} is not overwritten: it holds {named}, which nothing here wrote; name another folder"
-        )
+        raise ValueError(f"{target} is not overwritten: it holds {named}, which nothing here wrote; name another one")
 
 
 def check_place(target: Path) -> None:
@@ -87,7 +85,12 @@ def check_place(target: Path) -> None:
 
 def full_path(given: str | os.PathLike[str]) -> Path:
     """The path, absolute, with `~` and environment variables filled in and links followed."""
-    return Path(os.path.expandvars(os.path.expanduser(os.fspath(given)))).resolve()
+    return expanded(given).resolve()
+
+
+def expanded(given: str | os.PathLike[str]) -> Path:
+    """The path with `~` and environment variables filled in."""
+    return Path(os.path.expandvars(os.path.expanduser(os.fspath(given))))
 
 
 def _rename(aside: Path, target: Path) -> None:
@@ -278,7 +281,7 @@ def resolve_weights(path: str | os.PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: nothing is there; says where it looked.
     """
-    asked = Path(os.path.expandvars(os.path.expanduser(os.fspath(path))))
+    asked = expanded(path)
     if asked.is_file():
         return asked
     looked, advice = [asked], "If a pre-training run is to write them, run its config first (python -m fewshot fit)"
@@ -294,6 +297,4 @@ def resolve_weights(path: str | os.PathLike[str]) -> Path:
                 said = "".join(f"; {folder.name} is not finished" for folder in unfinished)
                 logger.log(logging.WARNING if said else logging.INFO, "weights %s: using %s%s", path, candidate, said)
                 return candidate
-    raise FileNotFoundError(
-        f"weights '{os.fspath(path)}' not found; looked for {', '.join(map(str, looked))}. {advice}"
-    )
+    raise FileNotFoundError(f"weights '{path}' not found; looked for {', '.join(map(str, looked))}. {advice}")

@@ -79,15 +79,16 @@ def main(args: list[str] | None = None) -> None:
             fail(" ".join(str(error).split()), error)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as python -m does it: classes of a person's own are found beside the configs
-    from fewshot.commands.process import keep_freed_memory
+    from fewshot.commands.process import ends_by_sigterm, keep_freed_memory
     from fewshot.commands.refusals import refusal_of
 
     keep_freed_memory()
     try:
-        if arguments[0] in TOOLS:
-            importlib.import_module(f"fewshot.commands.{arguments[0]}").run(arguments[1:])
-        else:
-            importlib.import_module("fewshot.commands.fit").run(arguments)
+        with ends_by_sigterm():
+            if arguments[0] in TOOLS:
+                importlib.import_module(f"fewshot.commands.{arguments[0]}").run(arguments[1:])
+            else:
+                importlib.import_module("fewshot.commands.fit").run(arguments)
     except Exception as error:
         message = refusal_of(error, arguments)
         if message is None:

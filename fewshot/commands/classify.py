@@ -20,7 +20,7 @@ from fewshot.commands.classify_options import parser
 from fewshot.commands.inputs import Inputs, inputs_of, roots_of, shown
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.files import check_replaceable, full_path, relative, versions, write_json, written_aside
+from fewshot.files import check_replaceable, expanded, full_path, relative, versions, write_json, written_aside
 
 __all__ = ["parser", "run"]
 
@@ -114,7 +114,7 @@ def former_of(options: Any, output: Path) -> dict[str, str] | None:
     """
     named = options.previous or options.get("continue")
     if named is not None:
-        return former_answer(Path(named).expanduser())
+        return former_answer(expanded(named))
     try:
         return former_answer(output)
     except (FileNotFoundError, ValueError):

@@ -19,7 +19,7 @@ from fewshot.commands.process import quietened, say
 from fewshot.commands.run_options import check_experiment, check_seed
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.comparison import KINDS, Row, plot_of_backbones, plot_of_methods, plot_of_sizes
-from fewshot.files import versions, write_json
+from fewshot.files import expanded, versions, write_json
 from fewshot.runs.comparison import Comparison, Contestant, Measured, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
 from fewshot.runs.joined_comparisons import joined
@@ -114,7 +114,7 @@ def join(config: Any) -> None:
     if len(ways := {one.n_way for one in found}) > 1:
         raise ValueError(f"joined: the comparisons have {sorted(ways)} ways; join those of one number")
     check_experiment(config.experiment, config.runs)
-    folder, begun = new_run_folder(Path(config.runs) / config.experiment), False
+    folder, begun = new_run_folder(expanded(config.runs) / config.experiment), False
     try:
         lines = []
         for one in found:
@@ -160,7 +160,7 @@ def compare(config: Any, text: str) -> None:
     kinds = dict.fromkeys([(None, None), (config.dirichlet, None), (None, config.long_tail)])
     settings = [Setting(*size, *kind) for *size, kind in itertools.product(shots, queries, kinds)]
     comparison.check(settings)
-    folder, begun = new_run_folder(Path(config.runs) / config.experiment), False
+    folder, begun = new_run_folder(expanded(config.runs) / config.experiment), False
     try:
         measured, lines_so_far = [], folder / "measured.txt"
         for setting in settings:

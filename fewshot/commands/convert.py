@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from fewshot.commands.parser import Parser, add_switch
 from fewshot.commands.process import quietened
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import check_place
+from fewshot.files import check_place, expanded
 from fewshot.interop.original import SETS, module_from_original, write_checkpoint
 from fewshot.training.saved_model import save_trained
 
@@ -53,7 +52,7 @@ def run(arguments: list[str]) -> None:
         preprocessing = asked_preprocessing(
             given.dataset, given.image_size, given.stored_size, mean=given.mean, std=given.std
         )
-        output = Path(given.output).expanduser()
+        output = expanded(given.output)
         is_file = output.suffix == ".ckpt"
         check_place(output.resolve())
         if is_file and output.is_dir():

@@ -12,7 +12,7 @@ from fewshot.classification.fitted_graph import FittedGraph
 from fewshot.classification.saved_classifier import ABOUT, read_classifier
 from fewshot.commands.parser import Parser, add_packages, add_switch
 from fewshot.commands.process import quietened
-from fewshot.files import check_replaceable, full_path, written_aside
+from fewshot.files import check_replaceable, expanded, full_path, written_aside
 from fewshot.interop import graphs
 from fewshot.interop.export import BACKBONE, HEAD, MANIFEST, PROGRAM, write_graphs
 from fewshot.interop.fitted import FITTED_FILES, write_fitted
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> None:
             graphs.check_torch()
         if "onnx" in config.formats:
             graphs.check_packages()
-        results = None if config.results is None else read_results(Path(config.results).expanduser())
+        results = None if config.results is None else read_results(expanded(config.results))
         known = (*FILES, PROGRAM, BACKBONE, HEAD, MANIFEST)
         check_replaceable(full_path(config.output), overwrite=config.overwrite, known=known)
         trained = load_trained(config.ckpt_path, config.packages)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import fewshot.training.few_shot_module
 import fewshot.training.pretrain_module  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.commands.parser import Parser, check_configs
-from fewshot.commands.process import quietened, say
+from fewshot.commands.process import TERMINATED, quietened, say
 from fewshot.commands.run_options import (
     add_run_options,
     check_run_options,
@@ -34,7 +33,7 @@ from fewshot.commands.run_options import (
 )
 from fewshot.data.picture_datamodule import PictureDataModule
 from fewshot.data.ranks import gathered
-from fewshot.files import LAST, checkpoints_of, relative
+from fewshot.files import LAST, checkpoints_of, expanded, relative
 from fewshot.runs.checkpointing import run_checkpoints
 from fewshot.runs.folder import hand_round, new_run_folder, remove_unless_begun, unfinished, unfinished_run
 from fewshot.runs.launch import check_processes, is_launched_first
@@ -89,7 +88,7 @@ class FewShotCLI(LightningCLI):
         """Find the checkpoint, which replaces the weights that the backbone starts from; give the run a folder."""
         config = self.config[self.subcommand]
         check_run_options(self.command, config)
-        experiment = Path(config["runs"]) / config["experiment"]
+        experiment = expanded(config["runs"]) / config["experiment"]
         if config.get("ckpt_path") == "auto":
             if self.command != "fit":
                 raise ValueError(
@@ -175,9 +174,11 @@ class FewShotCLI(LightningCLI):
         with unfinished(self.run_folder):
             try:
                 self._fit_and_test(model, **kwargs)
-            except SIGTERMException as stop:
-                say(f"\nstopped by SIGTERM; the same command with --ckpt_path auto continues {self.run_folder}")
-                raise SystemExit(128 + signal.SIGTERM) from stop
+            except SystemExit as stop:
+                if not isinstance(stop, SIGTERMException) and stop.code != TERMINATED:
+                    raise
+                say(f"\nthe same command with --ckpt_path auto continues {self.run_folder}")
+                raise SystemExit(TERMINATED) from stop
 
     def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:
         assert self.run_folder is not None

@@ -38,7 +38,7 @@ from fewshot.commands.classify_checks import (
 from fewshot.commands.classify_options import CARRIED
 from fewshot.commands.process import keep_freed_memory
 from fewshot.data.picture_files import LeftOut, left_out_below
-from fewshot.files import relative
+from fewshot.files import expanded, relative
 
 PATHS = ("support", "query", "features", "labels", "class_embeddings")
 """Options that name what is read."""
@@ -65,7 +65,7 @@ def inputs_of(options: Any) -> Inputs:
     """
     for name in PATHS:
         given = getattr(options, name)
-        setattr(options, name, None if given is None else Path(os.path.expanduser(given)))
+        setattr(options, name, None if given is None else expanded(given))
     loaded = None if options.clip is None else clip(options.clip)
     continued, earlier = _earlier(options)
     embeddings = embeddings_of(options, loaded)
@@ -254,7 +254,7 @@ def _earlier(options: Any) -> tuple[FewShotClassifier | None, Earlier | None]:
     """The classifier of the run that is continued, if any, and what it was fitted on."""
     if options.get("continue") is None:
         return None, None
-    place = Path(options.get("continue")).expanduser()
+    place = expanded(options.get("continue"))
     classifier, earlier = earlier_run(place, packages=options.packages, device=options.device)
     own = {name: options.get(name) for name in ("check_refinement", "store_features")}
     own |= {name: options.get(name) for name, usual in CARRIED.items() if options.get(name) not in (usual, None)}

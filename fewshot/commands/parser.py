@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
+from fewshot.files import expanded
 from fewshot.methods.class_path import with_present_paths
 
 WITHOUT_EFFECT = re.compile(r"^\s*fresh_share: 0(\.0)?\s*$", re.MULTILINE)
@@ -76,7 +76,7 @@ def check_configs(arguments: Sequence[str]) -> None:
             value = arguments[place + 1] if place + 1 < len(arguments) else ""
         if not value or value.lstrip().startswith("{"):
             continue
-        path = Path(value).expanduser()
+        path = expanded(value)
         if not path.is_file():
             raise FileNotFoundError(f"config: no file {value}")
         try:

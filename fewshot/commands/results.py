@@ -10,9 +10,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
+from fewshot.files import expanded, full_path
 from fewshot.runs.ledger import (
     COLUMNS,
     STATUS,
@@ -60,10 +60,10 @@ def run(arguments: list[str]) -> None:
         FileNotFoundError: no folder of that name, or no results below it.
     """
     options = parser().parse_args(arguments)
-    runs = found_runs([Path(folder).expanduser() for folder in options.folders])
+    runs = found_runs([expanded(folder) for folder in options.folders])
     tested = [one for one in runs if one.tested]
     if not tested and not (options.all and runs):
-        looked = ", ".join(str(Path(folder).expanduser().resolve()) for folder in options.folders)
+        looked = ", ".join(str(full_path(folder)) for folder in options.folders)
         others = f"; {unfinished(runs)} there, --all shows them" if runs else ""
         raise FileNotFoundError(
             f"results: no results.json of a test below {looked}{others}; `fit` and `test` write one into their run "

@@ -23,7 +23,7 @@ from fewshot.data.datasets.base import SPLITS
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.plots import accuracy_per_step_figure, class_counts_figure, save
 from fewshot.drawings.training import batch_picture, episode_picture, feature_map, taken_of_a_class
-from fewshot.files import check_place, run_versions
+from fewshot.files import check_place, expanded, run_versions
 from fewshot.runs.comparison import silent_trainer
 from fewshot.training.checkpoints import check_checkpoint
 from fewshot.training.feature_spaces import FeatureSpacesDataModule
@@ -196,7 +196,7 @@ def results_of(run: str | None, checkpoint: str | None) -> dict[str, Any] | str:
     """
     if run is None and checkpoint is None:
         return "name a run by --run or --ckpt_path"
-    folder = Path(run).expanduser() if run is not None else Path(str(checkpoint)).parent.parent
+    folder = expanded(run) if run is not None else Path(str(checkpoint)).parent.parent
     if run is not None and not folder.is_dir():
         raise FileNotFoundError(f"run: no folder {run}; give that of a run, runs/<experiment>/version_<n>")
     looked = [folder, *(version for _, version in sorted(run_versions(folder), reverse=True))]
@@ -219,7 +219,7 @@ def output_folder(given: str | None, *, overwrite: bool) -> Path:
     """
     if not given:
         raise ValueError("output: required and not given; name a folder for the pictures")
-    folder = Path(given).expanduser()
+    folder = expanded(given)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output: {given} is a file; name a folder for the pictures")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:

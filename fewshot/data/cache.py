@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from fewshot.files import expanded
+
 fcntl: ModuleType | None
 
 
@@ -33,7 +35,7 @@ _ASIDE = re.compile(r"\.(?P<finished>.+)-[0-9a-f]{8}\.npy")
 def cache_dir() -> Path:
     """The folder of decoded pictures and features: $FEWSHOT_CACHE, else ~/.cache/fewshot. All of it may be deleted."""
     chosen = os.environ.get("FEWSHOT_CACHE")
-    return Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "fewshot"
+    return expanded(chosen) if chosen else Path.home() / ".cache" / "fewshot"
 
 
 def cached_file(name: str, digest: str, *, features: bool = False) -> Path:

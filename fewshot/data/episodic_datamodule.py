@@ -27,9 +27,10 @@ class EpisodicDataModule(PictureDataModule):
         n_shot: K, labelled pictures of a class.
         n_query: queries of a class.
         tasks_per_batch: T, episodes of a batch on each device; the last batch of an epoch may be smaller. With
-            trainer.accumulate_grad_batches=a on W devices an optimiser step follows the mean over a*T*W episodes: where
-            a method normalises within the episode, as all here do, 8 = 1*8*1 = 4*2*1 = 1*4*2 episodes give the same
-            step up to rounding. The step that ends an epoch takes what is left of it, episodes of a smaller last batch
+            trainer.accumulate_grad_batches=a on W devices an optimiser step follows the mean over a*T*W episodes. On a
+            frozen backbone 8 = 1*8*1 = 4*2*1 = 1*4*2 episodes give the same step up to rounding, since methods
+            normalise within the episode; BatchNorm of a backbone that is trained too normalises over T of them (in
+            MAML over one). The step that ends an epoch takes what is left of it, episodes of a smaller last batch
             weigh more than others, and where fewer than a batches are left Lightning still divides by a, so that this
             step is smaller. Neither happens where a*T*W divides train_episodes. Validation and test on stored features
             take up to 40 small episodes at a time where T is less, which changes no result but rounding.

@@ -129,8 +129,11 @@ class TaskMixture:
             labels.append(np.full(n_strange, STRANGER))
         queries, query_labels = np.concatenate(query), np.concatenate(labels)
         if sizes.repeats:
+            known = queries[0], query_labels[0]  # strangers come last, and there is one that is none
             places = generator.integers(0, sizes.total, (2, round(sizes.repeats * sizes.total)))
             queries[places[0]], query_labels[places[0]] = queries[places[1]], query_labels[places[1]]
+            if (query_labels == STRANGER).all():
+                queries[0], query_labels[0] = known
         order = generator.permutation(sizes.total)
         support_labels = np.repeat(np.arange(n_way), n_shot)
         if sizes.wrong_labels:

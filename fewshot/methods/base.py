@@ -206,8 +206,7 @@ class Method(Recorded, nn.Module):
             query_labels: [T, Q] int64; STRANGER counts in no cross-entropy.
         """
         logits = refinement.logits[-1]
-        cross_entropy = F.cross_entropy(logits.flatten(0, 1), query_labels.flatten(), ignore_index=STRANGER)
-        return {"cross_entropy": cross_entropy, **refinement.losses}
+        return {"cross_entropy": known_cross_entropy(logits, query_labels), **refinement.losses}
 
     def forward(self, backbone: nn.Module, episode: Episode) -> Refinement:
         """Encode the episode and refine; a method that needs the backbone's weights overrides this.
@@ -219,6 +218,17 @@ class Method(Recorded, nn.Module):
         support, query = encoded(backbone, episode)
         with record_function("method"):
             return self.refine(support, episode.support_labels, query, episode.n_way)
+
+
+def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the queries whose class is known; 0 where there are none, as in a batch of strangers alone.
+
+    Args:
+        logits: [..., N].
+        labels: [...] int64, or STRANGER.
+    """
+    total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=STRANGER, reduction="sum")
+    return total / (labels != STRANGER).sum().clamp_min(1)
 
 
 def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:

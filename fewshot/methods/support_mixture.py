@@ -161,10 +161,10 @@ def _ridge(view: _View, one_hot: Tensor, penalty: Tensor) -> tuple[Tensor, Tenso
     return view.scores(weights), inverted.left_out(targets, weights)
 
 
-@torch.no_grad()
 def _logistic(view: _View, one_hot: Tensor) -> Tensor:
-    """Logistic regression's logits of the queries, [T, Q, N]; there is nothing in it to be learned."""
-    return view.scores(logistic_weights(view.support, one_hot, PENALTY, ITERATIONS))
+    """Logistic regression's logits of the queries, [T, Q, N]; there is nothing in it to be learned but the features."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and view.query.requires_grad):
+        return view.scores(logistic_weights(view.support, one_hot, PENALTY, ITERATIONS))
 
 
 def _about_query(cosines: Tensor, logits: Tensor) -> Tensor:

@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot.episode import STRANGER
 from fewshot.functional.cosine import cosine_logits, cosine_weight_gradient
 from fewshot.functional.features import member_means, normalized, signed_power
 from fewshot.functional.information import class_softmax
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
-from fewshot.methods.base import Method, Refinement
+from fewshot.methods.base import Method, Refinement, known_cross_entropy
 from fewshot.methods.entry_network import EntryNetwork
 from fewshot.methods.initializers import Initializer, ScaledClassMeans
 from fewshot.methods.options import check_above, check_at_least
@@ -206,8 +205,7 @@ class TransportSIB(Method):
         if self.deep_weight:
             earlier = refinement.logits[:-1]  # [K, T, Q, N]
             labels = query_labels.expand(len(earlier), -1, -1)
-            error = F.cross_entropy(earlier.flatten(0, 2), labels.flatten(), ignore_index=STRANGER)
-            terms["earlier"] = self.deep_weight * error
+            terms["earlier"] = self.deep_weight * known_cross_entropy(earlier, labels)
         return terms
 
     def _transformed(self, support: Tensor, query: Tensor) -> Tensor:

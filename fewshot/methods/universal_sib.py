@@ -22,7 +22,7 @@ from fewshot.functional.features import normalized, signed_power
 from fewshot.functional.gram import CentredProducts, gram_of, of_length_one
 from fewshot.functional.information import class_softmax
 from fewshot.functional.transport import relaxed_sinkhorn_potentials
-from fewshot.methods.base import Method, Refinement, encoded
+from fewshot.methods.base import Method, Refinement, encoded, known_cross_entropy
 from fewshot.methods.class_prior import ClassPrior
 from fewshot.methods.entry_network import DeepEntryNetwork
 from fewshot.methods.head_files import read_head, write_head
@@ -163,10 +163,7 @@ class UniversalSIB(Method):
         first, earlier = refinement.logits[:1], refinement.logits[:-1]
         if self.deep_weight:
             labels = query_labels.expand(len(earlier), -1, -1)
-            each = [
-                F.cross_entropy(part.flatten(0, 2), labels[: len(part)].flatten(), ignore_index=STRANGER)
-                for part in (first, earlier)
-            ]
+            each = [known_cross_entropy(part, labels[: len(part)]) for part in (first, earlier)]
             terms["earlier"] = self.deep_weight * (each[0] + each[1])
         if self.stranger_weight and refinement.strangers is not None:
             strange = (query_labels == STRANGER).to(first.dtype).expand_as(refinement.strangers)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fewshot.files import run_versions
+from fewshot.files import expanded, run_versions
 
 NAME = "comparison.json"
 SIZES = ("n_shot", "n_query")
@@ -46,7 +46,7 @@ def joined(folders: Sequence[str]) -> list[OfBackbone]:
     """
     if not folders:
         raise ValueError("joined: no folder is named; give those of comparisons, as '[runs/one, runs/other]'")
-    return [_read(Path(folder).expanduser()) for folder in folders]
+    return [_read(expanded(folder)) for folder in folders]
 
 
 def _read(folder: Path) -> OfBackbone:

@@ -14,7 +14,7 @@ from fewshot.backbones import BackboneConfig
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.cosine import logit_gradient
-from fewshot.methods.base import Method, Refinement, encoded
+from fewshot.methods.base import Method, Refinement, encoded, known_cross_entropy
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.methods.options import check_at_least
 from fewshot.training.base import BackboneModule, prediction
@@ -158,7 +158,7 @@ class FewShotModule(BackboneModule):
                     f"initial_loss_weight={self.initial_loss_weight} but {type(self.method).__name__} classifies the "
                     "queries after its last step alone in training; set model.initial_loss_weight=0"
                 )
-            initial = F.cross_entropy(refinement.logits[0].flatten(0, 1), labels.flatten(), ignore_index=STRANGER)
+            initial = known_cross_entropy(refinement.logits[0], labels)
             terms = {**terms, "initial": self.initial_loss_weight * initial}
         loss = torch.stack(list(terms.values())).sum()
         if not bool(loss.isfinite()):

@@ -93,3 +93,9 @@ def test_sizes_fit_the_space_and_its_bounds():
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TaskMixture(**options)
+
+
+def test_one_query_at_least_is_of_a_known_class():
+    for seed in range(2000):
+        task = drawn("balanced", n_way=2, total=2, strangers=0.3, repeats=0.5, seed=seed)
+        assert (task.query_labels != STRANGER).any()

@@ -274,6 +274,28 @@ def test_gradients_are_finite_and_reach_every_parameter(method, task):
     assert all(p.grad.isfinite().all() for p in parameters.values())
 
 
+def test_a_backbone_that_is_trained_too_gets_the_right_gradient(method, task):
+    support, labels, query, query_labels = task
+    if not any(True for _ in method.parameters()):
+        pytest.skip("has no trained parameters")
+    if getattr(method, "first_order", False) or getattr(method, "matching_weight", 0):
+        pytest.skip("takes a part of its loss for a constant, as it says")
+    if stochastic(method.train()):
+        method.eval()
+
+    def loss(step):
+        torch.manual_seed(3)
+        refinement = method.refine(support + step * of_support, labels, query + step * of_query, N_WAY)
+        return torch.stack(list(method.loss(refinement, query_labels).values())).sum()
+
+    of_support, of_query = torch.randn_like(support), torch.randn_like(query)
+    step = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss(step), step)
+    with torch.no_grad():
+        difference = (loss(1e-7) - loss(-1e-7)) / 2e-7
+    torch.testing.assert_close(slope, difference, rtol=1e-4, atol=1e-6)
+
+
 def test_queries_of_no_class_train_nothing_that_needs_one(method, task):
     support, labels, query, query_labels = task
     if not any(True for _ in method.parameters()):
@@ -281,7 +303,8 @@ def test_queries_of_no_class_train_nothing_that_needs_one(method, task):
     refinement = refine(method.train(), support, labels, query)
     strange = query_labels.clone()
     strange[:, ::5] = STRANGER
-    assert all(bool(term.isfinite()) for term in method.loss(refinement, strange).values())
+    for labels_of in (strange, torch.full_like(strange, STRANGER)):
+        assert all(bool(term.isfinite()) for term in method.loss(refinement, labels_of).values())
 
 
 def test_other_ways_are_refused_where_one_number_is_served(method, task):

@@ -17,6 +17,7 @@ from fewshot.data.images import MAX_CACHED_BYTES, Images, PictureFiles, load_ima
 from fewshot.data.picture_files import left_out_below, pictures_below, told
 from fewshot.data.pictures import picture_endings
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import expanded
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -74,11 +75,6 @@ class FolderDataset(FewShotDataset):
             key=f"{self.name}-{split}",
             max_cached_bytes=self.max_cached_bytes,
         )
-
-
-def expanded(root: str) -> Path:
-    """The path with `~` and environment variables filled in."""
-    return Path(os.path.expanduser(os.path.expandvars(root)))
 
 
 def check_split(name: str, split: str) -> None:

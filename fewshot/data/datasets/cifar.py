@@ -16,7 +16,6 @@ from fewshot.data.datasets.base import (
     check_copy,
     check_split,
     class_folders,
-    expanded,
     find_root,
     has_splits,
     images_of_files,
@@ -26,6 +25,7 @@ from fewshot.data.datasets.base import (
 from fewshot.data.images import Images, load_images
 from fewshot.data.picture_files import pictures_below
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import expanded
 
 PICTURES_PER_CLASS = 600
 TORCHVISION_FOLDER = "cifar-100-python"

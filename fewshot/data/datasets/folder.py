@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewshot.data.datasets.base import ClassFolders, FolderDataset, Split, check_apart, class_folders, expanded
+from fewshot.data.datasets.base import ClassFolders, FolderDataset, Split, check_apart, class_folders
 from fewshot.data.images import MAX_CACHED_BYTES
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import expanded
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

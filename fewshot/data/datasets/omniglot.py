@@ -17,7 +17,6 @@ from fewshot.data.datasets.base import (
     Split,
     check_copy,
     check_split,
-    expanded,
     find_root,
     has_splits,
     read_lists,
@@ -26,6 +25,7 @@ from fewshot.data.datasets.base import (
 from fewshot.data.images import Images, PictureFiles, load_images
 from fewshot.data.picture_files import pictures_below
 from fewshot.data.transforms import Preprocessing
+from fewshot.files import expanded
 
 DRAWINGS_PER_CHARACTER = 20
 TORCHVISION_FOLDERS = ("images_background", "images_evaluation")
