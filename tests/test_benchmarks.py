@@ -13,9 +13,18 @@ from fewshot.data.feature_file import Features, write_features
 from fewshot.training.feature_spaces import EncodedSpace
 from tests.benchmarks import NAMES, class_embeddings, safety, suggest
 from tests.benchmarks.__main__ import main
+from tests.benchmarks.own_pictures import area
 from tests.benchmarks.reference import OriginalSIB, ReferenceSIB
 
 ORACLES = sorted((Path(__file__).parent / "oracles").glob("sib_*.npz"))
+
+
+@pytest.mark.parametrize(
+    ("known", "other", "expected"),
+    [([1, 2], [3, 4], 1.0), ([3, 4], [1, 2], 0.0), ([1, 1], [1, 1], 0.5), ([0, 0, 0, 1], [0, 1, 1, 1], 0.75)],
+)
+def test_the_area_counts_ties_half(known, other, expected):
+    assert area(torch.tensor(known, dtype=torch.float32), torch.tensor(other, dtype=torch.float32)) == expected
 
 
 @pytest.mark.parametrize("kind", [ReferenceSIB, OriginalSIB])

@@ -58,8 +58,8 @@ def stored_features(
 ) -> Features:
     """The features of all pictures, from the cache folder if they are there, computed and put there otherwise.
 
-    The file's name is a hash of everything that the features depend on, so that a stale one is never found. Several
-    processes may ask at once: each writes aside, and the last to finish replaces equal contents.
+    The file's name is a hash of everything that the features depend on; picture files count by path, size and time of
+    change. Several processes may ask at once: each writes aside, and the last to finish replaces equal contents.
 
     With torch.distributed every rank has to call this. Each encodes its share of the batches on its own device, and one
     rank of every cache folder writes them all, in the same order and to the last bit what a single rank would have

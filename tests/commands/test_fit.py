@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,6 +226,42 @@ def test_predict_writes_a_row_for_every_query(fitted, in_folder, capsys):
         best = max(range(9), key=lambda c: float(row[f"after_{c}"]))
         assert row[f"class_{best}"] == row["predicted"]
     assert not list(run.glob("*.partial"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM")
+@pytest.mark.parametrize("command", ["validate", "predict", "test"])
+def test_sigterm_ends_a_command_with_its_exit_code_and_leaves_no_results(
+    fitted, in_folder, capsys, monkeypatch, command
+):
+    step = {"validate": "validation_step", "predict": "predict_step", "test": "test_step"}[command]
+    monkeypatch.setattr(FewShotModule, step, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--config", str(fitted / "config.yaml"), "--ckpt_path", str(fitted)])
+    assert stopped.value.code == 143 and "stopped by SIGTERM" in capsys.readouterr().out
+    run = newest(in_folder / "runs" / "tiny")
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    assert not (run / "results.json").exists() and not list(run.glob("predictions*"))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_place_for_runs_may_begin_with_the_home_folder(in_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    main(
+        [
+            "validate",
+            "--config",
+            "tiny.yaml",
+            "--runs=~/mine",
+            "--experiment",
+            "here",
+            "--trainer.limit_val_batches",
+            "1",
+        ]
+    )
+    (run,) = (tmp_path / "home" / "mine" / "here").iterdir()
+    assert {"config.yaml", "run.json", "metrics.csv"} <= {file.name for file in run.iterdir()}
+    assert not (in_folder / "~").exists()
 
 
 @pytest.mark.parametrize("command", ["validate", "predict", "test"])
