@@ -33,8 +33,14 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, **kwargs)
 
     def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
-        """Parse; arguments may name classes by former paths."""
-        return super().parse_args(None if args is None else [with_present_paths(arg) for arg in args], **options)
+        """Parse; arguments may name classes by former paths, and None is null.
+
+        jsonargparse 4.53 hands what it has read of an option below an option on to another parser as Python writes it,
+        so that null would become the text "None".
+        """
+        if args is not None:
+            args = [re.sub("=None$", "=null", with_present_paths(argument)) for argument in args]
+        return super().parse_args(args, **options)
 
     def _load_config_parser_mode(self, content: str, *rest: Any, **options: Any) -> Any:
         """Load a config's text, which may name classes by former paths and hold options that did nothing."""

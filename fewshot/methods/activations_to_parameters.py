@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method
-from fewshot.methods.options import check_at_least
+from fewshot.methods.options import check_above, check_at_least
 
 
 class ActivationsToParameters(Method):
@@ -30,6 +30,9 @@ class ActivationsToParameters(Method):
     Args:
         n_layers: linear layers of phi: 2, or 1 for the paper's linear mapping; ImprintedWeights has none.
         scale: what the learned factor of the cosine starts at.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
@@ -38,6 +41,7 @@ class ActivationsToParameters(Method):
     def __init__(self, n_layers: int = 2, scale: float = 10.0) -> None:
         super().__init__()
         check_at_least(1, n_layers=n_layers)
+        check_above(0, scale=scale)
         self.n_layers = n_layers
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewshot.functional.information import InformationDescent
 from fewshot.methods.base import Method, Refinement
-from fewshot.methods.options import check_above, check_choice
+from fewshot.methods.options import check_above, check_at_least, check_choice
 
 
 class AlphaTIM(Method):
@@ -34,6 +34,9 @@ class AlphaTIM(Method):
         ce_weight: of the support's term, averaged over the support (published: 1).
         marginal_weight: of the entropy of the mean prediction (published: 1).
         conditional_weight: of the mean entropy of the predictions (published: 1).
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     n_steps = 1
@@ -51,7 +54,14 @@ class AlphaTIM(Method):
         conditional_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_above(0, alpha=alpha)
+        check_at_least(
+            0,
+            n_iterations=n_iterations,
+            ce_weight=ce_weight,
+            marginal_weight=marginal_weight,
+            conditional_weight=conditional_weight,
+        )
+        check_above(0, alpha=alpha, learning_rate=learning_rate, temperature=temperature)
         check_choice(("shannon", "tsallis"), support_entropy=support_entropy)
         support_alpha = alpha if support_entropy == "tsallis" else 1.0
         weights = ce_weight, marginal_weight, conditional_weight

@@ -14,7 +14,7 @@ from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
 from fewshot.functional.rectification import rectified_means, shifted_queries
 from fewshot.methods.base import Method, Refinement
-from fewshot.methods.options import check_choice
+from fewshot.methods.options import check_above, check_choice
 
 
 class BDCSPN(Method):
@@ -36,6 +36,9 @@ class BDCSPN(Method):
     Args:
         temperature: multiplies cosines, in the weights and in the logits (published: 10).
         softmax: what that of the weights is over, "classes" or "examples" of one class (published).
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     needs_base = "features"
@@ -43,6 +46,7 @@ class BDCSPN(Method):
 
     def __init__(self, temperature: float = 10.0, softmax: Literal["classes", "examples"] = "classes") -> None:
         super().__init__()
+        check_above(0, temperature=temperature)
         check_choice(("classes", "examples"), softmax=softmax)
         self.temperature, self.softmax = temperature, softmax
 

@@ -41,8 +41,10 @@ class ClassPrior:
         if isinstance(prior, str):
             if prior not in PRIORS:
                 raise ValueError(f"prior={prior!r} is not known; choose one of {', '.join(PRIORS)}, or N proportions")
-        elif not prior or min(prior) < 0 or not sum(prior) > 0:
-            raise ValueError(f"prior={list(prior)} are no proportions; give N numbers of 0 or more, not all 0")
+        elif prior is None or not len(prior) or min(prior) < 0 or not sum(prior) > 0:
+            raise ValueError(
+                f"prior={prior and list(prior)} are no proportions; give N numbers of 0 or more, not all 0"
+            )
         check_at_least(0, prior_strength=strength)
         self.prior, self.strength, self.n_iterations = prior, strength, n_iterations
 

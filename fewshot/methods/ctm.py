@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewshot.functional.cosine import cosine_logits
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method
-from fewshot.methods.options import check_at_least
+from fewshot.methods.options import check_above, check_at_least
 
 
 class CTM(Method):
@@ -33,6 +33,9 @@ class CTM(Method):
         width: features of the concentrator and hidden units of the projector.
         n_masked: features that the reshaper makes and the mask weighs.
         scale: what the learned factor of the cosine starts at.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
@@ -44,6 +47,7 @@ class CTM(Method):
         super().__init__()
         check_at_least(2, n_way=n_way)
         check_at_least(1, width=width, n_masked=n_masked)
+        check_above(0, scale=scale)
         self.n_way: int = n_way
         self.width, self.n_masked = width, n_masked
         self.scale = nn.Parameter(torch.tensor(float(scale)))

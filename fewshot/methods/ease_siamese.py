@@ -14,7 +14,7 @@ from fewshot.functional.graph import ease_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan
 from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
-from fewshot.methods.options import check_at_least
+from fewshot.methods.options import check_above, check_at_least
 
 
 class EaseSiamese(Method):
@@ -42,6 +42,9 @@ class EaseSiamese(Method):
         prior: what share of the queries each class has; see ClassPrior.
         prior_strength: of prior="queries"; see ClassPrior.
         tolerance: largest error of a class's mass in the assignments, as a share of the queries.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     def __init__(
@@ -59,7 +62,8 @@ class EaseSiamese(Method):
     ) -> None:
         super().__init__()
         check_at_least(1, n_dimensions=n_dimensions, rank=rank)
-        check_at_least(0, n_rounds=n_rounds)
+        check_at_least(0, n_rounds=n_rounds, momentum=momentum, tolerance=tolerance)
+        check_above(0, power=power, contrast=contrast, temperature=temperature)
         self.power, self.n_dimensions, self.rank, self.contrast = power, n_dimensions, rank, contrast
         self.temperature, self.n_rounds, self.momentum = temperature, n_rounds, momentum
         self.prior, self.tolerance = ClassPrior(prior, prior_strength), tolerance

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fewshot.methods.options import check_at_least
+
 
 class EntryNetwork(nn.Module):
     """A perceptron on every entry, whose second layer adds the hidden units' means over queries and over classes.
@@ -21,6 +23,7 @@ class EntryNetwork(nn.Module):
 
     def __init__(self, n_inputs: int, width: int) -> None:
         super().__init__()
+        check_at_least(1, width=width)
         self.entry = nn.Linear(n_inputs, width)
         self.hidden = nn.Linear(width, width)
         self.over_queries = nn.Linear(width, width, bias=False)

@@ -15,7 +15,7 @@ from fewshot.functional.graph import cosine_affinities, propagated, symmetricall
 from fewshot.functional.transport import sinkhorn_plan
 from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
-from fewshot.methods.options import check_at_least, check_share
+from fewshot.methods.options import check_above, check_at_least, check_share
 
 NEVER = -1e4
 """Score of what is not to be assigned; finite, so that an empty column has a logarithm of its sum."""
@@ -49,6 +49,9 @@ class ILPC(Method):
         n_head_steps: of the linear head, 1000 in the published code.
         prior: what share of the queries each class has; see ClassPrior. The scores are the first round's.
         prior_strength: of prior="queries"; see ClassPrior.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class ILPC(Method):
         prior_strength: float = 5.0,
     ) -> None:
         super().__init__()
-        check_at_least(1, n_neighbours=n_neighbours, n_joining=n_joining, least_joining=least_joining)
-        check_at_least(1, n_head_steps=n_head_steps)
+        check_at_least(
+            1, n_head_steps=n_head_steps, n_neighbours=n_neighbours, n_joining=n_joining, least_joining=least_joining
+        )
+        check_above(0, power=power, sharpening=sharpening)
         check_share(alpha=alpha)
         self.power, self.n_neighbours, self.alpha, self.sharpening = power, n_neighbours, alpha, sharpening
         self.n_joining, self.least_joining, self.n_head_steps = n_joining, least_joining, n_head_steps

@@ -29,6 +29,9 @@ class ImprintedWeights(Method):
         scale: what the learned factor s of the cosine starts at.
         n_steps: fine-tuning steps, in training and evaluation; 0 leaves the weights as imprinted.
         step_size: of the gradient averaged over the support.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
@@ -36,7 +39,7 @@ class ImprintedWeights(Method):
     def __init__(self, scale: float = 10.0, n_steps: int = 0, step_size: float = 0.1) -> None:
         super().__init__()
         check_at_least(0, n_steps=n_steps)
-        check_above(0, step_size=step_size)
+        check_above(0, step_size=step_size, scale=scale)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.n_steps: int = n_steps
         self.scales_only = n_steps == 0

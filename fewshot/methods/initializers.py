@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.features import class_means
 from fewshot.methods.construction import Recorded
-from fewshot.methods.options import check_width
+from fewshot.methods.options import check_at_least, check_width
 
 
 class Initializer(Recorded, nn.Module, ABC):
@@ -28,10 +28,14 @@ class ScaledClassMeans(Initializer):
 
     Args:
         n_features: D; None leaves it to `build`. The learned vector starts at one.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     def __init__(self, n_features: int | None = None) -> None:
         super().__init__()
+        check_at_least(1, n_features=n_features)
         self.weight: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
         if n_features is not None:
             self.build(n_features)

@@ -12,6 +12,7 @@ from fewshot.functional.features import class_means, normalized, squared_distanc
 from fewshot.functional.information import class_softmax
 from fewshot.functional.rectification import rectified_means, shifted_queries
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_at_least
 
 
 class LaplacianShot(Method):
@@ -39,6 +40,9 @@ class LaplacianShot(Method):
         n_iterations: of the assignments (published: 20).
         temperature: multiplies cosines in the rectification (published: 10).
         shift: whether distances are those of the queries moved to the support's mean (published: true).
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     needs_base = "features"
@@ -53,6 +57,9 @@ class LaplacianShot(Method):
         shift: bool = False,
     ) -> None:
         super().__init__()
+        check_at_least(1, n_neighbours=n_neighbours)
+        check_at_least(0, weight=weight, n_iterations=n_iterations)
+        check_above(0, temperature=temperature)
         self.weight, self.n_neighbours, self.n_iterations = weight, n_neighbours, n_iterations
         self.temperature, self.shift = temperature, shift
 

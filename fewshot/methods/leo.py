@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewshot.functional.cosine import logit_gradient
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, Refinement
-from fewshot.methods.options import check_at_least, check_share
+from fewshot.methods.options import check_above, check_at_least, check_share
 
 
 class LEO(Method):
@@ -45,6 +45,9 @@ class LEO(Method):
         kl_weight: beta, of the divergence.
         encoder_weight: gamma, of the distance moved.
         orthogonality_weight: lambda_2, of the decoder's correlations.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
@@ -68,7 +71,17 @@ class LEO(Method):
     ) -> None:
         super().__init__()
         check_at_least(1, n_latents=n_latents)
-        check_at_least(0, latent_steps=latent_steps, weight_steps=weight_steps)
+        check_at_least(
+            0,
+            latent_steps=latent_steps,
+            weight_steps=weight_steps,
+            latent_step_size=latent_step_size,
+            weight_step_size=weight_step_size,
+            kl_weight=kl_weight,
+            encoder_weight=encoder_weight,
+            orthogonality_weight=orthogonality_weight,
+        )
+        check_above(0, scale=scale)
         check_share(dropout=dropout)
         self.n_latents, self.latent_steps, self.weight_steps = n_latents, latent_steps, weight_steps
         self.n_steps: int = latent_steps + weight_steps

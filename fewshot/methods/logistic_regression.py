@@ -16,6 +16,7 @@ COSTS = (0.1, 1.0, 10.0, 100.0)
 """Those that are tried."""
 ONE_SHOT_COST = 10.0
 MOST_FOLDS = 5
+ITERATIONS = 100
 
 
 class LogisticRegression(Method):
@@ -31,7 +32,8 @@ class LogisticRegression(Method):
             folds that hold out a part of every class; where a class has one example alone, 10. Examples are dealt to
             folds by the sum of their features, so that the order in which they come does not matter.
         centre: whether features are centred.
-        n_iterations: of the solver.
+        n_iterations: of the solver. None takes 100, and 100 sqrt(cost / 10) for a cost above 10 that is given. Where C is
+            chosen, probabilities are within 0.01 of the exact ones at 100, and 0.001 at the others.
 
     Raises:
         ValueError: an option out of its range.
@@ -39,11 +41,13 @@ class LogisticRegression(Method):
 
     transductive = False
 
-    def __init__(self, cost: float | None = None, centre: bool = True, n_iterations: int = 100) -> None:
+    def __init__(self, cost: float | None = None, centre: bool = True, n_iterations: int | None = None) -> None:
         super().__init__()
         if cost is not None:
             check_above(0, cost=cost)
         check_at_least(1, n_iterations=n_iterations)
+        if n_iterations is None:
+            n_iterations = round(ITERATIONS * max(1.0, (cost or 0.0) / 10) ** 0.5)
         self.cost, self.centre, self.n_iterations = cost, centre, n_iterations
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:

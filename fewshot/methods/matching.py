@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewshot.functional.features import normalized
 from fewshot.methods.base import Method
 from fewshot.methods.construction import Recorded
-from fewshot.methods.options import check_at_least
+from fewshot.methods.options import check_above, check_at_least
 
 
 class FullContextEmbedding(Recorded, nn.Module):
@@ -70,6 +70,9 @@ class MatchingNetworks(Method):
         scale: multiplies the cosine; 1 is the paper's equation.
         learn_scale: whether the scale is trained, from the value given.
         context: full context embeddings; None compares the features as they are.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
@@ -78,6 +81,7 @@ class MatchingNetworks(Method):
         self, scale: float = 10.0, learn_scale: bool = True, context: FullContextEmbedding | None = None
     ) -> None:
         super().__init__()
+        check_above(0, scale=scale)
         self.scale = nn.Parameter(torch.tensor(float(scale))) if learn_scale else float(scale)
         self.context = context
 

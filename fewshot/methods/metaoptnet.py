@@ -23,13 +23,16 @@ class MetaOptNetRidge(Method):
     Args:
         regularizer: lambda, not learned; 50 in the published code.
         scale: what the learned factor of the scores starts at; 1 in the published code.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
 
     def __init__(self, regularizer: float = 50.0, scale: float = 1.0) -> None:
         super().__init__()
-        check_above(0, regularizer=regularizer)
+        check_above(0, regularizer=regularizer, scale=scale)
         self.regularizer = regularizer
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 
@@ -50,13 +53,16 @@ class MetaOptNetSVM(Method):
         cost: C, not learned; 0.1 in the published code.
         n_iterations: Newton steps of the interior-point solver, 15 in the paper; accuracy is no longer changed by more.
         scale: what the learned factor of the scores starts at; 1 in the published code.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
 
     def __init__(self, cost: float = 0.1, n_iterations: int = 15, scale: float = 1.0) -> None:
         super().__init__()
-        check_above(0, cost=cost, n_iterations=n_iterations)
+        check_above(0, cost=cost, n_iterations=n_iterations, scale=scale)
         self.cost, self.n_iterations = cost, n_iterations
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 

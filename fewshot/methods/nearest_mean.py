@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_above
 
 
 class NearestClassMean(Method):
@@ -17,12 +18,16 @@ class NearestClassMean(Method):
 
     Args:
         scale: multiplies the cosine; it changes the probabilities, not the predicted class.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
 
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()
+        check_above(0, scale=scale)
         self.scale = scale
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:

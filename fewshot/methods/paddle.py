@@ -20,6 +20,7 @@ from fewshot.functional.features import (
 )
 from fewshot.functional.information import class_softmax
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_at_least
 
 
 class PADDLE(Method):
@@ -42,12 +43,17 @@ class PADDLE(Method):
         penalty: on the classes' entropy, the paper's lambda; None is the number of queries (published).
         power: exponent of a power transform that comes first, followed by L2 normalisation; None takes neither
             (published).
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     n_steps = 1
 
     def __init__(self, n_iterations: int = 100, penalty: float | None = None, power: float | None = None) -> None:
         super().__init__()
+        check_at_least(0, n_iterations=n_iterations, penalty=penalty)
+        check_above(0, power=power)
         self.n_iterations, self.penalty, self.power = n_iterations, penalty, power
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:

@@ -48,6 +48,9 @@ class GaussianPosterior(Recorded, nn.Module):
         kl_weight: factor of the KL term, in 0..; 1 is the paper's bound, less than 1 a tempered one.
         initial_std: standard deviation q starts with; the class weights themselves have length about one.
         prior_std: standard deviation the prior starts with; None takes 1/sqrt(D), that of an entry of a unit vector.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class GaussianPosterior(Recorded, nn.Module):
         prior_std: float | None = None,
     ) -> None:
         super().__init__()
+        check_at_least(1, n_features=n_features)
         check_at_least(0, kl_weight=kl_weight)
         check_above(0, initial_std=initial_std, prior_std=prior_std)
         self.kl_weight = kl_weight

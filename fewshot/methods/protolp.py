@@ -15,7 +15,7 @@ from fewshot.functional.graph import principal_coordinates
 from fewshot.functional.transport import clamped_sinkhorn_plan, sinkhorn_plan
 from fewshot.methods.base import Method
 from fewshot.methods.class_prior import ClassPrior, Prior
-from fewshot.methods.options import check_at_least
+from fewshot.methods.options import check_above, check_at_least
 
 
 class ProtoLP(Method):
@@ -39,6 +39,9 @@ class ProtoLP(Method):
         prior: what share of the queries each class has; see ClassPrior.
         prior_strength: of prior="queries"; see ClassPrior.
         tolerance: largest error of a class's mass in the assignments, as a share of the queries.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     def __init__(
@@ -55,7 +58,8 @@ class ProtoLP(Method):
     ) -> None:
         super().__init__()
         check_at_least(1, n_dimensions=n_dimensions)
-        check_at_least(0, n_rounds=n_rounds)
+        check_at_least(0, n_rounds=n_rounds, momentum=momentum, mixing=mixing, tolerance=tolerance)
+        check_above(0, power=power, temperature=temperature)
         self.power, self.n_dimensions, self.temperature = power, n_dimensions, temperature
         self.n_rounds, self.momentum, self.mixing = n_rounds, momentum, mixing
         self.prior, self.tolerance = ClassPrior(prior, prior_strength), tolerance

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fewshot.functional.features import class_means, squared_distances
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_above
 
 
 class ProtoNet(Method):
@@ -18,12 +19,16 @@ class ProtoNet(Method):
     Args:
         temperature: multiplies the negative squared distances; 1 as in the paper.
         learn_temperature: whether the temperature is trained, from the value given (not in the paper).
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
 
     def __init__(self, temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__()
+        check_above(0, temperature=temperature)
         self.temperature = nn.Parameter(torch.tensor(float(temperature))) if learn_temperature else float(temperature)
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:

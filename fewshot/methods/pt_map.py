@@ -14,6 +14,7 @@ from fewshot.functional.features import centred, class_means, in_own_span, norma
 from fewshot.functional.transport import sinkhorn_plan
 from fewshot.methods.base import Method, Refinement
 from fewshot.methods.class_prior import ClassPrior, Prior
+from fewshot.methods.options import check_above, check_at_least
 
 
 class PTMAP(Method):
@@ -40,6 +41,9 @@ class PTMAP(Method):
         prior_strength: of the estimate from queries, in queries of every class.
         tolerance: of the plans, largest error of a column as a share of all queries.
         max_sweeps: of a plan.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     n_steps = 1
@@ -57,6 +61,9 @@ class PTMAP(Method):
         max_sweeps: int = 1000,
     ) -> None:
         super().__init__()
+        check_at_least(1, max_sweeps=max_sweeps)
+        check_at_least(0, n_rounds=n_rounds, tolerance=tolerance)
+        check_above(0, temperature=temperature, rate=rate, power=power)
         self.prior = ClassPrior(prior, prior_strength)
         self.n_rounds, self.temperature, self.rate, self.power = n_rounds, temperature, rate, power
         self.tolerance, self.max_sweeps = tolerance, max_sweeps

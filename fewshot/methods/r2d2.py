@@ -33,13 +33,16 @@ class R2D2(Method):
         regularizer: what lambda starts at; 50 in the published code.
         scale: what a starts at.
         bias: what b starts at.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
 
     def __init__(self, regularizer: float = 50.0, scale: float = 10.0, bias: float = 0.0) -> None:
         super().__init__()
-        check_above(0, regularizer=regularizer)
+        check_above(0, regularizer=regularizer, scale=scale)
         self.log_regularizer = nn.Parameter(torch.tensor(math.log(regularizer)))
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))

@@ -56,6 +56,9 @@ class SIB(Method):
         matching_weight: weight of an auxiliary training loss that pulls xi towards the true gradient, the mean squared
             difference over all steps; 0 (published) leaves it out.
         posterior: None is the published Dirac; a GaussianPosterior learns the weights' spread and prior too.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     def __init__(
@@ -72,8 +75,8 @@ class SIB(Method):
         posterior: GaussianPosterior | None = None,
     ) -> None:
         super().__init__()
-        check_at_least(0, n_steps=n_steps, test_steps=test_steps)
-        check_above(0, step_size=step_size)
+        check_at_least(0, n_steps=n_steps, test_steps=test_steps, matching_weight=matching_weight)
+        check_above(0, step_size=step_size, scale=scale)
         check_choice(("sum", "mean"), reduction=reduction)
         self.initializer = ScaledClassMeans() if initializer is None else initializer
         self.gradient = MLPGradient() if gradient is None else gradient

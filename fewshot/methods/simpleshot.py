@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewshot.functional.features import class_means, normalized, squared_distances
 from fewshot.methods.base import Method
+from fewshot.methods.options import check_above
 
 
 class SimpleShot(Method):
@@ -20,6 +21,9 @@ class SimpleShot(Method):
 
     Args:
         scale: multiplies minus the squared distance; it changes the probabilities, not the predicted class.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     transductive = False
@@ -27,6 +31,7 @@ class SimpleShot(Method):
 
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()
+        check_above(0, scale=scale)
         self.scale = scale
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:

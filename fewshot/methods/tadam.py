@@ -19,7 +19,7 @@ from torch.profiler import record_function
 from fewshot.episode import Episode
 from fewshot.functional.features import class_means, in_full_precision, squared_distances
 from fewshot.methods.base import Method, Refinement, encoded
-from fewshot.methods.options import check_at_least
+from fewshot.methods.options import check_above, check_at_least
 
 
 class TaskEmbedding(nn.Module):
@@ -87,6 +87,7 @@ class TADAM(Method):
         super().__init__()
         check_at_least(1, depth=depth)
         check_at_least(0, penalty=penalty)
+        check_above(0, temperature=temperature)
         self.temperature = nn.Parameter(torch.tensor(float(temperature)))
         self.depth, self.penalty = depth, penalty
         self.modulations = nn.ModuleList()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewshot.functional.information import InformationDescent
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_at_least
 
 
 class TIM(Method):
@@ -32,6 +33,9 @@ class TIM(Method):
         ce_weight: of the support's cross-entropy, averaged over the support (published: 0.1).
         marginal_weight: of the entropy of the mean prediction (published: 1).
         conditional_weight: of the mean entropy of the predictions (published: 0.1).
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     n_steps = 1
@@ -47,6 +51,14 @@ class TIM(Method):
         conditional_weight: float = 0.1,
     ) -> None:
         super().__init__()
+        check_at_least(
+            0,
+            n_iterations=n_iterations,
+            ce_weight=ce_weight,
+            marginal_weight=marginal_weight,
+            conditional_weight=conditional_weight,
+        )
+        check_above(0, learning_rate=learning_rate, temperature=temperature)
         weights = ce_weight, marginal_weight, conditional_weight
         self.descent = InformationDescent(n_iterations, learning_rate, temperature, *weights)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fewshot.functional.euclidean import adam_descent
 from fewshot.functional.features import class_means, normalized
 from fewshot.methods.base import Method, Refinement
+from fewshot.methods.options import check_above, check_at_least
 
 
 class Head(NamedTuple):
@@ -45,6 +46,9 @@ class TransductiveFineTuning(Method):
         n_rounds: of two steps (published: 25).
         learning_rate: of Adam (published: 5e-5).
         temperature: multiplies the logits of the new classifier (published: 1).
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     needs_base = "classifier"
@@ -52,6 +56,8 @@ class TransductiveFineTuning(Method):
 
     def __init__(self, n_rounds: int = 25, learning_rate: float = 5e-5, temperature: float = 1.0) -> None:
         super().__init__()
+        check_at_least(0, n_rounds=n_rounds)
+        check_above(0, learning_rate=learning_rate, temperature=temperature)
         self.n_rounds, self.learning_rate, self.temperature = n_rounds, learning_rate, temperature
 
     def refine(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Refinement:

@@ -128,6 +128,9 @@ class TransportSIB(Method):
         recentre: whether the centre is learned; without, it is the mean of support and queries in every step.
         support_gradient: whether the support's gradient is added.
         neighbourhood: whether the corrections see the neighbours.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     def __init__(
@@ -149,7 +152,7 @@ class TransportSIB(Method):
         super().__init__()
         check_at_least(1, n_steps=n_steps, width=width)
         check_at_least(0, deep_weight=deep_weight)
-        check_above(0, power=power)
+        check_above(0, power=power, scale=scale)
         self.initializer = ScaledClassMeans() if initializer is None else initializer
         self.correction = AssignmentCorrection(width) if correction else None
         self.last_correction = AssignmentCorrection(width) if last_correction else None
