@@ -45,7 +45,7 @@ class TaskMixture:
             symmetric Dirichlet distribution of that concentration; "tail(10)", a geometric series whose first class has
             ten times as many queries as the last; "some(3)", three of the classes in equal parts and none of the
             others; "some", a random number of them.
-        strangers: shares of queries that are of none of the task's classes.
+        strangers: shares of queries that are of none of the task's classes, rounded to whole queries.
         wrong_labels: shares of the support's labels that are drawn at random; one of every class stays right.
         repeats: shares of queries that are another one once more.
 
@@ -79,10 +79,12 @@ class TaskMixture:
         if self.most_queries < 1:
             raise ValueError(f"most_queries={self.most_queries}; give 1 or more")
         for kind, weight in self.proportions.items():
-            if not KINDS.fullmatch(kind) or not weight >= 0:
+            found = KINDS.fullmatch(kind)
+            number = 1.0 if found is None or found[2] is None else float(found[2])
+            if found is None or number < (1 if found[1] == "some" else 1e-6) or not weight >= 0:
                 raise ValueError(
                     f"proportions: {kind!r} with weight {weight} is not known; kinds are balanced, dirichlet(2), "
-                    "tail(10), some(3) and some, with numbers of your own, and a weight is 0 or more"
+                    "tail(10), some(3) and some, with numbers of your own above 0, and a weight is 0 or more"
                 )
         if not sum(self.proportions.values()) > 0:
             raise ValueError("proportions: no kind has a weight above 0; give at least one")

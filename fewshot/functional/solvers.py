@@ -31,7 +31,21 @@ def with_ones(features: Tensor) -> Tensor:
 def _solved(gram: Tensor, right: Tensor, regularizer: Tensor | float) -> Tensor:
     """(gram + lambda I)^-1 right by Cholesky; gram [T, n, n] has no negative eigenvalue, right is [T, n, N]."""
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.cholesky_solve(right, torch.linalg.cholesky(gram + regularizer * identity))
+    return torch.cholesky_solve(right, _factor(gram + regularizer * identity))
+
+
+def _factor(matrices: Tensor) -> Tensor:
+    """Cholesky factors of symmetric matrices that have no negative eigenvalue but for rounding, [..., n, n].
+
+    Of large features rounding may leave one beside which the penalty is small: twice what it could be is added there.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    if not bool(failed.any()):
+        return factor
+    size = matrices.shape[-1]
+    rounding = 2 * size * torch.finfo(matrices.dtype).eps * matrices.diagonal(dim1=-2, dim2=-1).amax(-1)  # [...]
+    lift = torch.diag_embed((rounding * failed.gt(0)).unsqueeze(-1).expand(*rounding.shape, size))
+    return torch.linalg.cholesky(matrices + lift)
 
 
 NEWTON_STEPS = 24
@@ -124,8 +138,8 @@ def _factorized(gram: Tensor, barrier: Tensor) -> tuple[Tensor, Tensor]:
     The system falls apart into one of size S for every class, tied together by the S constraints alone.
     """
     blocks = gram.unsqueeze(1) + torch.diag_embed(barrier.transpose(1, 2))  # [T, N, S, S]
-    inverses = torch.cholesky_inverse(torch.linalg.cholesky(blocks))
-    return inverses, torch.linalg.cholesky(inverses.sum(1))
+    inverses = torch.cholesky_inverse(_factor(blocks))
+    return inverses, _factor(inverses.sum(1))
 
 
 def _projected(factor: tuple[Tensor, Tensor], right: Tensor) -> Tensor:

@@ -70,14 +70,14 @@ class EaseSiamese(Method):
         self.relabels = self.prior.relabels
 
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        n_support, n_query = support.shape[1], query.shape[1]
+        n_support = support.shape[1]
         features = self._projected(torch.cat([support, query], dim=1), n_way)  # [T, S+Q, d]
         known = F.one_hot(support_labels, n_way).to(features.dtype)  # [T, S, N]
         centres = class_means(features[:, :n_support], support_labels, n_way)
         for _ in range(self.n_rounds):
             plan = self._plan(features[:, n_support:], centres, known, support_labels)
             centres = centres + self.momentum * (member_means(plan, features) - centres)
-        plan = self._plan(features[:, n_support:], centres, known, support_labels)[:, -n_query:]
+        plan = self._plan(features[:, n_support:], centres, known, support_labels)[:, n_support:]
         return plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
 
     def _projected(self, features: Tensor, n_way: int) -> Tensor:

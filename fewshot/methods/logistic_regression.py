@@ -32,8 +32,8 @@ class LogisticRegression(Method):
             folds that hold out a part of every class; where a class has one example alone, 10. Examples are dealt to
             folds by the sum of their features, so that the order in which they come does not matter.
         centre: whether features are centred.
-        n_iterations: of the solver. None takes 100, and 100 sqrt(cost / 10) for a cost above 10 that is given. Where C is
-            chosen, probabilities are within 0.01 of the exact ones at 100, and 0.001 at the others.
+        n_iterations: of the solver. None takes 100, and 100 sqrt(cost / 10) for a cost above 10 that is given. Where C
+            is chosen, probabilities are within 0.01 of the exact ones at 100, and 0.001 at the others.
 
     Raises:
         ValueError: an option out of its range.

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewshot.functional.gram import Gram, RegularizedInverse
 from fewshot.methods.base import Method
 from fewshot.methods.logistic_regression import centred_directions
 from fewshot.methods.options import check_above
@@ -43,19 +44,21 @@ class RidgeRegression(Method):
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         support, query = centred_directions(support, support_labels, query, n_way, centre=True)
         one_hot = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
-        tried = PENALTIES if self.penalty is None else (self.penalty,)
-        values, directions = torch.linalg.eigh(torch.bmm(support, support.transpose(1, 2)))  # [T, S], [T, S, S]
-        turned = torch.bmm(directions.transpose(1, 2), one_hot - 1 / n_way)
-        found, errors = [], []
-        for penalty in tried:
+        targets = one_hot - 1 / n_way
+        gram = torch.bmm(support, support.transpose(1, 2))  # [T, S, S]
+        penalty = self._best_penalty(gram, targets, one_hot) if self.penalty is None else self.penalty
+        coefficients = RegularizedInverse(Gram(gram), penalty).times(targets)  # [T, S, N]
+        return SCALE * torch.bmm(torch.bmm(query, support.transpose(1, 2)), coefficients)
+
+    @torch.no_grad()
+    def _best_penalty(self, gram: Tensor, targets: Tensor, one_hot: Tensor) -> Tensor:
+        """Lambda of every task, [T, 1, 1], by leaving out each example of its support."""
+        values, directions = torch.linalg.eigh(gram)  # [T, S], [T, S, S]
+        turned = torch.bmm(directions.transpose(1, 2), targets)
+        errors = []
+        for penalty in PENALTIES:
             inverse = 1 / (values.clamp_min(0) + penalty).unsqueeze(-1)  # [T, S, 1]
-            coefficients = torch.bmm(directions, inverse * turned)  # [T, S, N]
             own = torch.bmm(directions.square(), inverse)  # [T, S, 1], the diagonal of the inverse
-            found.append(coefficients)
-            errors.append((coefficients / own).square().sum((1, 2)))  # of each example, fitted without it
-        best = torch.stack(errors).argmin(0)  # [T]
-        if self.penalty is None:
-            several = one_hot.sum(1).amin(-1) > 1  # [T]
-            best = best.where(several, PENALTIES.index(ONE_SHOT_PENALTY))
-        chosen = torch.stack(found)[best, torch.arange(len(support), device=support.device)]  # [T, S, N]
-        return SCALE * torch.bmm(torch.bmm(query, support.transpose(1, 2)), chosen)
+            errors.append((torch.bmm(directions, inverse * turned) / own).square().sum((1, 2)))
+        best = gram.new_tensor(PENALTIES)[torch.stack(errors).argmin(0)]  # [T]
+        return best.where(one_hot.sum(1).amin(-1) > 1, ONE_SHOT_PENALTY).view(-1, 1, 1)

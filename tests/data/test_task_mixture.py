@@ -83,6 +83,8 @@ def test_sizes_fit_the_space_and_its_bounds():
     [
         ({"ways": (1, 5)}, r"ways=\[1, 5\]; give two bounds, the lower first, of 2 or more"),
         ({"shots": (5, 2)}, r"shots=\[5, 2\]"),
+        ({"proportions": {"some(0)": 1}}, "'some\\(0\\)' with weight 1 is not known"),
+        ({"proportions": {"tail(0.0)": 1}}, "'tail\\(0.0\\)' with weight 1 is not known"),
         ({"proportions": {"lopsided": 1}}, "'lopsided' with weight 1 is not known; kinds are balanced"),
         ({"proportions": {"balanced": 0}}, "no kind has a weight above 0"),
         ({"strangers": [1.0]}, r"strangers=\[1.0\]; give at least one share"),

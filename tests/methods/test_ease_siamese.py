@@ -81,3 +81,8 @@ def test_principal_coordinates_are_the_singular_value_decompositions(shape: tupl
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="n_dimensions=0"):
         EaseSiamese(n_dimensions=0)
+
+
+def test_without_queries_there_are_no_answers():
+    support, labels = torch.rand(2, 6, 8), (torch.arange(6) % 3).expand(2, -1)
+    assert EaseSiamese().classify(support, labels, torch.rand(2, 0, 8), 3).shape == (2, 0, 3)

@@ -42,7 +42,7 @@ def test_the_cost_has_the_least_held_out_cross_entropy(task):
             errors.append(total)
         best = COSTS[min(range(len(COSTS)), key=errors.__getitem__)]
         one = (support[t : t + 1], labels[t : t + 1], query[t : t + 1])
-        torch.testing.assert_close(found[t : t + 1], LogisticRegression(best).classify(*one, N_WAY))
+        torch.testing.assert_close(found[t : t + 1], LogisticRegression(best, n_iterations=100).classify(*one, N_WAY))
 
 
 @pytest.mark.parametrize("method", [LogisticRegression, RidgeRegression])
@@ -80,3 +80,13 @@ def test_the_penalty_has_the_least_error_on_what_is_left_out(task):
 def test_a_penalty_that_is_none_is_refused(made):
     with pytest.raises(ValueError, match="but it is above 0"):
         made()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("method", [LogisticRegression, RidgeRegression])
+def test_features_that_are_all_alike_have_gradients(method, value):
+    support = torch.full((1, 6, 4), value, requires_grad=True)
+    labels = (torch.arange(6) % N_WAY).unsqueeze(0)
+    logits = method().classify(support, labels, torch.full((1, 2, 4), value), N_WAY)
+    F.cross_entropy(logits[0], torch.tensor([0, 1])).backward()
+    assert logits.isfinite().all() and support.grad.isfinite().all()
