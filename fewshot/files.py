@@ -143,8 +143,7 @@ class WholeFile:
         with WholeFile(path) as file:
             file.write("...")
 
-    What ends by an exception or a kill leaves the file of before. Where beginning and end stand in different functions,
-    call `open`, and `finish` or `discard`.
+    An exception or a kill leaves the file of before. Without `with`, call `open`, and `finish` or `discard`.
 
     Args:
         path: where it goes; its folder is made.
@@ -171,10 +170,14 @@ class WholeFile:
     def finish(self) -> None:
         """Give it its name."""
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self.aside, self.path)
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self.aside, self.path)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         self._file = None
 
     def discard(self) -> None:
@@ -193,9 +196,6 @@ class WholeFile:
         try:
             if kind is None:
                 self.finish()
-        except OSError as failed:
-            failed.filename = failed.filename or str(self.path)
-            raise
         finally:
             self.discard()
         if isinstance(error, OSError):

@@ -19,7 +19,7 @@ from fewshot.commands.process import quietened, say
 from fewshot.commands.run_options import check_experiment, check_seed
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.comparison import KINDS, Row, plot_of_backbones, plot_of_methods, plot_of_sizes
-from fewshot.files import expanded, versions, write_json
+from fewshot.files import WholeFile, expanded, versions, write_json
 from fewshot.runs.comparison import Comparison, Contestant, Measured, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
 from fewshot.runs.joined_comparisons import joined
@@ -123,7 +123,7 @@ def join(config: Any) -> None:
         headings = ["backbone", "data", "episodes", *headings]
         if any(len(line) != len(headings) for line in lines):
             raise ValueError("joined: the comparisons measured different sizes or kinds of queries; join those alike")
-        (folder / "backbones.md").write_text(markdown_table(headings, lines), encoding="utf-8")
+        write_text(folder / "backbones.md", markdown_table(headings, lines))
         begun = True
         plot_of_backbones(folder, [one.label for one in found], [one.rows for one in found], ways.pop())
     finally:
@@ -172,7 +172,7 @@ def compare(config: Any, text: str) -> None:
                 say(line_of(one))
         found = rows(measured, reference, data["n_way"])
         about = about_comparison(config, reference, measured)
-        (folder / "compare.yaml").write_text(text, encoding="utf-8")
+        write_text(folder / "compare.yaml", text)
         write(folder, found, about, data["n_way"])
         lines_so_far.unlink()
     except BaseException:
@@ -239,6 +239,12 @@ def as_csv(rows: Sequence[Row]) -> str:
     return csv_table(keys, [[row.get(key, "") for key in keys] for row in rows])
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    with WholeFile(path) as file:
+        file.write(text)
+
+
 def write(folder: Path, rows: Sequence[Row], about: Mapping[str, Any], n_way: int) -> list[Path]:
     """Write comparison.md, .csv, .json, .png and .svg into the folder, and .png and .svg against shots or queries.
 
@@ -248,8 +254,8 @@ def write(folder: Path, rows: Sequence[Row], about: Mapping[str, Any], n_way: in
         about: what else the JSON file is to say.
         n_way: N, which chance follows from.
     """
-    (folder / "comparison.md").write_text(markdown_table(*cells(rows)), encoding="utf-8")
-    (folder / "comparison.csv").write_text(as_csv(rows), encoding="utf-8")
+    write_text(folder / "comparison.md", markdown_table(*cells(rows)))
+    write_text(folder / "comparison.csv", as_csv(rows))
     write_json(folder / "comparison.json", {**about, "rows": [dict(row) for row in rows]})
     written = [folder / f"comparison.{ending}" for ending in ("md", "csv", "json")]
     written += plot_of_methods(folder, rows, n_way)

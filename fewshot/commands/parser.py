@@ -94,3 +94,7 @@ def check_configs(arguments: Sequence[str]) -> None:
             raise ValueError(f"config: {value} is not valid YAML: {problem}{place_in_file}") from error
         if not isinstance(content, dict):
             raise ValueError(f"config: {value} holds {type(content).__name__}, not keys with values")
+        if (key := next((key for key in content if not isinstance(key, str)), None)) is not None:
+            raise ValueError(f"config: {value} has the key {key!r}, which is no name of an option")
+        if "methods" in content and arguments[0] in ("fit", "validate", "test", "predict"):
+            raise ValueError(f"config: {value} is one of compare, with methods; give it to python -m fewshot compare")

@@ -38,6 +38,10 @@ REQUIRED = (
     re.compile(r"the following arguments are required: (?P<names>.+)"),
     re.compile(r"(?:Key|Option) ['\"](?P<names>[^'\"]+)['\"] is required"),
 )
+OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory: you tried to allocate \d+ bytes|(?:CUDA )?out of memory.*?(?:\.|$)|Unable to allocate.*",
+    re.I,
+)
 KILLED_WORKER = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: \w+|exited unexpectedly)")
 
 
@@ -81,7 +85,7 @@ def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
 
 
 def fault_of_the_machine(error: BaseException, arguments: Sequence[str]) -> str | None:
-    """That a disk is full or may not be written to, or that a data worker was killed; None for what is neither.
+    """That a disk is full or may not be written to, a package missing, memory out or a worker killed; None for others.
 
     Whichever error came first may have been followed by others: of a writer, or of one that closed a file.
     """
@@ -94,6 +98,13 @@ def fault_of_the_machine(error: BaseException, arguments: Sequence[str]) -> str 
             if link.errno in NO_ROOM and arguments[:1] == ["fit"]:
                 advice += "; the same command with --ckpt_path auto then continues the run from its last checkpoint"
             return f"{place}{link.strerror}; {advice}"
+        if isinstance(link, ModuleNotFoundError):
+            return f"{one_line(link)}; install what is missing, or leave out the option that asks for it"
+        if isinstance(link, (MemoryError, RuntimeError)) and (asked := OUT_OF_MEMORY.search(str(link))):
+            return (
+                f"out of memory: {one_line(asked[0])}; ask for less at a time, as by data.tasks_per_batch, n_way, "
+                "n_query or batch_size"
+            )
         if isinstance(link, RuntimeError) and (worker := KILLED_WORKER.search(str(link))):
             return (
                 f"data.num_workers: {one_line(worker[0])}; where memory ran out, lower data.num_workers or the size of "

@@ -30,7 +30,8 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
     if backbone.image_size != size and not backbone.takes_any_size:
         raise ValueError(f"the backbone is built for {backbone.image_size} px but pictures become {size} px")
     temperature = 1.0 if module.temperature is None else float(module.temperature)
-    about: dict[str, Any] = {"left_out": "not asked for"}
+    about: dict[str, Any] = {"left_out": graphs.head_refusal(method) if "onnx" in formats else "not asked for"}
+    n_way = ways(trained, n_way) if about["left_out"] is None else None
     opset = None
     program: Any = graphs.backbone_program(backbone, size) if formats else None
     if "pt2" in formats:
@@ -47,9 +48,7 @@ def write_graphs(trained: Trained, folder: Path, formats: list[str], n_way: int 
         graphs.check_backbone(
             backbone, lambda pictures: session(pictures=pictures.numpy())[0], image_size=size, what=BACKBONE
         )
-        about = {"left_out": graphs.head_refusal(method)}
-        if about["left_out"] is None:
-            n_way = ways(trained, n_way)
+        if n_way is not None:
             about = write_head(graphs.Head(method, n_way, temperature), backbone.num_features, folder)
     return {
         "format": MANIFEST_FORMAT,
@@ -112,7 +111,8 @@ def ways(trained: Trained, asked: int | None) -> int:
     if asked is not None:
         if asked < 2:
             raise ValueError(f"n_way={asked}; a head tells at least 2 classes apart")
-        method.check_ways(asked)
+        if method.n_way not in (None, asked):
+            raise ValueError(f"n_way={asked} but the method serves {method.n_way} ways alone; leave n_way out")
         return asked
     if method.n_way is not None:
         return method.n_way

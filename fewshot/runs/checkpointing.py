@@ -18,11 +18,6 @@ class RunCheckpoint(ModelCheckpoint):
     is the best, overwrite it by the next one however bad, or test that of the folder it came from.
     """
 
-    @property
-    def state_key(self) -> str:
-        """Lightning's own, so that checkpoints of either class serve."""
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
-
     def state_dict(self) -> dict[str, Any]:
         """Lightning's, without folders."""
         return {**_with_paths(super().state_dict(), lambda path: Path(path).name), "dirpath": ""}
@@ -37,6 +32,18 @@ class RunCheckpoint(ModelCheckpoint):
         if not Path(here.get("best_model_path") or "").is_file():
             return
         super().load_state_dict({**here, "dirpath": self.dirpath})
+
+
+def with_present_keys(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint whose run kept its checkpoints under Lightning's name, as earlier versions did, under this one's.
+
+    A ModelCheckpoint of a person's own beside a run's may follow the same figure: each needs a name of its own.
+    """
+    states = checkpoint.get("callbacks") or {}
+    former, present = ModelCheckpoint.__qualname__ + "{", RunCheckpoint.__qualname__ + "{"
+    if not any(key.startswith(present) for key in states):
+        states = {key.replace(former, present, 1) if key.startswith(former) else key: states[key] for key in states}
+    return {**checkpoint, "callbacks": states}
 
 
 def _with_paths(state: dict[str, Any], changed: Callable[[str], str]) -> dict[str, Any]:

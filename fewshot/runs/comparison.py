@@ -56,7 +56,8 @@ class Contestant:
         for option, values in self.search.items():
             if not isinstance(values, list) or not values:
                 raise ValueError(f"methods.{name}.search.{option}: {values!r} is no list of values to choose among")
-            self.variant({option: values[0]}, name)
+            for value in values:
+                self.variant({option: value}, name)
 
     def variant(self, options: Mapping[str, Any], name: str) -> Method:
         """The method anew, with these options changed."""
@@ -64,7 +65,8 @@ class Contestant:
         try:
             made: Method = type(self.method)(**{**self.method._arguments, **options})
         except (TypeError, ValueError) as error:
-            raise ValueError(f"methods.{name}.search: {error}") from error
+            said = ", ".join(f"{option}={value!r}" for option, value in options.items())
+            raise ValueError(f"methods.{name}.search: {said}: {error}") from error
         return made
 
     def grid(self) -> Iterator[dict[str, Any]]:

@@ -35,10 +35,15 @@ def launched_world_size() -> int | None:
 
 
 def check_processes(trainer: Trainer) -> None:
-    """Raise ValueError where torchrun or srun has started more or fewer processes than the trainer counts on.
+    """Raise ValueError for processes that are spawned, or where more or fewer were started than the trainer counts on.
 
     Lightning notices with strategy ddp only; without it every process would train by itself, in one run folder.
     """
+    if (method := getattr(trainer.strategy, "_start_method", "popen")) != "popen":
+        raise ValueError(
+            f"trainer.strategy starts processes by {method}, into which a run cannot be carried; give ddp, which "
+            "starts them by the same command"
+        )
     launched = launched_world_size()
     if launched is not None and launched != trainer.world_size:
         raise ValueError(

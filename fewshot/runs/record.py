@@ -120,6 +120,11 @@ class RunRecord(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_there()
+        measured = (getattr(pl_module, "results", {}).get("test") or {}).get("n_episodes")
+        described, data = self.content["episodes"].get("test"), data_of(trainer)
+        if described and measured not in (None, described["n_episodes"]) and isinstance(data, PictureDataModule):
+            # limit_test_batches
+            described |= {"n_episodes": measured, "episodes_sha256": data.episodes_sha256("test", measured)}
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_there()

@@ -22,6 +22,7 @@ from fewshot.backbones.checkpoint_limits import check_content
 from fewshot.data.ranks import rank_and_world_size
 from fewshot.files import plain
 from fewshot.methods.class_path import same_class, with_present_paths
+from fewshot.runs.checkpointing import with_present_keys
 from fewshot.training.checkpoints import ClassName, flattened
 
 BATCHES_BETWEEN_AGREEMENTS = 16
@@ -232,6 +233,10 @@ def _changes_pictures(key: str) -> bool:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a kill leaves the previous one whole."""
 
+    def load_checkpoint(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Lightning's, of this version's runs and of earlier ones."""
+        return with_present_keys(super().load_checkpoint(*arguments, **options))
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write; a path with a protocol, such as s3://, is left to Lightning."""
         if "://" in str(path) or storage_options is not None:
@@ -241,9 +246,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             save_whole(target, checkpoint)
         except OSError as error:
+            there = any(target.parent.glob("*.ckpt"))
+            advice = "the one before it is whole, and the same command with --ckpt_path auto continues the run"
             raise ValueError(
-                f"cannot write the checkpoint {target} ({error.strerror}); make room: the one before it is whole, "
-                "and the same command with --ckpt_path auto continues the run"
+                f"cannot write the checkpoint {target} ({error.strerror}); make room"
+                + (f": {advice}" if there else ", and start again: it is the run's first")
             ) from error
 
 

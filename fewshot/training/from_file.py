@@ -6,6 +6,7 @@ packages before anything is imported, and the state is checked before it is take
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ def module_from_description(
         ValueError: no such description, a class of another package, of another kind or with other arguments.
     """
     allowed = tuple(dict.fromkeys((LIBRARY, *packages)))
+    import_packages(packages)
     if not isinstance(description, Mapping) or not isinstance(description.get("init_args"), Mapping):
         raise ValueError("model does not have the keys class_path and init_args")
     given = dict(given or {})
@@ -105,6 +107,15 @@ def module_from_description(
         module = constructed(described, kind, packages=allowed, name="model", given=given)
     assert isinstance(module, kind)
     return module
+
+
+def import_packages(packages: Sequence[str]) -> None:
+    """Import what a person allows, which may register backbones with timm; ValueError for what there is not."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"packages: {error}; give the names of packages that Python finds") from error
 
 
 @contextmanager

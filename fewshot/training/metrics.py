@@ -39,11 +39,7 @@ def correct_queries(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_defined(logits: Tensor) -> Tensor:
-    """Which queries have probabilities, [...] bool: not where a logit is NaN or infinite, or where all are -infinite.
-
-    Args:
-        logits: [..., N]; -infinite ones are probabilities of 0.
-    """
+    """Which queries of logits [..., N] have probabilities, [...] bool: none is NaN or +inf, nor are all -inf."""
     return logits.logsumexp(-1).isfinite()
 
 

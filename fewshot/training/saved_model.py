@@ -236,8 +236,8 @@ def load_trained(path: str | os.PathLike[str], packages: Sequence[str] = ()) -> 
     content = read_checkpoint(file)
     if not is_of_few_shot_module(content):
         raise ValueError(
-            f"{file} is no checkpoint of FewShotModule; weights of a backbone go to backbone.weights, with a method "
-            "that needs no training"
+            f"{file} is no checkpoint of FewShotModule; give weights of a backbone as backbone and weights, with a "
+            "method that needs no training"
         )
     preprocessing = recorded_preprocessing(content, file)
     module = module_from_checkpoint(content, file, FewShotModule, packages=packages)
