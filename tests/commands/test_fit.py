@@ -26,6 +26,7 @@ from fewshot import FewShotModule, PretrainModule, load_trained, save_trained
 from fewshot.commands import COMMANDS, main
 from fewshot.commands.refusals import accepted_classes, one_line, refusal_of, short_key, type_name, worker_refusal
 from fewshot.methods import SIB
+from fewshot.runs.checkpointing import with_present_keys
 
 PLUGIN = """
 from fewshot.data.datasets import ImageFolderSplits
@@ -399,6 +400,10 @@ def test_bare_names_and_dotted_paths(in_folder, capsys):
             ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc"],
             ["trainer.callbacks: Early stopping conditioned on metric `val/acc`", "val/accuracy"],
         ),
+        (
+            ["--trainer.strategy", "ddp_spawn", "--trainer.devices", "2"],
+            ["trainer.strategy starts processes by spawn, into which a run cannot be carried; give ddp"],
+        ),
     ],
     ids=lambda value: " ".join(value) if value and str(value[0]).startswith("-") else None,
 )
@@ -430,6 +435,46 @@ def test_a_wrong_config_is_refused_by_one_line(in_folder, capsys, old, new, says
 def test_a_config_that_is_no_mapping(in_folder, capsys):
     (in_folder / "list.yaml").write_text("- 1\n")
     assert refused(capsys, "fit", "--config=list.yaml") == "config: list.yaml holds list, not keys with values"
+
+
+def test_a_config_of_compare_or_of_another_program(in_folder, capsys):
+    (in_folder / "side.yaml").write_text("experiment: side\nmethods: {}\n")
+    error = refused(capsys, "fit", "--config", "side.yaml")
+    assert error == "config: side.yaml is one of compare, with methods; give it to python -m fewshot compare"
+    (in_folder / "workflow.yaml").write_text("on: [push]\n")
+    assert "workflow.yaml has the key True, which is no name of an option" in refused(
+        capsys, "fit", "--config=workflow.yaml"
+    )
+
+
+@pytest.mark.parametrize("equals", [True, False])
+@pytest.mark.parametrize("option", ["backbone.weights", "backbone.image_size", "method.test_steps", "method.posterior"])
+def test_null_below_an_option_is_null(in_folder, capsys, option, equals):
+    with pytest.raises(SystemExit):
+        main(["test", "--config", "tiny.yaml", *given(f"--model.{option}", "null", equals), "--print_config"])
+    found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    part, name = option.split(".")
+    assert {**found[part], **found[part].get("init_args", {})}[name] is None
+
+
+def given(option, value, equals):
+    return [f"{option}={value}"] if equals else [option, value]
+
+
+def test_a_checkpoint_callback_of_ones_own_stands_beside_the_runs(in_folder):
+    options = ["--trainer.callbacks.monitor", "val/accuracy", "--trainer.callbacks.mode", "max"]
+    options += ["--trainer.callbacks.dirpath", "mine", "--trainer.callbacks.save_last", "true"]
+    main(["fit", "--config", "tiny.yaml", "--experiment", "own", "--trainer.callbacks+=ModelCheckpoint", *options])
+    assert {"best.ckpt", "last.ckpt"} <= {path.name for path in newest(in_folder / "runs" / "own").glob("*/*.ckpt")}
+    assert (in_folder / "mine" / "last.ckpt").is_file()
+
+
+def test_states_of_former_checkpoints_have_the_names_of_today():
+    former = {"callbacks": {"ModelCheckpoint{'monitor': 'val/accuracy'}": {"best": 1}, "Other": {}}}
+    present = with_present_keys(former)
+    assert present == {"callbacks": {"RunCheckpoint{'monitor': 'val/accuracy'}": {"best": 1}, "Other": {}}}
+    own = {"callbacks": {**present["callbacks"], "ModelCheckpoint{'monitor': 'val/accuracy'}": {"mine": 1}}}
+    assert with_present_keys(own) == own and with_present_keys({})["callbacks"] == {}
 
 
 def test_no_model_and_no_command(in_folder, capsys):

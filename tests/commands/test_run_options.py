@@ -6,6 +6,7 @@ import errno
 from typing import Any
 
 import pytest
+import torch
 
 from fewshot.commands.refusals import refusal_of
 from fewshot.commands.run_options import check_run_options, check_seed
@@ -68,6 +69,23 @@ READ_ONLY = OSError(errno.EROFS, "Read-only file system", "runs")
             "data.num_workers: DataLoader worker (pid 7) is killed by signal: Killed; where memory ran out, lower",
         ),
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "data.num_workers: DataLoader worker"),
+        (
+            caused(
+                ValueError("Does not validate"), ModuleNotFoundError("Neither tensorboard nor tensorboardX is there")
+            ),
+            "Neither tensorboard nor tensorboardX is there; install what is missing",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 320 bytes. Error"
+            ),
+            "out of memory: can't allocate memory: you tried to allocate 320 bytes; ask for less at a time",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 80 GiB."),
+            "out of memory: CUDA out of memory.; ask for less at a time",
+        ),
+        (MemoryError("Unable to allocate 3 TiB for an array"), "out of memory: Unable to allocate 3 TiB for an array;"),
     ],
 )
 def test_a_fault_of_the_machine_is_one_line(error: Exception, says: str) -> None:

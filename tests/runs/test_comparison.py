@@ -232,6 +232,10 @@ def test_what_cannot_be_compared_is_refused(work, capsys, options, message):
 def test_a_search_names_options_that_there_are():
     with pytest.raises(ValueError, match=r"methods\.it\.search: .*speed"):
         Contestant(PTMAP(), search={"speed": [1]}).check("it")
+    with pytest.raises(ValueError, match=r"methods\.it\.search: rate='fast': "):
+        Contestant(PTMAP(), search={"rate": [0.2, "fast"]}).check("it")
+    with pytest.raises(ValueError, match=r"methods\.it\.search: rate=-1: rate=-1 but it is above 0"):
+        Contestant(PTMAP(), search={"rate": [0.2, -1]}).check("it")
     with pytest.raises(ValueError, match="no list of values"):
         Contestant(PTMAP(), search={"rate": []}).check("it")
 

@@ -99,6 +99,15 @@ def test_the_record_names_the_episodes_that_were_measured(commands):
     assert len({one["episodes_sha256"] for one in episodes.values()}) == 3
 
 
+def test_the_record_of_a_limited_test_names_the_episodes_that_were_measured(commands):
+    options = ["--experiment", "limited", "--trainer.limit_test_batches", "1", "--data.test_episodes", "400"]
+    main(["test", "--config", "tiny.yaml", "--ckpt_path", "runs/tiny/version_0", *options])
+    results = json.loads(Path("runs/limited/version_0/results.json").read_text())
+    episodes = written("limited", 0)["episodes"]["test"]
+    assert episodes["n_episodes"] == results["n_episodes"] < 400
+    assert episodes["episodes_sha256"] == results["episodes_sha256"]
+
+
 def test_every_key_of_the_results_is_documented(commands):
     assert json.loads(Path("runs/tiny/version_0/results.json").read_text()).keys() <= RESULT_KEYS.keys()
 
