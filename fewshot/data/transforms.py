@@ -5,6 +5,7 @@ Everything works on a whole batch at once, with parameters drawn for every pictu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,7 +125,8 @@ def adapted_preprocessing(
         own: the data set's.
         channels: 1 or 3; None keeps what there is.
         wanted: replaces it altogether, or (a mapping) in mean, std, interpolation, size and crop_pct, as timm says
-            them: the crop that the backbone receives is so large a part of the stored picture.
+            them: the crop that the backbone receives is so large a part of the stored picture. Its crop is always the
+            middle: where timm squashes pictures or puts borders around them (crop_mode), a warning says so.
         image_size: side in pixels; None keeps what there is.
     """
     if isinstance(wanted, Preprocessing):
@@ -132,6 +134,12 @@ def adapted_preprocessing(
     elif wanted is not None and "stored_size" in wanted:
         own = Preprocessing(**wanted)
     elif wanted is not None:
+        if (mode := wanted.get("crop_mode", "center")) != "center":
+            warnings.warn(
+                f"this network was published for pictures cropped by {mode!r}; here the middle of a picture is taken, so "
+                "that what is not square is seen otherwise",
+                stacklevel=2,
+            )
         size = int(wanted["input_size"][-1])
         mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
         own = replace(

@@ -318,6 +318,8 @@ def test_what_the_backbone_wants_of_pictures():
     assert wanted == Preprocessing(224, 256, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 3, "bicubic", 56, 0.4, True)
     assert adapted_preprocessing(own, channels=1, wanted=timm).mean == pytest.approx((0.2,))
     assert adapted_preprocessing(own, wanted=replace(own, flip=False), image_size=4).flip is False
+    with pytest.warns(UserWarning, match="published for pictures cropped by 'squash'; here the middle"):
+        assert adapted_preprocessing(own, channels=3, wanted={**timm, "crop_mode": "squash"}) == wanted
 
 
 def test_image_size_has_one_source():
