@@ -136,8 +136,8 @@ def adapted_preprocessing(
     elif wanted is not None:
         if (mode := wanted.get("crop_mode", "center")) != "center":
             warnings.warn(
-                f"this network was published for pictures cropped by {mode!r}; here the middle of a picture is taken, so "
-                "that what is not square is seen otherwise",
+                f"this network was published for pictures cropped by {mode!r}; here the middle of a picture is taken, "
+                "so that what is not square is seen otherwise",
                 stacklevel=2,
             )
         size = int(wanted["input_size"][-1])
