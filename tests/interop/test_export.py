@@ -335,7 +335,7 @@ def test_the_number_of_ways_is_asked_for_or_known(tmp_path: Path) -> None:
         ways(found, 1)
     sib = load_trained(save_trained(trained(SIB()), PREPROCESSING, tmp_path / "sib"))
     assert ways(sib, None) == 5
-    with pytest.raises(ValueError, match=r"made for n_way=5 but the episode has 7 ways"):
+    with pytest.raises(ValueError, match="n_way=7 but the method serves 5 ways alone; leave n_way out"):
         ways(sib, 7)
 
 
