@@ -101,10 +101,7 @@ def fault_of_the_machine(error: BaseException, arguments: Sequence[str]) -> str 
         if isinstance(link, ModuleNotFoundError):
             return f"{one_line(link)}; install what is missing, or leave out the option that asks for it"
         if isinstance(link, (MemoryError, RuntimeError)) and (asked := OUT_OF_MEMORY.search(str(link))):
-            return (
-                f"out of memory: {one_line(asked[0])}; ask for less at a time, as by data.tasks_per_batch, n_way, "
-                "n_query or batch_size"
-            )
+            return f"out of memory: {one_line(asked[0])}; ask for less at a time (tasks_per_batch, n_way, batch_size)"
         if isinstance(link, RuntimeError) and (worker := KILLED_WORKER.search(str(link))):
             return (
                 f"data.num_workers: {one_line(worker[0])}; where memory ran out, lower data.num_workers or the size of "
@@ -150,6 +147,8 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
         return f"{where}: {reason}; {hint_of}: {', '.join(classes)}, or the dotted path of your own class"
     if hint is None or value is None:
         return f"{where}: {one_line(text)}" + (f"; expected {type_name(hint)}" if hint is not None else "")
+    if value.startswith("Namespace(") and get_origin(hint) is dict:
+        return f"{where}: keys are not set one by one here; give all in braces, as in '{{temperature: [1.0, 2.0]}}'"
     return f"{where}={value}: expected {type_name(hint)}"
 
 

@@ -196,8 +196,8 @@ def exported(module: nn.Module, example: tuple[Tensor, ...], sizes: Any, *, what
             program = torch.export.export(module, example, dynamic_shapes=sizes)
     except Exception as error:  # torch.export raises what it meets
         raise ValueError(
-            f"{what} cannot be followed by torch.export: {_reason(error)}. What its code does may not depend on the numbers "
-            "that it is given; take another method or backbone, or change yours"
+            f"{what} cannot be followed by torch.export: {_reason(error)}. What its code does may not depend on the "
+            "numbers that it is given; take another method or backbone, or change yours"
         ) from error
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():

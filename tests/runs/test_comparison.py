@@ -223,6 +223,10 @@ def test_shots_and_queries_make_plots(work):
         (["--methods", "{a: {method: PTMAPP}}"], "PTMAPP"),
         (["--methods", "{a: {method: {class_path: SIB}}}"], "methods.a serves n_way=5 alone, but data.n_way=3"),
         (["--methods", "{a: {method: PTMAP, search: {speed: [1]}}}"], "methods.a.search: "),
+        (
+            ["--methods.PT-MAP.search.rate", "[0.1]"],
+            "search: keys are not set one by one here; give all in braces",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(work, capsys, options, message):
