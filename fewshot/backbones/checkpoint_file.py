@@ -68,10 +68,11 @@ def reading_fault(error: Exception) -> str:
 
 
 def state_dict_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights inside what a file holds: itself, or its entry 'state_dict' or 'model', without the prefixes of
-    torch.compile ('_orig_mod.') and DistributedDataParallel ('module.').
+    """The weights inside what a file holds: itself, or an entry, as timm looks for it: averaged weights come first.
+
+    They come without the prefixes of torch.compile ('_orig_mod.') and DistributedDataParallel ('module.').
     """
-    for name in ("state_dict", "model"):
+    for name in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content.get(name), Mapping):
             content = content[name]
             break

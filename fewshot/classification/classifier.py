@@ -286,4 +286,8 @@ class FewShotClassifier(PreparedEstimator):
 
     def _features(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
         encoder = self._model.encoder
-        return check_rows(X, n_features, y) if encoder is None else encoder.encode(as_pictures(X)).features
+        if encoder is not None:
+            return encoder.encode(as_pictures(X)).features
+        rows = check_rows(X, n_features, y)
+        self._check_names(X, fits=n_features is None)
+        return rows

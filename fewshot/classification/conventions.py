@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Hashable, Sequence
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,6 +68,29 @@ class Estimator:
         labels = labels_of(y, len(predicted))
         return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
 
+    def _check_names(self, X: Any, *, fits: bool) -> None:
+        """Keep the names of a table's columns where it is fitted, as feature_names_in_; compare them afterwards."""
+        names, known = column_names(X), getattr(self, "feature_names_in_", None)
+        if fits:
+            vars(self).pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = names
+        elif names is None and known is not None:
+            warnings.warn(
+                f"X does not have valid feature names, but {type(self).__name__} was fitted with some", stacklevel=4
+            )
+        elif names is not None and known is None:
+            warnings.warn(
+                f"X has feature names, but {type(self).__name__} was fitted without feature names", stacklevel=4
+            )
+        elif names is not None and known is not None and list(names) != list(known):
+            pairs = zip_longest(names, known)
+            found, expected = next(pair for pair in pairs if pair[0] != pair[1])
+            raise ValueError(
+                "The feature names should match those that were passed during fit, in their order: found "
+                f"{found!r} in the place of {expected!r}; select the columns by X[classifier.feature_names_in_]"
+            )
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "_adapted"):
             kind = scikit_learns("NotFittedError", ValueError)
@@ -78,6 +102,14 @@ class Estimator:
 
     def __sklearn_tags__(self) -> Any:
         return classifier_tags()
+
+
+def column_names(X: Any) -> np.ndarray | None:
+    """[D], objects: the names of a table's columns, where all are text; None of anything else."""
+    columns = getattr(X, "columns", None)
+    if columns is None or not len(columns) or not all(isinstance(name, str) for name in columns):
+        return None
+    return np.asarray(list(columns), dtype=object)
 
 
 def labels_of(y: Any, expected: int) -> list[Hashable]:
@@ -221,7 +253,8 @@ def check_rows(given: Any, n_features: int | None, y: Any = None) -> Tensor:
     if hasattr(given, "toarray"):
         raise TypeError("Sparse data was passed, but dense data is required; use .toarray() to make it dense")
     if isinstance(given, Tensor):
-        given = given.detach().cpu().numpy()
+        given = given.detach().cpu()
+        given = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
     rows = np.asarray(given)
     if rows.dtype.kind == "c":
         raise ValueError("Complex data not supported: features are real numbers")

@@ -25,7 +25,7 @@ from fewshot.classification.given_pictures import Picture, as_image, is_path
 from fewshot.data.content_rows import ContentFeatures, content_of, state_of
 from fewshot.data.datasets.folder import IMAGENET_MEAN, IMAGENET_STD
 from fewshot.data.images import CACHE_FORMAT, DECODING_THREADS
-from fewshot.data.pictures import progress_bar, square_picture
+from fewshot.data.pictures import LARGER, progress_bar, square_picture
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing, evaluation_transform
 from fewshot.training.encoding import backbone_key
 from fewshot.training.saved_model import recorded_preprocessing
@@ -34,8 +34,6 @@ PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.f
 """What the network computes in, by the Trainer's names; features are float32 in all of them."""
 PROCESSOR_BATCH = 8
 """Pictures that a CPU encodes at a time: as fast as more, and a single picture does not cost many blank ones."""
-LARGER = 2
-"""A JPEG is decoded at a fraction of its size where that leaves so many times the pixels of a side, or more."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -74,7 +74,9 @@ def loaded_model(
         module, pictures, _ = load_trained(checkpoint, packages)
         encoder = PictureEncoder(module.backbone, pictures, module.backbone_config)
         if method is None:
-            return LoadedModel(encoder, module.method.eval(), module, module.temperature)
+            own_temperature = 1.0 if module.method.comes_trained else None
+            temperature = own_temperature if module.temperature is None else module.temperature
+            return LoadedModel(encoder, module.method.eval(), module, temperature)
         return _with_method(encoder, method, module)
     if backbone is None:
         own = {"weights": weights, "image_size": image_size, "preprocessing": preprocessing}

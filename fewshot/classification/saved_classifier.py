@@ -89,8 +89,9 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
         ValueError: labels that JSON has not, or the folder is there.
     """
     adapted = fitted.adapted
-    if strange := [label for label in fitted.classes if not isinstance(label, (str, int, float))]:
-        raise ValueError(f"the label {strange[0]!r} is a {type(strange[0]).__name__}; save text or numbers as labels")
+    if strange := [label for label in fitted.classes if not _is_plain(label)]:
+        kind = type(strange[0]).__name__
+        raise ValueError(f"the label {strange[0]!r} is a {kind}; save text or finite numbers as labels")
     tensors = {name: getattr(adapted, name) for name in OF_TASK} | {"transduced": torch.from_numpy(fitted.transduced)}
     if adapted.strangers is not None:
         tensors["strangers"] = adapted.strangers
@@ -154,6 +155,11 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
     return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options, given)
+
+
+def _is_plain(label: Any) -> bool:
+    """Whether JSON has it: text, or a finite number."""
+    return isinstance(label, str) or (isinstance(label, (int, float)) and math.isfinite(label))
 
 
 def _tensors_of(fitted: FittedClassifier) -> dict[str, Tensor]:

@@ -54,6 +54,8 @@ def run(arguments: list[str]) -> None:
         )
         output = expanded(given.output)
         is_file = output.suffix == ".ckpt"
+        if output.suffix in (".pth", ".pt", ".safetensors", ".bin"):
+            raise ValueError(f"output={given.output}; name a .ckpt file, or a folder for a saved model")
         check_place(output.resolve())
         if is_file and output.is_dir():
             raise ValueError(f"{output} is a folder; name a .ckpt file")

@@ -43,6 +43,8 @@ MAX_FILE_BYTES = 2**30
 """Of a picture."""
 MOST_ENLARGED = 16
 """A picture is enlarged by this factor at most, and has two pixels a side or more: less shows nothing."""
+LARGER = 2
+"""A JPEG is decoded at a fraction of its size where that leaves so many times the pixels of a side, or more."""
 DEEP = 4096
 """16-bit values that are all below it are taken for 12-bit ones: they would be almost black."""
 _RESAMPLING = {

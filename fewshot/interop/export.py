@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from fewshot.data.pictures import LARGER
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import versions
 from fewshot.interop import graphs
@@ -98,6 +99,7 @@ def write_head(head: graphs.Head, n_features: int, folder: Path) -> dict[str, An
         "dtype": {"support_labels": "int64", "else": "float32"},
         "opset": opset,
         "queries": "classified jointly: which other queries there are may change a prediction",
+        "most_queries": head.method.most_together,
     }
 
 
@@ -143,8 +145,9 @@ def steps(preprocessing: Preprocessing, *, normalised: bool = True) -> list[str]
     margin = round((stored - size) / 2)
     reversed_ = " Reverse the intensities: 255 less each." if preprocessing.invert else ""
     first = [
-        "Decode to 8 bits a channel (16-bit grey: divide by 257 and round); turn it upright as its EXIF orientation "
-        "says; of an animation, the first frame.",
+        "Decode, a JPEG at the least of a half, a quarter or an eighth of its size whose sides have "
+        f"{LARGER * stored} px or more, all else whole, to 8 bits a channel (16-bit grey: divide by 257 and round); "
+        "turn it upright as its EXIF orientation says; of an animation, the first frame.",
         f"Put transparent parts on white and convert to {colours}, {preprocessing.channels} channel(s).{reversed_}",
         "Cut the largest square out of the middle (the same margin, also of half a pixel, on both sides).",
         f"Resize that square to {stored} x {stored} px with {preprocessing.interpolation} interpolation{antialiased}, "

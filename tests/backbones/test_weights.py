@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fewshot.backbones import create_backbone
-from fewshot.backbones.checkpoint_file import read_checkpoint, save_whole
+from fewshot.backbones.checkpoint_file import read_checkpoint, save_whole, state_dict_of
 from fewshot.backbones.checkpoint_limits import check_sizes
 from fewshot.files import WholeFile, resolve_weights
 
@@ -274,3 +274,9 @@ def test_a_writer_of_zip_files_meets_a_full_disk(number: int, tmp_path: Path, mo
     with pytest.raises(OSError, match="No space left") as failed:
         save_whole(tmp_path / "x.pt", {"a": torch.arange(4)})
     assert failed.value.filename == str(tmp_path / "x.pt") and (tmp_path / "x.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("names", [("state_dict_ema", "state_dict"), ("model_ema", "model"), ("state_dict", "model")])
+def test_averaged_weights_are_taken_first_as_by_timm(names):
+    content = {name: {"module.weight": place} for place, name in reversed(list(enumerate(names)))}
+    assert state_dict_of({**content, "epoch": 3}) == {"weight": 0}

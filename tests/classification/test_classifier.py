@@ -215,6 +215,15 @@ def picture(colour, seed=0):
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 
 
+def test_a_model_whose_head_comes_trained_keeps_its_temperature(tmp_path):
+    module = FewShotModule(UniversalSIB(), BackboneConfig("conv4_32", image_size=16))
+    preprocessing = Preprocessing(image_size=16, stored_size=18, mean=(0.5,) * 3, std=(0.25,) * 3)
+    save_trained(module.eval(), preprocessing, tmp_path / "model")
+    classifier = FewShotClassifier.from_checkpoint(tmp_path / "model")
+    classifier.fit([picture(colour, seed) for seed in range(3) for colour in COLOURS.values()], ["red", "blue"] * 3)
+    assert (classifier.temperature_, classifier.temperature_from_) == (1.0, "of the model, from its training")
+
+
 def test_pictures_of_every_kind_are_one_picture(model, tmp_path):
     classifier = FewShotClassifier.from_checkpoint(model)
     arrays = [picture(colour, seed) for seed in range(4) for colour in COLOURS.values()]
@@ -336,7 +345,7 @@ def test_feature_rows_are_saved_too_and_damage_is_named(tmp_path):
     assert set(FewShotClassifier.load(tmp_path / "strange").classes_) == set(strange.values())
     with pytest.raises(FileNotFoundError, match=r"holds no classifier\.json"):
         FewShotClassifier.load(tmp_path)
-    with pytest.raises(ValueError, match="save text or numbers as labels"):
+    with pytest.raises(ValueError, match="save text or finite numbers as labels"):
         quick.fit(rows, [x if x is None else (x,) for x in labels]).save(tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

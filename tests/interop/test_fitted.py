@@ -98,6 +98,8 @@ def test_the_lines_of_the_readme_classify_pictures(
     (tmp_path / "query").mkdir()
     for number, picture in enumerate(pictures(4)):
         picture.save(tmp_path / "query" / f"{number}.png")
+    rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (611, 803, 3), dtype=np.uint8))
+    rough.save(tmp_path / "query" / "9.jpg")  # large, so that it is decoded at a fraction of its size
     deep = np.random.default_rng(0).random((40, 40))
     deep[0, 0] = 1
     Image.fromarray((deep * 65535).astype(np.uint16)).save(tmp_path / "query" / "deep.png")

@@ -17,14 +17,12 @@ from PIL import Image, features
 
 from fewshot.data.content_rows import ContentRows, content_of, state_of
 from fewshot.data.images import CACHE_FORMAT, DECODING_THREADS
-from fewshot.data.pictures import open_picture, progress_bar, square_picture
+from fewshot.data.pictures import LARGER, open_picture, progress_bar, square_picture
 from fewshot.data.transforms import Preprocessing
 
 SIDE = 96
 """Pixels at most; smaller pictures stay as they are."""
 QUALITY = 72
-LARGER = 2
-"""A JPEG is decoded at a fraction of its size where that leaves so many times the pixels of a side, or more."""
 LENGTH_BYTES, ROW_BYTES = 2, 6144
 """Of the cache folder's rows: how long a small picture is, then itself. One that does not fit is made every time."""
 
