@@ -15,6 +15,7 @@ from fewshot.classification.conventions import (
     check_numbered,
     check_rows,
     check_unlabelled,
+    column_names,
     label_array,
     labels_of,
 )
@@ -250,6 +251,7 @@ class FewShotClassifier(PreparedEstimator):
             None if encoder is None else encoder.preprocessing,
             {name: getattr(self, name) for name in OPTIONS},
             self.given_ if rows else None,
+            list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None,
         )
         write_classifier(whole, folder, overwrite=overwrite)
 
@@ -282,6 +284,7 @@ class FewShotClassifier(PreparedEstimator):
         made.given_ = found.given
         made._restore(label_array(found.classes), found.adapted, found.transduced)
         made.temperature_from_ = "as it was saved"
+        made.check_feature_names(found.feature_names, fits=True)
         return made
 
     def _features(self, X: Any, n_features: int | None, y: Any = None) -> Tensor:
@@ -289,5 +292,5 @@ class FewShotClassifier(PreparedEstimator):
         if encoder is not None:
             return encoder.encode(as_pictures(X)).features
         rows = check_rows(X, n_features, y)
-        self._check_names(X, fits=n_features is None)
+        self.check_feature_names(column_names(X), fits=n_features is None)
         return rows

@@ -68,27 +68,33 @@ class Estimator:
         labels = labels_of(y, len(predicted))
         return float(np.mean([one == other for one, other in zip(predicted, labels, strict=True)]))
 
-    def _check_names(self, X: Any, *, fits: bool) -> None:
-        """Keep the names of a table's columns where it is fitted, as feature_names_in_; compare them afterwards."""
-        names, known = column_names(X), getattr(self, "feature_names_in_", None)
+    def check_feature_names(self, names: Sequence[str] | None, *, fits: bool) -> None:
+        """Keep the names of a table's columns where it is fitted, as feature_names_in_; compare them afterwards.
+
+        Args:
+            names: of the columns; None where they have none.
+            fits: whether rows are fitted from the beginning.
+
+        Raises:
+            ValueError: other names than those that were fitted, or in another order.
+        """
+        known = getattr(self, "feature_names_in_", None)
         if fits:
             vars(self).pop("feature_names_in_", None)
             if names is not None:
-                self.feature_names_in_ = names
-        elif names is None and known is not None:
-            warnings.warn(
-                f"X does not have valid feature names, but {type(self).__name__} was fitted with some", stacklevel=4
+                self.feature_names_in_ = np.asarray(list(names), dtype=object)
+        elif (names is None) != (known is None):
+            said = (
+                "X does not have valid feature names, but {} was fitted with feature names"
+                if names is None
+                else "X has feature names, but {} was fitted without feature names"
             )
-        elif names is not None and known is None:
-            warnings.warn(
-                f"X has feature names, but {type(self).__name__} was fitted without feature names", stacklevel=4
-            )
+            warnings.warn(said.format(type(self).__name__), stacklevel=4)
         elif names is not None and known is not None and list(names) != list(known):
-            pairs = zip_longest(names, known)
-            found, expected = next(pair for pair in pairs if pair[0] != pair[1])
+            found, expected = next(pair for pair in zip_longest(names, known) if pair[0] != pair[1])
             raise ValueError(
                 "The feature names should match those that were passed during fit, in their order: found "
-                f"{found!r} in the place of {expected!r}; select the columns by X[classifier.feature_names_in_]"
+                f"{found!r} in the place of {expected!r}; give the columns in that order (X[feature_names_in_])"
             )
 
     def _check_fitted(self) -> None:
@@ -104,12 +110,12 @@ class Estimator:
         return classifier_tags()
 
 
-def column_names(X: Any) -> np.ndarray | None:
-    """[D], objects: the names of a table's columns, where all are text; None of anything else."""
+def column_names(X: Any) -> list[str] | None:
+    """D names of a table's columns, where all are text; None of anything else."""
     columns = getattr(X, "columns", None)
     if columns is None or not len(columns) or not all(isinstance(name, str) for name in columns):
         return None
-    return np.asarray(list(columns), dtype=object)
+    return list(columns)
 
 
 def labels_of(y: Any, expected: int) -> list[Hashable]:

@@ -87,7 +87,7 @@ def _of_parquet(opened: Any, size: int, columns: tuple[str, ...], features: str 
         filled += batch.num_rows
     if filled != len(rows):
         raise Refused(f"it has {filled} rows and says {len(rows)}")
-    return Table(rows, texts)
+    return Table(rows, texts, names=() if lists else tuple(rest))
 
 
 def _is_list(kind: Any) -> bool:

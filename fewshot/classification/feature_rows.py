@@ -35,6 +35,8 @@ class FeatureRows(NamedTuple):
     """Files of the folder that are not read."""
     given: GivenLabels = GivenLabels({})
     """What a table of labels says by ids, of rows elsewhere too; `labels` has it too."""
+    feature_names: tuple[str, ...] | None = None
+    """What the columns of the features are called, where a table says it."""
 
 
 def feature_rows(
@@ -67,7 +69,7 @@ def feature_rows(
     wanted = [name for name in (id_column, inside, text_column) if name is not None]
     tables = [read_table(file, list(dict.fromkeys(wanted))) for file in files]
     for file, table in zip(files, tables, strict=True):
-        _check_rows(file, table, files[0], tables[0].features.shape[1])
+        _check_rows(file, table, files[0], tables[0])
     features = tables[0].features if len(tables) == 1 else np.concatenate([table.features for table in tables])
 
     def column(name: str | None) -> list[str | None] | None:
@@ -90,7 +92,8 @@ def feature_rows(
         known = [given.classes.get(name, label) for name, label in zip(ids, known, strict=True)]
     texts = [text or "" for text in column(text_column) or ids]
     texts = [text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…" for text in texts]
-    return FeatureRows(features, ids, tuple(known), tuple(texts), tuple(left_out), given)
+    feature_names = next((table.names for table in tables if table.names), None)
+    return FeatureRows(features, ids, tuple(known), tuple(texts), tuple(left_out), given, feature_names)
 
 
 def columns_in_all(place: Path) -> set[str]:
@@ -179,7 +182,7 @@ def class_embeddings(file: Path) -> ClassEmbeddings:
         if kind != ".npz" or "no array 'class_names'" not in str(error):
             raise
         table, name = read_table(file, features="class_embeddings"), None
-    _check_rows(file, table, file, table.features.shape[1])
+    _check_rows(file, table, file, table)
     names = table.columns[name] if name else [str(row) for row in range(len(table.features))]
     return ClassEmbeddings(_unique(names, file), torch.from_numpy(table.features))
 
@@ -199,9 +202,9 @@ def _files(place: Path) -> tuple[list[Path], list[LeftOut]]:
     return read, [(file, f"{file}: features are read from {', '.join(READERS)}") for file in found if file not in read]
 
 
-def _check_rows(file: Path, table: Table, first: Path, width: int) -> None:
-    """ValueError where there are no rows, rows of another width than the first file's, or numbers not finite."""
-    features = table.features
+def _check_rows(file: Path, table: Table, first: Path, of_first: Table) -> None:
+    """ValueError where there are no rows, rows of other features than the first file's, or numbers not finite."""
+    features, width = table.features, of_first.features.shape[1]
     if not features.size:
         raise ValueError(
             f"{file} has {len(features)} rows of {features.shape[1]} features; there is nothing to classify"
@@ -209,6 +212,11 @@ def _check_rows(file: Path, table: Table, first: Path, width: int) -> None:
     if features.shape[1] != width:
         raise ValueError(
             f"{file} has rows of {features.shape[1]} features, and {first} of {width}; they do not go together"
+        )
+    if table.names and of_first.names and table.names != of_first.names:
+        here, there = next(pair for pair in zip(table.names, of_first.names, strict=True) if pair[0] != pair[1])
+        raise ValueError(
+            f"{file} has the column {here!r} where {first} has {there!r}; give both the same columns in the same order"
         )
     wrong = [start for start in range(0, len(features), 4096) if not np.isfinite(features[start : start + 4096]).all()]
     if wrong:

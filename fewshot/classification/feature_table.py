@@ -23,6 +23,8 @@ class Table(NamedTuple):
     """n cells of every column that was asked for, as text; None where there is none."""
     one: bool = False
     """Whether the file holds a single row without saying that it is a table: a vector."""
+    names: tuple[str, ...] = ()
+    """What the columns of the features are called, where a table says it."""
 
 
 class Refused(ValueError):

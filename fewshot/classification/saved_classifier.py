@@ -34,7 +34,7 @@ from fewshot.training.saved_model import FILES as MODEL_FILES
 
 ABOUT, TENSORS = "classifier.json", "classifier.safetensors"
 FILES = (*MODEL_FILES, ABOUT, TENSORS)
-KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions")
+KEYS = ("format", "library_name", "classes", "temperature", "power", "options", "method", "versions", "feature_names")
 """What classifier.json holds."""
 ADDED = ("precision", "temperature", "class_embedding_weight", "check_refinement")
 """Options that files of earlier versions lack."""
@@ -75,6 +75,8 @@ class FittedClassifier(NamedTuple):
     """Of the constructor, plain values."""
     given: Given | None = None
     """All that it was fitted on; None where that is not saved."""
+    feature_names: list[str] | None = None
+    """Of the columns that it was fitted on; None where they had none."""
 
 
 def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -108,6 +110,7 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
         "power": None if adapted.head is None else adapted.head.power,
         "options": fitted.options,
         "method": construction(fitted.method, "method") if fitted.module is None else None,
+        "feature_names": fitted.feature_names,
     }
     with written_aside(folder, overwrite=overwrite, known=FILES) as aside:
         if fitted.module is not None and fitted.preprocessing is not None:
@@ -136,6 +139,7 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
         "options": isinstance(options, dict) and set(options) | set(ADDED) == set(OPTIONS) and _are_usable(**options),
         "temperature": about["temperature"] is not None,
         "power": about["power"] is None or (isinstance(about["power"], float) and about["power"] > 0),
+        "feature_names": _are_names(about.get("feature_names"), tensors),
     }
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise ValueError(f"{place / ABOUT} is damaged or altered: not as it was written: {', '.join(wrong)}")
@@ -154,7 +158,27 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
             load_state(method, state, source=str(place / TENSORS), n_features=adapted.support.shape[-1])
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{place}: {ABOUT} and {TENSORS} do not go together: {error!r}") from error
-    return FittedClassifier(classes, adapted, transduced.numpy(), method.eval(), module, preprocessing, options, given)
+    return FittedClassifier(
+        classes,
+        adapted,
+        transduced.numpy(),
+        method.eval(),
+        module,
+        preprocessing,
+        options,
+        given,
+        about.get("feature_names"),
+    )
+
+
+def _are_names(names: Any, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these may be the names of the features, one for each; None where they have none."""
+    return names is None or (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and "support" in tensors
+        and len(names) == tensors["support"].shape[-1]
+    )
 
 
 def _is_plain(label: Any) -> bool:

@@ -122,6 +122,7 @@ def _of_rows(
     else:
         rows = feature_rows(options.features, labels=options.labels, **columns, elsewhere=names)
         told = rows.given
+        classifier.check_feature_names(rows.feature_names, fits=earlier is None)
         task = feature_task(rows, alone=earlier is None)
     task = task if earlier is None else joined(task, earlier, {}, told.classes)
     classes = {*task.class_names, *([] if embeddings is None else embeddings.class_names)}

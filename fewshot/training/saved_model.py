@@ -50,8 +50,8 @@ KEYS = {
     "versions": "of the packages that wrote it",
 }
 """What config.json holds."""
-ADDED = ("trained_on",)
-"""Of these, what files of earlier versions lack."""
+ADDED = ("trained_on", "feature_names")
+"""Of these and of a saved classifier's, what files of earlier versions lack."""
 
 
 def save_trained(

@@ -66,7 +66,9 @@ def test_columns_that_stand_in_another_order_are_refused():
     assert classifier.feature_names_in_.tolist() == ["a", "b", "c"]
     classifier.predict(Table(rows, ["a", "b", "c"]))
     for use in (classifier.predict, classifier.predict_proba, lambda table: classifier.partial_fit(table, ["x"] * 8)):
-        with pytest.raises(ValueError, match=r"feature names should match .* found 'c' in the place of 'a'; select"):
+        with pytest.raises(
+            ValueError, match=r"feature names should match .* found 'c' in the place of 'a'; give the columns"
+        ):
             use(Table(rows[:, ::-1], ["c", "b", "a"]))
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
         classifier.predict(rows)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fewshot import FewShotClassifier
 from fewshot.backbones import BackboneConfig
 from fewshot.commands import main
 
@@ -144,3 +145,32 @@ def test_what_the_rows_do_not_bear_is_named(work, capsys):
     assert "all 2 rows have labels" in refused(capsys, "--features", "all.csv", "--label_column", "kind")
     message = refused(capsys, *NAMED, "--method", "SIB")
     assert "--method SIB has to be trained first" in message
+
+
+def test_columns_in_another_order_are_refused_later_and_in_a_folder(work, capsys):
+    classified(*NAMED, "--keep_classifier")
+    Path("out").rename("first")
+    content = [line.split(",") for line in Path("rows.csv").read_text().splitlines()]
+    turned = [[f"later{line[0]}", *line[1:3], *line[:2:-1]] for line in content]
+    turned[0][:3] = content[0][:3]
+    Path("later.csv").write_text("\n".join(",".join(line) for line in turned))
+    message = refused(capsys, "--continue", "first", "--features", "later.csv")
+    assert "The feature names should match" in message and "found 'f' in the place of 'a'" in message
+    Path("both").mkdir()
+    for name in ("rows.csv", "later.csv"):
+        Path(name).rename(Path("both", name))
+    message = refused(capsys, *("both" if part == "rows.csv" else part for part in NAMED))
+    assert "has the column 'a' where" in message and "has 'f'; give both the same columns" in message
+
+
+def test_names_of_features_are_saved(tmp_path):
+    rows = pytest.importorskip("pandas").DataFrame(np.random.default_rng(0).normal(size=(8, 3)), columns=list("abc"))
+    FewShotClassifier(temperature=1.0).fit(rows, ["x", "y"] * 4).save(tmp_path / "it")
+    loaded = FewShotClassifier.load(tmp_path / "it")
+    assert loaded.feature_names_in_.tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="found 'c' in the place of 'a'"):
+        loaded.predict(rows[["c", "b", "a"]])
+    about = tmp_path / "it" / "classifier.json"
+    about.write_text(about.read_text().replace('"a",', '"a", "b",', 1))
+    with pytest.raises(ValueError, match="feature_names"):
+        FewShotClassifier.load(tmp_path / "it")
