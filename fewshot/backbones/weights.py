@@ -18,7 +18,8 @@ def load_backbone_weights(network: nn.Module, state: Mapping[str, Any], *, sourc
     """Put `state` into `network`, every entry of it.
 
     Of a checkpoint of PretrainModule or FewShotModule the entries under 'backbone.' are taken; classifier layers of
-    timm's files are left out; older layouts that timm knows for the architecture are translated by its own function.
+    timm's files are left out; a prefix that all names have, such as 'model.' or 'encoder.', is taken off where they fit
+    without it; older layouts that timm knows for the architecture are translated by its own function.
 
     Args:
         network: any timm network, built with num_classes=0.
@@ -34,6 +35,10 @@ def load_backbone_weights(network: nn.Module, state: Mapping[str, Any], *, sourc
         state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
         state = {key.removeprefix("module."): value for key, value in state.items()}
     state = _without_head(state, network)
+    prefix = next(iter(state), "").partition(".")[0] + "."
+    if state_faults(wanted, state) and all(key.startswith(prefix) for key in state):
+        within = _without_head({key.removeprefix(prefix): value for key, value in state.items()}, network)
+        state = within if not state_faults(wanted, within) else state
     if state_faults(wanted, state):
         translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
         if translate is not None:

@@ -52,6 +52,7 @@ LAYOUTS: dict[str, Callable[[State], State]] = {
         "pytorch-lightning_version": "2.6.0",
     },
     "distributed": lambda state: prefixed(state, "module."),
+    "of another program": lambda state: {"state_dict": prefixed({**state, "fc.weight": torch.ones(3, 64)}, "encoder.")},
     "compiled": lambda state: prefixed(state, "_orig_mod."),
     "compiled_distributed": lambda state: prefixed(state, "module._orig_mod."),
     "lightning_compiled": lambda state: {"state_dict": prefixed(state, "backbone._orig_mod.")},
