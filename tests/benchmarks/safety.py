@@ -84,6 +84,8 @@ WAYS, SHOTS, QUERIES = (2, 5, 10, 20), (1, 3, 5, 10), (1, 5, 15, 50)
 AT_ONCE = 8
 MARGIN = 0.5
 """Points by which the lower bound of a difference may lie below zero."""
+LARGE, CALIBRATED, CALIBRATED_AT_ONE_SHOT = 200, 5.0, 8.0
+"""Queries of a task from which on a calibration error, in per cent, is asked for, and how large it may be."""
 
 
 class Cell(NamedTuple):
@@ -120,6 +122,11 @@ def grid(n_classes: int) -> list[Cell]:
 def _possible(cell: Cell, n_classes: int) -> bool:
     spare = 1 if cell.kind == "strangers" else 0
     return cell.n_way + spare <= n_classes and (cell.kind != "some(3)" or cell.n_way > 3)
+
+
+def is_large(cell: Cell) -> bool:
+    """Whether its tasks have so many queries that their calibration is asked for."""
+    return cell.n_way * cell.n_query >= LARGE
 
 
 def tasks_of(
@@ -230,6 +237,14 @@ def report(cells: Sequence[Sequence[Row]], methods: Sequence[str]) -> str:
                 f"{len(found)} cells; the lower bound is below -{MARGIN} in {len(short)}, the upper one in {clearly}"
             )
             lines += short
+        large = [row for cell in cells for row in cell if row.method == name and is_large(row.cell)]
+        beyond = [row for row in large if row.ece > (CALIBRATED_AT_ONE_SHOT if row.cell.n_shot == 1 else CALIBRATED)]
+        if large:
+            lines.append(
+                f"\n{name}: calibration error beyond {CALIBRATED:g} %, at one shot {CALIBRATED_AT_ONE_SHOT:g} %, in "
+                f"{len(beyond)} of {len(large)} cells of {LARGE} queries or more"
+            )
+        lines += [f"- {row.space}, {row.cell}: {row.ece:.1f} %" for row in beyond]
     areas = [cell[0].strangers for cell in cells if "learned" in cell[0].strangers]
     if areas:
         each = ", ".join(f"{name} {np.mean([one[name] for one in areas]):.1f}" for name in areas[0])
@@ -258,6 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--ckpt_path", nargs="+", default=[], metavar="RUN", help="heads for any features, too")
     parser.add_argument("--tasks", type=int, default=24, help="of every cell")
+    parser.add_argument("--large", action="store_true", help=f"cells of {LARGE} queries or more alone")
     parser.add_argument("--cells", type=int, default=None, help="of each space, drawn at random; all where not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=None, help="a JSON file of all means")
@@ -270,6 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
     found: list[list[Row]] = []
     for space in spaces_of(options.sets, options.backbones, options.split):
         begun, cells = time.perf_counter(), grid(len(space.by_class))
+        cells = [cell for cell in cells if is_large(cell) or not options.large]
         if options.cells is not None and options.cells < len(cells):
             chosen = np.random.default_rng(options.seed).choice(len(cells), options.cells, replace=False)
             cells = [cells[place] for place in sorted(chosen.tolist())]
