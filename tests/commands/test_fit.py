@@ -230,7 +230,7 @@ def test_predict_writes_a_row_for_every_query(fitted, in_folder, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM")
-@pytest.mark.parametrize("command", ["validate", "predict", "test"])
+@pytest.mark.parametrize("command", [pytest.param("validate", marks=pytest.mark.slow), "predict", "test"])
 def test_sigterm_ends_a_command_with_its_exit_code_and_leaves_no_results(
     fitted, in_folder, capsys, monkeypatch, command
 ):
@@ -447,18 +447,21 @@ def test_a_config_of_compare_or_of_another_program(in_folder, capsys):
     )
 
 
-@pytest.mark.parametrize("equals", [True, False])
-@pytest.mark.parametrize("option", ["backbone.weights", "backbone.image_size", "method.test_steps", "method.posterior"])
-def test_null_below_an_option_is_null(in_folder, capsys, option, equals):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.backbone.weights", "null"],
+        ["--model.backbone.image_size=null"],
+        ["--model.method.test_steps", "null"],
+        ["--model.method.posterior=null"],
+    ],
+)
+def test_null_below_an_option_is_null(in_folder, capsys, arguments):
     with pytest.raises(SystemExit):
-        main(["test", "--config", "tiny.yaml", *given(f"--model.{option}", "null", equals), "--print_config"])
+        main(["test", "--config", "tiny.yaml", *arguments, "--print_config"])
     found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
-    part, name = option.split(".")
+    part, name = arguments[0].removeprefix("--model.").removesuffix("=null").split(".")
     assert {**found[part], **found[part].get("init_args", {})}[name] is None
-
-
-def given(option, value, equals):
-    return [f"{option}={value}"] if equals else [option, value]
 
 
 def test_a_checkpoint_callback_of_ones_own_stands_beside_the_runs(in_folder):
