@@ -192,8 +192,9 @@ def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
         lines = _rows(opened)
         names: list[str] = next(lines, [])
         rows: Iterator[list[str]] = lines
+        headed = True
         if names and not columns and all(map(_is_number, names)) and not _counted(names):
-            rows, names = chain([names], lines), [str(place) for place in range(len(names))]  # names as of no header
+            rows, names, headed = chain([names], lines), [str(place) for place in range(len(names))], False
         check_columns(names, columns)
         places = {name: names.index(name) for name in columns}
         rest = [place for place in range(len(names)) if place not in places.values()]
@@ -224,7 +225,7 @@ def _read_csv(path: Path, columns: tuple[str, ...], features: str | None) -> Tab
     if features is not None and not width:
         raise Refused("it has no column of features beside those that are named")
     of_features = [names[place] for place in rest] if features is not None else []
-    named = () if _counted(of_features) else tuple(of_features)
+    named = tuple(of_features) if headed and not _counted(of_features) else ()
     return Table(np.frombuffer(numbers, np.float32).reshape(n_rows, width) if n_rows * width
                  else np.zeros((n_rows, width), np.float32), texts, names=named)  # fmt: skip
 

@@ -183,7 +183,7 @@ def _are_names(names: Any, tensors: Mapping[str, Tensor]) -> bool:
 
 def _is_plain(label: Any) -> bool:
     """Whether JSON has it: text, or a finite number."""
-    return isinstance(label, str) or (isinstance(label, (int, float)) and math.isfinite(label))
+    return isinstance(label, (str, int)) or (isinstance(label, float) and math.isfinite(label))
 
 
 def _tensors_of(fitted: FittedClassifier) -> dict[str, Tensor]:
