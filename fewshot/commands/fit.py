@@ -142,9 +142,8 @@ class FewShotCLI(LightningCLI):
             csv.begin_with(earlier)
         self.results, self.predictions = ResultsWriter(), PredictionWriter()
         wandb = [WandbReport(checkpoints=self.artifacts, earlier=earlier), WandbPictures()]
-        tell: list[Callback] = [TellRunFolder(self, csv)]
-        if self.command == "fit" and self._get(self.config, "test_after_fit"):
-            tell.append(FindTestSplit())
+        tests = self.command == "fit" and self._get(self.config, "test_after_fit")
+        tell: list[Callback] = [TellRunFolder(self, csv), *([FindTestSplit()] if tests else [])]
         self.checkpoints = []
         self.trainer_defaults["callbacks"] = [*tell, self.record, self.results, self.predictions, *wandb]
         if config.get("enable_checkpointing") is not False:
@@ -177,7 +176,8 @@ class FewShotCLI(LightningCLI):
             except SystemExit as stop:
                 if not isinstance(stop, SIGTERMException) and stop.code != TERMINATED:
                     raise
-                say(f"\nthe same command with --ckpt_path auto continues {self.run_folder}")
+                if checkpoints_of(self.run_folder):
+                    say(f"\nthe same command with --ckpt_path auto continues {self.run_folder}")
                 raise SystemExit(TERMINATED) from stop
 
     def _fit_and_test(self, model: LightningModule, **kwargs: Any) -> None:

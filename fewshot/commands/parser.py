@@ -33,7 +33,7 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, **kwargs)
 
     def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
-        """Parse; arguments may name classes by former paths, and None is null.
+        """Parse; arguments may name classes by former paths, and `=None` is null.
 
         jsonargparse 4.53 hands what it has read of an option below an option on to another parser as Python writes it,
         so that null would become the text "None".

@@ -15,7 +15,7 @@ def ridge_weights(features: Tensor, targets: Tensor, regularizer: Tensor | float
     Args:
         features: X, [T, S, D].
         targets: Y, [T, S, N].
-        regularizer: lambda, above 0, one number for all tasks.
+        regularizer: lambda, above 0; one number for all tasks, or [T, 1, 1].
     """
     transposed = features.transpose(1, 2)  # [T, D, S]
     if features.shape[1] <= features.shape[2]:

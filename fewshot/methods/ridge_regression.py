@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshot.functional.gram import Gram, RegularizedInverse
+from fewshot.functional.solvers import ridge_weights
 from fewshot.methods.base import Method
 from fewshot.methods.logistic_regression import centred_directions
 from fewshot.methods.options import check_above
@@ -45,20 +45,18 @@ class RidgeRegression(Method):
         support, query = centred_directions(support, support_labels, query, n_way, centre=True)
         one_hot = F.one_hot(support_labels, n_way).to(support.dtype)  # [T, S, N]
         targets = one_hot - 1 / n_way
-        gram = torch.bmm(support, support.transpose(1, 2))  # [T, S, S]
-        penalty = self._best_penalty(gram, targets, one_hot) if self.penalty is None else self.penalty
-        coefficients = RegularizedInverse(Gram(gram), penalty).times(targets)  # [T, S, N]
-        return SCALE * torch.bmm(torch.bmm(query, support.transpose(1, 2)), coefficients)
+        penalty = self._best_penalty(support, targets, one_hot) if self.penalty is None else self.penalty
+        return SCALE * torch.bmm(query, ridge_weights(support, targets, penalty))
 
     @torch.no_grad()
-    def _best_penalty(self, gram: Tensor, targets: Tensor, one_hot: Tensor) -> Tensor:
+    def _best_penalty(self, support: Tensor, targets: Tensor, one_hot: Tensor) -> Tensor:
         """Lambda of every task, [T, 1, 1], by leaving out each example of its support."""
-        values, directions = torch.linalg.eigh(gram)  # [T, S], [T, S, S]
+        values, directions = torch.linalg.eigh(torch.bmm(support, support.transpose(1, 2)))  # [T, S], [T, S, S]
         turned = torch.bmm(directions.transpose(1, 2), targets)
         errors = []
         for penalty in PENALTIES:
             inverse = 1 / (values.clamp_min(0) + penalty).unsqueeze(-1)  # [T, S, 1]
             own = torch.bmm(directions.square(), inverse)  # [T, S, 1], the diagonal of the inverse
             errors.append((torch.bmm(directions, inverse * turned) / own).square().sum((1, 2)))
-        best = gram.new_tensor(PENALTIES)[torch.stack(errors).argmin(0)]  # [T]
+        best = support.new_tensor(PENALTIES)[torch.stack(errors).argmin(0)]  # [T]
         return best.where(one_hot.sum(1).amin(-1) > 1, ONE_SHOT_PENALTY).view(-1, 1, 1)

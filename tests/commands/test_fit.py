@@ -245,6 +245,15 @@ def test_sigterm_ends_a_command_with_its_exit_code_and_leaves_no_results(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM")
+def test_sigterm_before_the_first_checkpoint_promises_no_continuation(in_folder, capsys, monkeypatch):
+    monkeypatch.setattr(FewShotModule, "compute_features", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", "tiny.yaml", "--experiment", "early"])
+    said = capsys.readouterr().out
+    assert stopped.value.code == 143 and "stopped by SIGTERM" in said and "auto continues" not in said
+
+
 def test_a_place_for_runs_may_begin_with_the_home_folder(in_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))

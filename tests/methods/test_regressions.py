@@ -90,3 +90,10 @@ def test_features_that_are_all_alike_have_gradients(method, value):
     logits = method().classify(support, labels, torch.full((1, 2, 4), value), N_WAY)
     F.cross_entropy(logits[0], torch.tensor([0, 1])).backward()
     assert logits.isfinite().all() and support.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-8, 1e-30])
+def test_a_penalty_beside_which_rounding_is_large_gives_numbers(penalty):
+    support, labels = torch.rand(2, 12, 4), (torch.arange(12) % N_WAY).expand(2, -1)
+    support[:, 3] = support[:, 0]
+    assert RidgeRegression(penalty).classify(support, labels, torch.rand(2, 3, 4), N_WAY).isfinite().all()
