@@ -249,10 +249,13 @@ def encoded(backbone: nn.Module, episode: Episode) -> tuple[Tensor, Tensor]:
 
 
 def _in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a task outside of autocast, on features in float32 or wider."""
+    """The function of a task outside of autocast, on features in float32 or wider; without queries, without logits."""
 
     @functools.wraps(function)
     def guarded(self: Method, support: Tensor, support_labels: Tensor, query: Tensor, *rest: Any, **named: Any) -> Any:
+        if query.shape[1] == 0 and function.__name__ != "freeze":
+            none = in_full_precision(query).new_zeros(len(query), 0, named["n_way"] if "n_way" in named else rest[0])
+            return none if function.__name__ == "classify" else Refinement(none.expand(self.steps + 1, -1, -1, -1))
         with torch.autocast(device_type=query.device.type, enabled=False):
             return function(self, in_full_precision(support), support_labels, in_full_precision(query), *rest, **named)
 

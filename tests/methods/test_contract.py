@@ -207,6 +207,8 @@ def test_shapes_and_steps(method, task):
     support, labels, query, _ = task
     refinement = refine(method.eval(), support, labels, query)
     steps = method.evaluation_steps
+    assert refine(method, support, labels, query[:, :0]).logits.shape == (steps + 1, N_TASKS, 0, N_WAY)
+    assert method.classify(support, labels, query[:, :0], n_way=N_WAY).shape == (N_TASKS, 0, N_WAY)
     assert refinement.logits.shape == (steps + 1, N_TASKS, N_WAY * N_QUERY, N_WAY)
     if steps and refinement.gradients is not None:
         assert refinement.gradients.shape == (steps, N_TASKS, N_WAY * N_QUERY, N_WAY)
