@@ -40,7 +40,8 @@ class ILPC(Method):
     head's offset starts at zero rather than at random; classes with nothing left get nothing.
 
     Args:
-        power: exponent of the signed power transform; None leaves it out.
+        power: exponent of the signed power transform, after which features are centred by their task's mean; None
+            leaves both out. The published code has 0.5 for wide ResNets and neither for ResNet-12.
         n_neighbours: of the graph; 15 in the published code for small backbones, 20 for wide ResNets.
         alpha: how far labels spread, 0.8 in the published code.
         sharpening: exponent of the propagated labels before Sinkhorn, 3 in the published code.
@@ -80,7 +81,7 @@ class ILPC(Method):
     @torch.no_grad()
     def classify(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         features = signed_power(torch.cat([support, query], dim=1), self.power)  # [T, n, D]
-        features = normalized(centred(normalized(features)))
+        features = normalized(features) if self.power is None else normalized(centred(normalized(features)))
         graph = symmetrically_normalized(cosine_affinities(features, self.n_neighbours, 3.0))
         one_of_each = torch.eye(graph.shape[-1], dtype=graph.dtype, device=graph.device).expand_as(graph)
         reach = propagated(graph, one_of_each, self.alpha)  # [T, n, n]: the graph stays, the labels grow

@@ -39,15 +39,16 @@ class UNEM(Method):
     classes: what the layers start at is EM with free proportions, at half the scale.
 
     Departures: the paper's lambda is balance times Q, so that what is learned does not depend on how many queries there
-    are. Features are of length one, and the log-likelihood has a scale, which the paper lacks. The update of the means
-    is derived from the objective. The assignments that the first layer starts from are softmax(l / temperature) at the
-    support's means. `power`, for features with a long tail.
+    are. Features are of length one, and the scale of the log-likelihood is fixed; the published program takes them as
+    they are and learns one. The update of the means is derived from the objective. The assignments that the first layer
+    starts from are softmax(l / temperature) at the support's means; the published program counts them as a layer, so
+    that its 10 are 9 here. `power`, for features with a long tail.
 
     Args:
         n_steps: layers, the paper's L (published: 10).
         scale: of the log-likelihood; fixed.
-        balance: what lambda / Q of every layer starts at, above 0.
-        temperature: what that of every layer starts at, above 1; as published it stays there.
+        balance: what lambda / Q of every layer starts at, above 0 (published: 1.31).
+        temperature: what that of every layer starts at, above 1; as published it stays there (published: 2.31).
         power: exponent of a power transform before features are scaled to length one; None leaves it out.
     """
 

@@ -94,7 +94,7 @@ def test_unem_starts_at_the_options_it_is_given():
     torch.testing.assert_close(1 + torch.nn.functional.softplus(method.temperature), torch.tensor([1.3, 1.3]))
 
 
-def stat_a_by_loops(support, labels, query, n_iterations, strength, scale, counts):
+def stat_a_by_loops(support, labels, query, n_iterations, strength, scale, counts, temperature=1.0):
     """Assignments after every iteration, and the objective after each half of one."""
     first = np.array([support[labels == c].mean(0) for c in range(N_WAY)])
     alphas = np.array([strength * (labels == c).sum() for c in range(N_WAY)])
@@ -109,7 +109,7 @@ def stat_a_by_loops(support, labels, query, n_iterations, strength, scale, count
         value = 0.0
         for z, row in zip(query, u, strict=True):
             for c, p in enumerate(row):
-                value += p * np.log(p) - p * log_density(z, means[c], variances[c])
+                value += temperature * p * np.log(p) - p * log_density(z, means[c], variances[c])
         for c in range(N_WAY):
             ratio = spread / variances[c]
             gap = (first[c] - means[c]) ** 2 / variances[c]
@@ -127,22 +127,25 @@ def stat_a_by_loops(support, labels, query, n_iterations, strength, scale, count
             own = sum(w * (z - means[c]) ** 2 for w, z in zip(weights, query, strict=True))
             variances[c] = b * own + (1 - b) * (spread + (means[c] - first[c]) ** 2)
         values.append(objective())
-        u = np.array([softmax(np.array([log_density(z, means[c], variances[c]) for c in range(N_WAY)])) for z in query])
+        densities = [np.array([log_density(z, means[c], variances[c]) for c in range(N_WAY)]) for z in query]
+        u = np.array([softmax(row / temperature) for row in densities])
         found.append(u)
     return np.array(found), np.array([*values, objective()])
 
 
-@pytest.mark.parametrize("counts", ["hard", "soft"])
-def test_stat_a_is_the_slow_loop(tasks, counts):
-    ours = StatA(3, anchor_strength=1.5, scale=3.0, counts=counts).refine(*tasks, N_WAY).logits.softmax(-1).numpy()
+@pytest.mark.parametrize(("counts", "temperature"), [("hard", 1.0), ("soft", 1.0), ("hard", 50.0)])
+def test_stat_a_is_the_slow_loop(tasks, counts, temperature):
+    method = StatA(3, anchor_strength=1.5, scale=3.0, temperature=temperature, counts=counts)
+    ours = method.refine(*tasks, N_WAY).logits.softmax(-1).numpy()
     for t, task in enumerate(each(tasks)):
-        expected, _ = stat_a_by_loops(*task, 3, 1.5, 3.0, counts)
+        expected, _ = stat_a_by_loops(*task, 3, 1.5, 3.0, counts, temperature)
         np.testing.assert_allclose(ours[-1, t], expected[-1], rtol=1e-7, atol=1e-12)
 
 
-def test_no_update_of_stat_a_increases_the_objective(tasks):
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_no_update_of_stat_a_increases_the_objective(tasks, temperature):
     for task in each(tasks):
-        _, values = stat_a_by_loops(*task, 8, 1.5, 3.0, "soft")
+        _, values = stat_a_by_loops(*task, 8, 1.5, 3.0, "soft", temperature)
         assert (np.diff(values) <= 1e-9).all() and values[-1] < values[0] - 0.1
 
 
