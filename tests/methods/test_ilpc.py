@@ -100,7 +100,7 @@ def test_it_is_the_published_loop(prior: str | list[float], power: float | None)
     for task in range(3):
         features = torch.cat([support, query], dim=1)[task]
         expected, n_rounds = by_loop(features, labels[task], proportions * N_WAY * N_QUERY, power)
-        torch.testing.assert_close(found[task], expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(found[task], expected, atol=3e-4, rtol=0)  # Sinkhorn stops at 1e-4 of a column
         rounds.append(n_rounds)
     assert max(rounds) >= 3 or power is None
 
