@@ -135,7 +135,8 @@ def _check_name(name: str, pretrained: bool) -> None:
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}? " if close else ""
         raise ValueError(
-            f"backbone '{name}' is not known; {hint}if it is your own, import the file that registers it with timm; "
+            f"backbone '{name}' is not known; {hint}if it is your own, import the file that registers it with timm, or "
+            "name its package by the option packages, where there is one; "
             "all names: python -c \"import fewshot.backbones, timm; print(*timm.list_models('*'))\""
         )
     if pretrained and not timm.is_model_pretrained(name):

@@ -15,6 +15,7 @@ from fewshot.classification.encoder import PictureEncoder, check_encoding, encod
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import Method, UniversalSIB
 from fewshot.training.few_shot_module import FewShotModule
+from fewshot.training.from_file import import_packages
 from fewshot.training.saved_model import load_trained
 
 
@@ -86,6 +87,7 @@ def loaded_model(
             )
         return _with_method(None, method)
     if isinstance(backbone, str):
+        import_packages(packages)
         encoder = encoder_of_backbone(backbone, weights=weights, image_size=image_size)
     elif preprocessing is None or not hasattr(backbone, "num_features"):
         raise ValueError("a network of your own needs preprocessing=Preprocessing(...) and num_features, D")

@@ -7,19 +7,19 @@ parser it came from, so the innermost one can say which options, choices or clas
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
-import inspect
 import re
 import traceback
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, get_origin
 
 import jsonargparse
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from fewshot.commands.accepted import accepted_classes, option_names, parser_of, short_key, type_hint, type_name
 from fewshot.commands.parser import Parser, Refusal
 from fewshot.files import CANNOT_WRITE, NO_ROOM
 
@@ -31,9 +31,10 @@ VALUE = re.compile(r"(?:Got|Given) value: (.*)")
 NOT_AN_OPTION = (
     re.compile(r"(?:Option|Key) '(?P<name>[^']+)' is not (?:accepted|expected)"),
     re.compile(r"Group '(?P<group>[^']+)' does not accept (?:option|nested key) '(?P<name>[^']+)'"),
-    re.compile(r"Subcommand '[^']+' does not accept (?:option|nested key) '(?P<name>[^']+)'"),
+    re.compile(r"Subcommand '(?P<command>[^']+)' does not accept (?:option|nested key) '(?P<name>[^']+)'"),
     re.compile(r"[Uu]nrecognized arguments: --(?P<name>[^\s=]+)"),
 )
+OF_A_CLASS = "class_path and init_args"
 REQUIRED = (
     re.compile(r"the following arguments are required: (?P<names>.+)"),
     re.compile(r"(?:Key|Option) ['\"](?P<names>[^'\"]+)['\"] is required"),
@@ -57,6 +58,8 @@ def refusal_of(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, OmegaConfBaseException):
         where = str(getattr(error, "full_key", None) or "")
         message = re.sub(r"'\.+", "'", str(error).splitlines()[0])
+        if absent := re.search(r"trying to access (\S+): node `([^`]+)` is not a container", message):
+            message = f"it refers to {absent[1]}, but there is no '{absent[2]}' with options in the config"
         return f"{short_key(where) or 'config'}: {message}"
     if isinstance(error, MisconfigurationException):
         return one_line(error)
@@ -130,8 +133,12 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
     where = ".".join(filter(None, (short_key(key) for key in keys)))
     for pattern in NOT_AN_OPTION:
         if match := pattern.search(text):
-            name = ".".join(filter(None, (match.groupdict().get("group"), short_key(match["name"]))))
-            return unknown_option(where, name, class_name, parser)
+            named = match.groupdict()
+            if named["name"].split(".")[0] in ("class_path", "init_args"):
+                owner = ".".join(filter(None, (where, named.get("group")))) or named["name"]
+                return f"{owner}: options stand directly below it here, without {OF_A_CLASS}"
+            name = ".".join(filter(None, (named.get("group"), short_key(named["name"]))))
+            return unknown_option(where, name, class_name, parser_of(named.get("command", ""), parser))
     for pattern in REQUIRED:
         if match := pattern.search(text):
             return missing_option(where, [short_key(name) for name in match["names"].split(", ")], class_name)
@@ -139,6 +146,9 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
         return f"{option_without_value(match[1], arguments)}: expected a value"
     if not keys:
         return one_line(text)
+    if match := re.search(r"Got value: (\{'.*)", text):
+        if beside := [key for key in written_keys(match[1]) if key not in ("class_path", "init_args", "dict_kwargs")]:
+            return f"{where}.{beside[0]}: a class is told by {OF_A_CLASS}, not by '{beside[0]}'"
     hint = type_hint(parser, keys[-1])
     classes = accepted_classes(hint)
     if classes and (value is None or not value.startswith("Namespace(")):
@@ -163,7 +173,18 @@ def unknown_option(where: str, name: str, class_name: str, parser: Parser | None
     owner = group if siblings else class_name or where or "the command"
     full = ".".join(filter(None, (where, group if siblings else "", last)))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
+    if not accepted:
+        return f"{full}: a class is told by {OF_A_CLASS}, not by '{last}'"
     return f"{full}: {owner} has no option '{last}'; {hint}Accepted: {', '.join(accepted)}"
+
+
+def written_keys(text: str) -> list[str]:
+    """The keys of a mapping of plain values as Python writes it; none where it was cut or holds others."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return []
+    return [str(key) for key in value] if isinstance(value, dict) else []
 
 
 def missing_option(where: str, names: list[str], class_name: str) -> str:
@@ -242,58 +263,3 @@ def last_file(error: BaseException) -> Path | None:
 def one_line(message: Any) -> str:
     """A message without line breaks."""
     return " ".join(str(message).split())
-
-
-def short_key(key: str) -> str:
-    """A key as it is written on the command line: without the command, class_path and init_args."""
-    parts = [part for part in key.split(".") if part not in ("init_args", "dict_kwargs", "")]
-    return ".".join(parts[1:] if parts[:1] and parts[0] in ("fit", "validate", "test", "predict") else parts)
-
-
-def option_names(parser: Parser | None) -> list[str]:
-    """The options of a parser, in its order."""
-    if parser is None:
-        return []
-    dests = [action.dest for action in parser._actions if action.option_strings]
-    return [dest for dest in dests if dest != "help" and not dest.startswith("print_") and not dest.endswith(".help")]
-
-
-def type_hint(parser: Parser | None, key: str) -> Any:
-    """The type that a parser's option was declared with, if it tells."""
-    for action in parser._actions if parser is not None else ():
-        if action.dest in (key, short_key(key)):
-            return getattr(action, "_typehint", None)
-    return None
-
-
-def accepted_classes(hint: Any) -> list[str]:
-    """Names of the concrete classes that a type hint admits, as far as they are imported."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return [name for part in get_args(hint) for name in accepted_classes(part)]
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Callable):  # type: ignore[arg-type]
-        return accepted_classes(get_args(hint)[-1]) if get_args(hint) else []
-    if not inspect.isclass(hint) or hint.__module__ in ("builtins", "typing", "collections.abc"):
-        return []
-    found: dict[str, None] = {}
-    waiting = [hint]
-    while waiting:
-        candidate = waiting.pop(0)
-        waiting.extend(candidate.__subclasses__())
-        public = not candidate.__name__.startswith("_") and "._" not in candidate.__module__
-        if public and not inspect.isabstract(candidate) and (candidate is not hint or not hint.__subclasses__()):
-            found[candidate.__name__] = None
-    return list(found)
-
-
-def type_name(hint: Any) -> str:
-    """A type in the words of a config."""
-    if hint in (None, type(None)):
-        return "null"
-    if hint is bool:
-        return "true or false"
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(choice) for choice in get_args(hint))
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(type_name(part) for part in get_args(hint))
-    return hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint).replace("typing.", "")

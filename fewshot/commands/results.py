@@ -36,7 +36,7 @@ it, and each group is sorted by accuracy.
 
 examples:
   python -m fewshot results runs/
-  python -m fewshot results runs/ --where data=CIFAR-FS --where shot=1 --sort accuracy --format markdown
+  python -m fewshot results runs/ --where data=cifar_fs --where shot=1 --sort accuracy --format markdown
   python -m fewshot results runs/ --columns experiment,version,accuracy,run.git.package.commit
 """.format(columns=", ".join(column.key for column in (*COLUMNS, STATUS)))
 

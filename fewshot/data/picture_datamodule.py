@@ -12,7 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from fewshot.data.batches import EVALUATED_TOGETHER, EpisodeDataset, batch_loader
-from fewshot.data.datasets.base import FewShotDataset, Split
+from fewshot.data.datasets.base import FewShotDataset, Split, whole_dataset
 from fewshot.data.features import Encoder, Features, PassingFeatures, stored_features
 from fewshot.data.images import Images
 from fewshot.data.keys import EpisodeKeys, check_trainer
@@ -65,7 +65,7 @@ class PictureDataModule(LightningDataModule):
         image_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.dataset = dataset
+        self.dataset = whole_dataset(dataset)
         self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
         self.tasks_per_batch, self.num_workers = tasks_per_batch, num_workers
         self.val_episodes, self.test_episodes = val_episodes, test_episodes

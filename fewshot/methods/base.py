@@ -217,7 +217,14 @@ class Method(Recorded, nn.Module):
         """
         support, query = encoded(backbone, episode)
         with record_function("method"):
-            return self.refine(support, episode.support_labels, query, episode.n_way)
+            refinement = self.refine(support, episode.support_labels, query, episode.n_way)
+        found, needed = tuple(refinement.logits.shape[1:]), (*query.shape[:2], episode.n_way)
+        if found != needed:
+            raise ValueError(
+                f"{type(self).__name__} gives logits {list(found)} of an episode whose tasks, queries and classes are "
+                f"{list(needed)}; return [T, Q, N] from classify, [K + 1, T, Q, N] in the Refinement of refine"
+            )
+        return refinement
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

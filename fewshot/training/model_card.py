@@ -34,7 +34,8 @@ def model_card(
     Raises:
         ValueError: a licence that is no word of the Hub's form, results that lack figures.
     """
-    method, backbone = model["method"]["class_path"].rsplit(".", 1)[-1], model["backbone"]["name"]
+    package, _, method = model["method"]["class_path"].rpartition(".")
+    package, backbone = package.split(".")[0], model["backbone"]["name"]
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise ValueError(f"license={license!r}; give the Hub's word for it, such as mit, apache-2.0 or other")
     missing = [key for key in FIGURES if results is not None and key not in results]
@@ -63,5 +64,7 @@ def model_card(
             )
         ]
     size = preprocessing.image_size
-    card = ModelCard.from_template(data, template_path=str(TEMPLATE), title=title, size=size, results=results)
+    shown: dict[str, Any] = {"title": title, "size": size, "results": results}
+    shown["package"] = "" if package == "fewshot" else package
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **shown)
     return f"{str(card).rstrip()}\n"

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import fewshot.methods
 from fewshot import FewShotClassifier, FewShotModule
-from fewshot.backbones import BackboneConfig
+from fewshot.backbones import BackboneConfig, create_backbone
 from fewshot.classification.refinement import chunks
 from fewshot.data.transforms import Preprocessing
 from fewshot.methods import PTMAP, SIB, TIM, EquivariantGradient, MLPGradient, NearestClassMean, UniversalSIB
@@ -471,3 +471,17 @@ def test_memory_does_not_grow_with_the_square_of_the_rows(monkeypatch):
     seen.clear()
     FewShotClassifier(chunk_size=10).fit(rows, labels)
     assert max(seen) <= 10 and sum(seen) == 120
+
+
+def test_a_backbone_of_an_allowed_package_is_found(tmp_path, monkeypatch):
+    (tmp_path / "package_with_a_backbone.py").write_text(
+        "from fewshot.backbones.conv4 import Conv4\n"
+        "from fewshot.backbones.network import register\n\n"
+        "register('conv4_of_a_package', Conv4, {'input_size': (3, 84, 84), 'fixed_input_size': True}, width=64)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    safetensors.torch.save_file(create_backbone("conv4").state_dict(), tmp_path / "weights.safetensors")
+    options = {"backbone": "conv4_of_a_package", "weights": tmp_path / "weights.safetensors"}
+    with pytest.raises(ValueError, match=r"if it is your own.*by the option packages"):
+        FewShotClassifier(**options).prepare()
+    FewShotClassifier(**options, packages=["package_with_a_backbone"]).prepare()

@@ -24,7 +24,8 @@ from tiny_experiment import CONFIG, PLAIN, PRETRAINING, newest, refused
 import fewshot
 from fewshot import FewShotModule, PretrainModule, load_trained, save_trained
 from fewshot.commands import COMMANDS, main
-from fewshot.commands.refusals import accepted_classes, one_line, refusal_of, short_key, type_name, worker_refusal
+from fewshot.commands.accepted import accepted_classes, short_key, type_name
+from fewshot.commands.refusals import one_line, refusal_of, worker_refusal
 from fewshot.methods import SIB
 from fewshot.runs.checkpointing import with_present_keys
 
@@ -432,7 +433,12 @@ def test_what_is_wrong_is_refused_by_one_line(in_folder, capsys, arguments, says
         ("n_query: 2", "n_query: two", "data.n_query=two: expected int"),
         ('n_way}"', 'n_wayy}"', "model.method.gradient.n_way: Interpolation key 'data.init_args.n_wayy' not found"),
         ("n_query: 2", "n_query: [2", "config: wrong.yaml is not valid YAML"),
-        ("experiment: tiny", "eksperiment: tiny", "eksperiment: the command has no option 'eksperiment'"),
+        ("experiment: tiny", "eksperiment: tiny", "eksperiment: the command has no option 'eksperiment'; did you mean"),
+        ("trainer:", "trainer:\n  max_epoch: 3", "trainer.max_epoch: trainer has no option 'max_epoch'; did you"),
+        ("trainer:", "trainr:", "trainr: the command has no option 'trainr'; did you mean trainer? Accepted: con"),
+        ("model:", "model:\n  init_arg: {}", "model.init_arg: a class is told by class_path and init_args, not by"),
+        ("data:", "data:\n  init_arg: {}", "data.init_arg: a class is told by class_path and init_args, not by"),
+        ("data:", "dtaa:", "model.method.gradient.n_way: it refers to data.init_args.n_way, but there is no 'data'"),
     ],
 )
 def test_a_wrong_config_is_refused_by_one_line(in_folder, capsys, old, new, says):

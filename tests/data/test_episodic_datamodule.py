@@ -655,3 +655,13 @@ def test_the_first_pictures_of_a_batch_are_the_loaders() -> None:
         first, theirs = data.picture_batch(size)
         assert len(first) == min(size, 32)
         assert torch.equal(first, pictures[:size]) and torch.equal(theirs, labels[:size])
+
+
+def test_a_data_set_that_lacks_what_it_has_to_set_is_refused() -> None:
+    class Bare(Noise):
+        def __init__(self) -> None:
+            super().__init__()
+            del self.preprocessing
+
+    with pytest.raises(ValueError, match="Bare has no preprocessing; set self"):
+        EpisodicDataModule(Bare())

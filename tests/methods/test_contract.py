@@ -1,9 +1,11 @@
 """What every method promises, checked for all of them: to add a method, add a line to METHODS."""
 
+import re
+
 import pytest
 import torch
 
-from fewshot.episode import STRANGER
+from fewshot.episode import STRANGER, Episode
 from fewshot.methods import (
     ANIL,
     BDCSPN,
@@ -356,3 +358,16 @@ def test_one_query_a_task_is_classified(method, task, recwarn):
     assert logits.isfinite().all()
     if method.evaluation_steps and isinstance(getattr(method, "gradient", None), MLPGradient):
         assert "nothing is refined" in str(recwarn.pop(UserWarning).message)
+
+
+def test_logits_of_another_shape_are_refused(task):
+    support, labels, query, _ = task
+
+    class Transposed(NearestClassMean):
+        def classify(self, support, support_labels, query, n_way):
+            return super().classify(support, support_labels, query, n_way).transpose(1, 2)
+
+    episode = Episode(support, labels, query, labels.new_zeros(query.shape[:2]), N_WAY)
+    needed = [*query.shape[:2], N_WAY]
+    with pytest.raises(ValueError, match=re.escape(f"Transposed gives logits {[needed[0], needed[2], needed[1]]}")):
+        Transposed()(torch.nn.Identity(), episode)

@@ -221,6 +221,10 @@ def test_shots_and_queries_make_plots(work):
         (["--accelerator", "abacus"], "abacus"),
         (["--methods", "{a: {metod: PTMAP}}"], "metod"),
         (["--methods", "{a: {method: PTMAPP}}"], "PTMAPP"),
+        (
+            ["--data", "{class_path: EpisodicDataModule, init_args: {n_way: 3}}"],
+            "data: options stand directly below it",
+        ),
         (["--methods", "{a: {method: {class_path: SIB}}}"], "methods.a serves n_way=5 alone, but data.n_way=3"),
         (["--methods", "{a: {method: PTMAP, search: {speed: [1]}}}"], "methods.a.search: "),
         (

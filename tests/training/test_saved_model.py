@@ -317,6 +317,12 @@ def test_a_method_of_ones_own_is_imported_where_that_is_allowed(
     with pytest.raises(ValueError, match="allow 'saved_models_own_method'"):
         load_trained(folder)
     assert type(load_trained(folder, packages=["saved_models_own_method"]).module.method) is mine
+    assert 'load_trained("the folder of this file", packages=["saved_models_own_method"])' in card_of(folder)
+
+
+def card_of(folder: Path) -> str:
+    """README.md of a saved model."""
+    return (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_card_says_what_the_hub_reads_and_no_figure_that_was_not_given(tmp_path: Path) -> None:
@@ -329,6 +335,7 @@ def test_the_card_says_what_the_hub_reads_and_no_figure_that_was_not_given(tmp_p
     head = yaml.safe_load(plain.split("---\n")[1])
     assert head["library_name"] == "fewshot" and head["pipeline_tag"] == "image-classification"
     assert "license" not in head and "model-index" not in head and "Accuracy" not in plain
+    assert "package" not in plain
     folder = save_trained(module, PREPROCESSING, tmp_path / "b", license="mit", results=results)
     told = (folder / "README.md").read_text()
     head = yaml.safe_load(told.split("---\n")[1])

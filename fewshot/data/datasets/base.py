@@ -48,6 +48,16 @@ class FewShotDataset(ABC):
         """
 
 
+def whole_dataset(dataset: FewShotDataset) -> FewShotDataset:
+    """The data set; ValueError where it lacks an attribute that it has to set."""
+    if lacking := [name for name in ("name", "preprocessing") if not hasattr(dataset, name)]:
+        raise ValueError(
+            f"the data set {type(dataset).__name__} has no {' and no '.join(lacking)}; set self.name, a short word, "
+            "and self.preprocessing, a Preprocessing"
+        )
+    return dataset
+
+
 class FolderDataset(FewShotDataset):
     """A data set of class folders; a set of its own says which folders make a split.
 
