@@ -179,10 +179,10 @@ def unknown_option(where: str, name: str, class_name: str, parser: Parser | None
 
 
 def written_keys(text: str) -> list[str]:
-    """The keys of a mapping of plain values as Python writes it; none where it was cut or holds others."""
+    """The keys of a mapping of plain values as Python writes it; none where it was cut, holds others or is too deep."""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return []
     return [str(key) for key in value] if isinstance(value, dict) else []
 
