@@ -65,7 +65,8 @@ class StatA(Method):
         n_iterations: updates of Gaussians and assignments.
         anchor_strength: queries that an anchor counts as, for each example of the support behind it; published: 1.
         scale: of the cosines in the first assignment.
-        temperature: divides the log-likelihoods in the assignments; published: 50.
+        temperature: divides the log-likelihoods in the assignments; published: 50, which on Conv-4 features of CIFAR-FS
+            costs 3.3 points at one shot and brings the calibration error from 34 to 6 %.
         counts: how n_c counts queries: "hard", by the most likely class of each (published); "soft", by sum_i u_ic,
             which is the objective's own minimum.
     """
