@@ -293,7 +293,11 @@ def test_a_config_is_fitted_tested_and_predicts(
 @pytest.mark.slow
 @pytest.mark.parametrize("config", COMPARISONS, ids=experiment_of)
 def test_a_comparison_measures_all_its_methods(
-    config: Path, workplace: Path, fitted: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+    config: Path,
+    workplace: Path,
+    fitted: Callable[[Path], Path],
+    few_channels: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.delenv("FEWSHOT_DATA", raising=False)
