@@ -134,8 +134,8 @@ def parser_refusal(error: BaseException, arguments: Sequence[str]) -> str:
     for pattern in NOT_AN_OPTION:
         if match := pattern.search(text):
             named = match.groupdict()
-            if named["name"].split(".")[0] in ("class_path", "init_args"):
-                owner = ".".join(filter(None, (where, named.get("group")))) or named["name"]
+            owner = ".".join(filter(None, (where, named.get("group"))))
+            if owner and named["name"].split(".")[0] in ("class_path", "init_args"):
                 return f"{owner}: options stand directly below it here, without {OF_A_CLASS}"
             name = ".".join(filter(None, (named.get("group"), short_key(named["name"]))))
             return unknown_option(where, name, class_name, parser_of(named.get("command", ""), parser))

@@ -45,7 +45,7 @@ class UNEM(Method):
     that its 10 are 9 here. `power`, for features with a long tail.
 
     Args:
-        n_steps: layers, the paper's L (published: 10).
+        n_steps: layers, the paper's L (published: 10, which counts the start).
         scale: of the log-likelihood; fixed.
         balance: what lambda / Q of every layer starts at, above 0 (published: 1.31).
         temperature: what that of every layer starts at, above 1; as published it stays there (published: 2.31).

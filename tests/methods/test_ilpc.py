@@ -30,7 +30,7 @@ def graph_of(features: torch.Tensor) -> torch.Tensor:
 
 
 def swept(matrix: torch.Tensor, masses: torch.Tensor) -> torch.Tensor:
-    for _ in range(1000):
+    for _ in range(5_000):  # a thousand leave 2e-4 to go
         matrix = matrix * torch.where(masses > 0, masses / matrix.sum(0), 0.0)
         matrix = matrix / matrix.sum(1, keepdim=True)
     return matrix
@@ -100,9 +100,9 @@ def test_it_is_the_published_loop(prior: str | list[float], power: float | None)
     for task in range(3):
         features = torch.cat([support, query], dim=1)[task]
         expected, n_rounds = by_loop(features, labels[task], proportions * N_WAY * N_QUERY, power)
-        torch.testing.assert_close(found[task], expected, atol=3e-4, rtol=0)  # Sinkhorn stops at 1e-4 of a column
+        torch.testing.assert_close(found[task], expected, atol=1e-4, rtol=0)
         rounds.append(n_rounds)
-    assert max(rounds) >= 3 or power is None
+    assert max(rounds) >= 3, rounds
 
 
 def test_the_heads_weights_decay_as_sgds_do(monkeypatch: pytest.MonkeyPatch) -> None:
