@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonargparse
 from jsonargparse import ActionConfigFile
+from pytorch_lightning import seed_everything
 
 import fewshot.data.datasets
 import fewshot.methods  # noqa: F401  (imported so that configs may name their classes without the path)
@@ -100,6 +101,8 @@ def run(arguments: list[str]) -> None:
         if joining:
             join(given)
         else:
+            check_seed(given.seed_everything)
+            seed_everything(given.seed_everything, verbose=False)  # parts of methods may draw their weights
             compare(options.instantiate_classes(given, instantiate_groups=False), options.dump(given))
 
 
@@ -138,7 +141,6 @@ def compare(config: Any, text: str) -> None:
         config: the options, with methods and data set made.
         text: the same as YAML, which is written beside the results.
     """
-    check_seed(config.seed_everything)
     check_experiment(config.experiment, config.runs)
     data, backbone = vars(config.data).copy(), BackboneConfig(**vars(config.backbone))
     for name in ("dirichlet", "long_tail"):

@@ -10,7 +10,7 @@ from typing import Any
 import jsonargparse
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -22,6 +22,7 @@ import fewshot.training.feature_spaces
 import fewshot.training.few_shot_module
 import fewshot.training.pretrain_module  # noqa: F401  (imported so that configs may name their classes without the path)
 from fewshot.backbones.checkpoint_file import read_checkpoint
+from fewshot.commands.fit_callbacks import FindTestSplit, TellRunFolder, without_averaging
 from fewshot.commands.parser import Parser, check_configs
 from fewshot.commands.process import TERMINATED, quietened, say
 from fewshot.commands.run_options import (
@@ -31,8 +32,6 @@ from fewshot.commands.run_options import (
     checkpoint_file,
     without_first_weights,
 )
-from fewshot.data.picture_datamodule import PictureDataModule
-from fewshot.data.ranks import gathered
 from fewshot.files import LAST, checkpoints_of, expanded, relative
 from fewshot.runs.checkpointing import run_checkpoints
 from fewshot.runs.folder import hand_round, new_run_folder, remove_unless_begun, unfinished, unfinished_run
@@ -66,6 +65,10 @@ class FewShotCLI(LightningCLI):
         finally:
             self.record.close(ended_by)
             remove_unless_begun(self.run_folder, begun=self.record.begun)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FewShotCLI:
+        """Itself: a model that is copied in training holds what made its optimiser, and by it the command."""
+        return self
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command asked for, and which arguments of the Trainer's method are no options."""
@@ -193,7 +196,8 @@ class FewShotCLI(LightningCLI):
         if self._get(self.config, "test_after_fit"):
             hand_round(checkpoint, self.trainer)
             datamodule = kwargs.get("datamodule")
-            self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
+            with without_averaging(self.trainer):
+                self.trainer.test(model, datamodule, ckpt_path=checkpoint or None, weights_only=True, verbose=False)
             say(self.results.table or "nothing was tested: trainer.limit_test_batches=0")
         say(f"\nrun written to {self.run_folder}")
         if checkpoint:
@@ -235,34 +239,6 @@ def say_if_untrained(asked: dict[str, Any]) -> None:
     """Say that there is no checkpoint, where there is something to train."""
     if asked.get("ckpt_path") is None and any(parameter.requires_grad for parameter in asked["model"].parameters()):
         say("no --ckpt_path given: the method is tested untrained")
-
-
-class TellRunFolder(Callback):
-    """Tells all ranks the run folder that the first one has made, as soon as they have found each other.
-
-    Args:
-        cli: whose run folder it is.
-        logger: which logs there.
-    """
-
-    def __init__(self, cli: FewShotCLI, logger: CSVLogger) -> None:
-        self.cli, self.logger = cli, logger
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take over the first rank's folder."""
-        folder = Path(trainer.strategy.broadcast(str(self.cli.run_folder)))
-        self.cli.run_folder, self.logger._version = folder, folder.name
-
-
-class FindTestSplit(Callback):
-    """Ends what cannot be tested before it is trained: without the test split, or with too few pictures in it."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look for the test episodes, on all ranks together."""
-        data: Any = getattr(trainer, "datamodule", None)
-        is_trial = bool(getattr(trainer, "fast_dev_run", False))
-        if trainer.limit_test_batches and not is_trial and isinstance(data, PictureDataModule):
-            gathered(lambda: data.sampler("test") is None)
 
 
 def run(arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
@@ -15,6 +16,8 @@ from fewshot.methods.class_path import with_present_paths
 
 WITHOUT_EFFECT = re.compile(r"^\s*fresh_share: 0(\.0)?\s*$", re.MULTILINE)
 """Lines that config.yaml of earlier runs holds, of an option that is gone, with the value that did nothing."""
+# Lightning writes configs by it, and defaults of its own callbacks are devices
+yaml.SafeDumper.add_representer(torch.device, lambda dumper, device: dumper.represent_str(str(device)))
 
 
 class Refusal(argparse.ArgumentError):

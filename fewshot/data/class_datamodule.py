@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from fewshot.data.batches import PictureDataset, batch_loader
 from fewshot.data.datasets.base import FewShotDataset
 from fewshot.data.keys import PictureKeys, check_trainer
-from fewshot.data.picture_datamodule import PictureDataModule, check_least
+from fewshot.data.picture_datamodule import PictureDataModule
+from fewshot.data.sampler import check_least
 
 
 class ClassDataModule(PictureDataModule):

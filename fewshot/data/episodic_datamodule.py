@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from fewshot.data.datasets.base import FewShotDataset, Split
 from fewshot.data.features import Encoder, stored_features
-from fewshot.data.picture_datamodule import PictureDataModule, check_least
+from fewshot.data.picture_datamodule import PictureDataModule
+from fewshot.data.sampler import check_least
 from fewshot.episode import Episode
 
 

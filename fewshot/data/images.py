@@ -105,6 +105,18 @@ class Images:
         """How many pictures."""
         return len(self.labels)
 
+    def check_stored(self, preprocessing: Preprocessing, source: str) -> None:
+        """Raise ValueError where they are not of the size and channels that a data set of that name was asked for."""
+        wanted = (preprocessing.channels, preprocessing.stored_size)
+        own = self._preprocessing
+        decoded = wanted if own is None else (own.channels, own.stored_size)
+        found = decoded if self._array is None else self._array.shape[1:3]
+        if found != wanted:
+            raise ValueError(
+                f"{source}: images(split, preprocessing) gives pictures of {found[0]} channels and {found[1]} px where "
+                f"preprocessing asks for {wanted[0]} and stored_size={wanted[1]}; let it resize and convert them"
+            )
+
     def names_of_episode(self, support_index: Iterable[int], support_labels: Iterable[int], n_way: int) -> list[str]:
         """Names of an episode's N classes, in the order of their labels.
 

@@ -17,7 +17,7 @@ from fewshot.data.features import Encoder, Features, PassingFeatures, stored_fea
 from fewshot.data.images import Images
 from fewshot.data.keys import EpisodeKeys, check_trainer
 from fewshot.data.ranks import gathered, rank_and_world_size
-from fewshot.data.sampler import MIXED_BLOCK, EpisodeSampler, MixedEpisodeSampler, check_sizes
+from fewshot.data.sampler import MIXED_BLOCK, EpisodeSampler, MixedEpisodeSampler, check_least, check_sizes
 from fewshot.data.transforms import Preprocessing, adapted_preprocessing
 from fewshot.episode import Episode
 
@@ -79,11 +79,11 @@ class PictureDataModule(LightningDataModule):
         self._wanted: dict[str, Any] = {}
         self._encoder: tuple[Encoder, str | Callable[[], str]] | None = None
         self._images: dict[Split, Images] = {}
-        self._samplers: dict[Split, EpisodeSampler | MixedEpisodeSampler] = {}
+        self._samplers: dict[tuple[Any, ...], EpisodeSampler | MixedEpisodeSampler] = {}
         self._features: dict[Split, tuple[object, Features]] = {}
         self._passing: dict[Split, PassingFeatures] = {}
         self._expected: tuple[Split, ...] = ()
-        self._hashes: dict[tuple[Split, int], str] = {}
+        self._hashes: dict[tuple[Any, ...], str] = {}
 
     # What the module hands over, before it asks for a loader.
 
@@ -143,6 +143,7 @@ class PictureDataModule(LightningDataModule):
         """The pictures of one split."""
         if split not in self._images:
             images = self.dataset.images(split, self.preprocessing)
+            images.check_stored(self.preprocessing, self.dataset.name)
             for other, its_images in self._images.items():
                 shared = sorted(set(images.class_names) & set(its_images.class_names))
                 if shared:
@@ -155,12 +156,16 @@ class PictureDataModule(LightningDataModule):
 
     def sampler(self, split: Split) -> EpisodeSampler | MixedEpisodeSampler:
         """What draws the episodes of one split."""
-        if split not in self._samplers:
+        asked = self._drawn_by(split)
+        if asked not in self._samplers:
             names, values = zip(*self.sizes(split).items(), strict=True)
             sizes = [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
             samplers = [self._sampler(split, **each) for each in sizes]
-            self._samplers[split] = samplers[0] if len(samplers) == 1 else MixedEpisodeSampler(samplers)
-        return self._samplers[split]
+            self._samplers[asked] = samplers[0] if len(samplers) == 1 else MixedEpisodeSampler(samplers)
+        return self._samplers[asked]
+
+    def _drawn_by(self, split: Split) -> tuple[Any, ...]:  # a program may set other sizes between two tests
+        return split, self.seed_of(split), *self.sizes(split).items()
 
     def sizes(self, split: Split) -> dict[str, tuple[Any, ...]]:
         """What the episodes of the split may have of each: n_way, n_shot, n_query, dirichlet and long_tail."""
@@ -193,11 +198,12 @@ class PictureDataModule(LightningDataModule):
     def episodes_sha256(self, split: Split, n_episodes: int | None = None) -> str:
         """Hash of the pictures, by name, and labels of the split's first episodes, or all (of epoch 0, in training)."""
         number = self.n_episodes(split) if n_episodes is None else n_episodes
-        if (split, number) not in self._hashes:
+        asked = (number, *self._drawn_by(split))
+        if asked not in self._hashes:
             digest = hashlib.sha256(self.sampler(split).sha256(number).encode())
             digest.update("\0".join(self.images(split).names).encode())
-            self._hashes[split, number] = digest.hexdigest()
-        return self._hashes[split, number]
+            self._hashes[asked] = digest.hexdigest()
+        return self._hashes[asked]
 
     def describe(self, split: Split) -> dict[str, Any]:
         """What a result has to state about the episodes it was measured on; plain values for a JSON file."""
@@ -292,9 +298,3 @@ class PictureDataModule(LightningDataModule):
             n_episodes=self.n_episodes(split),
             features=features,
         )
-
-
-def check_least(name: str, value: int, least: int) -> None:
-    """Raise ValueError for an option of a data module that is too small."""
-    if value < least:
-        raise ValueError(f"{name}={value} but it is at least {least}; raise data.{name}")

@@ -231,3 +231,9 @@ def check_sizes(
         )
     if dirichlet is not None and long_tail is not None:
         raise ValueError(f"dirichlet={dirichlet} and long_tail={long_tail}; leave one of them null")
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    """Raise ValueError for an option of a data module that is too small."""
+    if value < least:
+        raise ValueError(f"{name}={value} but it is at least {least}; raise data.{name}")

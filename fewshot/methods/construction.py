@@ -8,11 +8,11 @@ import importlib
 import inspect
 import math
 import re
-import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from fewshot.methods.class_path import import_path, with_present_paths
+from fewshot.methods.type_hints import alternatives, fits, item_hints, type_name
 
 MAX_INTEGER = 10_000
 """Of what a file says: steps, layers, ways, widths. More would take all time or memory."""
@@ -33,11 +33,24 @@ class Recorded:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         instance = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        bound = signature.bind_partial(instance, *args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind_partial(instance, *args, **kwargs)
         # straight into __dict__: nn.Module refuses submodules before its own __init__ has run
-        instance.__dict__["_arguments"] = dict(list(bound.arguments.items())[1:])
+        instance.__dict__["_arguments"] = _by_name(bound, cls.__name__)
         return instance
+
+
+def _by_name(bound: inspect.BoundArguments, of: str) -> dict[str, Any]:
+    """What a constructor was given, `self` left out; TypeError for arguments that have no name."""
+    found: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL and value:
+            raise TypeError(f"{of} is given {value!r} as *{name}; give options by name, so that a checkpoint can")
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            found |= value
+        elif kind is not inspect.Parameter.VAR_POSITIONAL:
+            found[name] = value
+    return found
 
 
 def construction(value: Any, name: str = "value") -> Any:
@@ -50,6 +63,8 @@ def construction(value: Any, name: str = "value") -> Any:
     Raises:
         ValueError: for anything else, naming it and what could be given instead.
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value} cannot be read from a checkpoint again; give a finite number, or None")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -150,7 +165,7 @@ def check_names(value: Any, packages: Sequence[str], name: str = "value") -> Non
 
 
 def _constructed(value: Any, hint: Any, packages: Sequence[str], name: str, given: Mapping[str, Any]) -> Any:
-    kinds = [kind for kind in _alternatives(hint) if isinstance(kind, type)]
+    kinds = [kind for kind in alternatives(hint) if isinstance(kind, type)]
     if isinstance(value, Mapping) and "class_path" in value:
         if set(value) != {"class_path", "init_args"} or not isinstance(value["init_args"], Mapping):
             raise ValueError(f"{name} has the keys {', '.join(map(str, value))}; expected class_path and init_args")
@@ -161,13 +176,21 @@ def _constructed(value: Any, hint: Any, packages: Sequence[str], name: str, give
     records = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
     if isinstance(value, Mapping) and records:
         return _called(records[0], value, packages, name, given)
-    if isinstance(value, Mapping) and dict in (get_origin(kind) or kind for kind in _alternatives(hint)):
+    if isinstance(value, Mapping) and dict in (get_origin(kind) or kind for kind in alternatives(hint)):
         return {key: _constructed(item, Any, packages, f"{name}.{key}", {}) for key, item in value.items()}
-    if not _fits(value, hint):
-        raise ValueError(f"{name}={value!r} is not of the type {_type_name(hint)}")
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+        for kind in alternatives(hint):
+            if (hints := item_hints(kind, len(value))) is not None:
+                items = [
+                    _constructed(item, item_hint, packages, f"{name}.{place}", {})
+                    for place, (item, item_hint) in enumerate(zip(value, hints, strict=True))
+                ]
+                return tuple(items) if get_origin(kind) is tuple else items
+    if not fits(value, hint):
+        raise ValueError(f"{name}={value!r} is not of the type {type_name(hint)}")
     if isinstance(value, int) and abs(value) > MAX_INTEGER and name.rpartition(".")[2] not in COUNTED:
         raise ValueError(f"{name}={value} but a file may ask for {MAX_INTEGER} at most")
-    sequence = next((get_origin(kind) or kind for kind in _alternatives(hint)), None)
+    sequence = next((get_origin(kind) or kind for kind in alternatives(hint)), None)
     return tuple(value) if isinstance(value, list) and sequence is tuple else value
 
 
@@ -177,17 +200,9 @@ def _called(
     """The class called with plain arguments and those given; ValueError where it does not take them."""
     not_read = (*given, *getattr(target, "by_person", ()))
     arguments = {key: item for key, item in arguments.items() if key not in not_read}
-    constructor: Any = target.__init__  # type: ignore[misc]
-    parameters, hints = dict(list(inspect.signature(constructor).parameters.items())[1:]), get_type_hints(constructor)
-    unknown = [str(key) for key in (*arguments, *given) if key not in parameters]
-    missing = [
-        key
-        for key, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and key not in arguments
-        and key not in given
-    ]
+    hints, needed = _options(target)
+    unknown = [str(key) for key in (*arguments, *given) if key not in hints]
+    missing = [key for key in needed if key not in arguments and key not in given]
     faults = [f"has no option '{key}'" for key in unknown] + [f"needs '{key}'" for key in missing]
     if faults:
         raise ValueError(f"{name}: {target.__name__} {'; '.join(faults)}")
@@ -198,6 +213,28 @@ def _called(
         },
         **given,
     )
+
+
+def _options(target: type) -> tuple[dict[str, Any], list[str]]:
+    """Type hints of what a class is constructed with, by name, and which names it needs.
+
+    Where a constructor hands **kwargs on, those of its parents are among them.
+    """
+    found: dict[str, Any] = {}
+    needed: list[str] | None = None
+    for kind in target.__mro__[:-1]:
+        if "__init__" not in vars(kind):
+            continue
+        constructor: Any = kind.__init__  # type: ignore[misc]
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
+        named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+        hints = get_type_hints(constructor)
+        found = {**{one.name: hints.get(one.name, Any) for one in named}, **found}
+        if needed is None:
+            needed = [one.name for one in named if one.default is one.empty]
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break
+    return found, needed or []
 
 
 def check_name(path: Any, packages: Sequence[str], name: str) -> None:
@@ -222,40 +259,3 @@ def _imported(path: str, name: str) -> type:
     if not isinstance(found, type) or path not in (import_path(found), f"{found.__module__}.{found.__qualname__}"):
         raise ValueError(f"{name}: there is no class {path} here; another version wrote it?")
     return found
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself; none for Any."""
-    if hint is Any or hint is inspect.Parameter.empty:
-        return ()
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether plain data is of a type; numbers are finite, and an int is a float too."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    if hint is Any:
-        return value is None or isinstance(value, (bool, int, float, str, list, tuple, Mapping))
-    for kind in _alternatives(hint):
-        origin = get_origin(kind) or kind
-        if origin is Literal:
-            if any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
-                return True
-        elif origin is float:
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                return True
-        elif origin in (list, tuple):
-            inner = next(iter(get_args(kind)), Any)
-            if isinstance(value, (list, tuple)) and all(_fits(item, inner) for item in value):
-                return True
-        elif origin in (None, type(None)):
-            if value is None:
-                return True
-        elif isinstance(origin, type) and isinstance(value, origin) and (origin is bool or not isinstance(value, bool)):
-            return True
-    return False
-
-
-def _type_name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

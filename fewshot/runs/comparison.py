@@ -6,6 +6,7 @@ figure here is the figure there; what is added is the difference to a reference 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,11 +63,12 @@ class Contestant:
     def variant(self, options: Mapping[str, Any], name: str) -> Method:
         """The method anew, with these options changed."""
         assert self.method is not None
+        parts = copy.deepcopy(self.method._arguments)
         try:
-            made: Method = type(self.method)(**{**self.method._arguments, **options})
+            made: Method = type(self.method)(**{**parts, **options})
         except (TypeError, ValueError) as error:
             said = ", ".join(f"{option}={value!r}" for option, value in options.items())
-            raise ValueError(f"methods.{name}.search: {said}: {error}") from error
+            raise ValueError(f"methods.{name}{f'.search: {said}' if said else ''}: {error}") from error
         return made
 
     def grid(self) -> Iterator[dict[str, Any]]:

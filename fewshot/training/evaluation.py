@@ -59,18 +59,24 @@ class Evaluation(nn.Module):
 
     def __init__(self, n_steps: int, *, nearest_mean: bool, fits_temperature: bool) -> None:
         super().__init__()
-        self.n_steps, self.fits_temperature = n_steps, fits_temperature
-        names = [*(["nearest_mean"] if nearest_mean else []), *(f"step_{step}" for step in range(n_steps + 1))]
-        self.accuracies = nn.ModuleDict({name: EpisodeAccuracy() for name in names})
+        self.n_steps, self.nearest_mean, self.fits_temperature = n_steps, nearest_mean, fits_temperature
+        self.accuracies = self._accuracies()
         self.loss, self.counts = EpisodeLoss(), EpisodeCounts()
         self.temperature = CalibrationTemperature()
         self.ece, self.ece_uncalibrated = CalibrationError(), CalibrationError()
         self.undefined = SumMetric()
         self._waiting: list[Waiting] = []
 
-    def reset(self) -> None:
-        """Forget what was counted."""
+    def _accuracies(self) -> nn.ModuleDict:
+        names = [*(["nearest_mean"] if self.nearest_mean else []), *(f"step_{k}" for k in range(self.n_steps + 1))]
+        return nn.ModuleDict({name: EpisodeAccuracy() for name in names})
+
+    def reset(self, n_steps: int) -> None:
+        """Forget what was counted, and count so many steps from here on."""
         self._waiting = []
+        if n_steps != self.n_steps:
+            self.n_steps = n_steps
+            self.accuracies = self._accuracies().to(self.loss.device)
         metrics = (self.loss, self.counts, self.temperature, self.ece, self.ece_uncalibrated, self.undefined)
         for metric in (*metrics, *self.accuracies.values()):
             metric.reset()

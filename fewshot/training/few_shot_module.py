@@ -182,12 +182,12 @@ class FewShotModule(BackboneModule):
         self.prepare_method()
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluations["val"].reset()
+        self.evaluations["val"].reset(self.method.evaluation_steps)
         self.prepare_method()
         self.compute_features("val")
 
     def on_test_epoch_start(self) -> None:
-        self.evaluations["test"].reset()
+        self.evaluations["test"].reset(self.method.evaluation_steps)
         self.prepare_method()
         self.compute_features("test")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning.callbacks
 import torch
 import yaml
 from PIL import Image
@@ -172,6 +173,27 @@ def test_testing_the_checkpoint_gives_the_same_accuracy(fitted, in_folder, capsy
     for key in ("accuracy", "ci95", "accuracy_per_step", "episodes_sha256", "method"):
         assert found[key] == before[key]
     assert "K = 2" in capsys.readouterr().out
+
+
+AVERAGING = {
+    "EMAWeightAveraging": ["--trainer.callbacks.init_args.decay", "0.5"],
+    "StochasticWeightAveraging": ["--trainer.callbacks.init_args.swa_lrs", "0.01"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*WeightAveraging.*")
+@pytest.mark.parametrize("callback", AVERAGING)
+def test_averaged_weights_are_tested_after_fit_as_by_test(callback, in_folder):
+    if not hasattr(pytorch_lightning.callbacks, callback):
+        pytest.skip(f"this Lightning has no {callback}")
+    options = ["--trainer.callbacks.class_path", f"pytorch_lightning.callbacks.{callback}", *AVERAGING[callback]]
+    main(["fit", "--config", "tiny.yaml", "--experiment", callback, "--trainer.max_epochs", "3", *options])
+    run = newest(in_folder / "runs" / callback)
+    best = run / "checkpoints" / "best.ckpt"
+    main(["test", "--config", "tiny.yaml", "--experiment", f"{callback}_again", "--ckpt_path", str(best)])
+    again = newest(in_folder / "runs" / f"{callback}_again")
+    assert (run / "episodes.csv").read_text() == (again / "episodes.csv").read_text()
+    assert results(run)["ece"] == results(again)["ece"]
 
 
 def test_options_given_here_win_over_the_checkpoints(fitted, in_folder):

@@ -351,6 +351,33 @@ def test_description_of_the_episodes():
     assert make().describe("test")["query_distribution"] == "balanced"
 
 
+@pytest.mark.parametrize(("name", "value"), [("n_shot", 3), ("n_way", 4), ("seed", 9), ("long_tail", 3.0)])
+def test_sizes_that_are_set_anew_are_obeyed_and_described(name, value):
+    data = make()
+    before = data.episodes_sha256("test")
+    setattr(data, name, value)
+    fresh = make(**{name: value})
+    assert_same(gathered(data.test_dataloader()), gathered(fresh.test_dataloader()))
+    assert before != data.episodes_sha256("test") == fresh.episodes_sha256("test")
+    assert data.describe("test") == fresh.describe("test")
+
+
+class OwnSize(Noise):
+    """A data set that gives its pictures as it has them, whatever is asked for."""
+
+    def images(self, split: Any, preprocessing: Preprocessing | None = None) -> Images:
+        return super().images(split, self.preprocessing)
+
+
+@pytest.mark.parametrize("adapted", [{"image_size": 4}, {"channels": 1}, {"image_size": 16}])
+def test_a_data_set_that_does_not_resize_or_convert_is_refused(adapted):
+    data = make(OwnSize())
+    data.val_dataloader()
+    data.adapt(**adapted)
+    with pytest.raises(ValueError, match=r"noise: images\(split, preprocessing\) gives pictures of 3 channels and"):
+        data.val_dataloader()
+
+
 def test_a_long_tail_is_of_validation_and_test():
     data = make(long_tail=10.0)
     distributions = {split: data.describe(split)["query_distribution"] for split in ("train", "val", "test")}

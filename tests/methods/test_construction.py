@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import nn
 from fewshot.backbones import BackboneConfig
 from fewshot.methods import SIB, MLPGradient, ProtoNet
 from fewshot.methods.class_path import import_path
-from fewshot.methods.construction import Recorded, construction
+from fewshot.methods.construction import Recorded, constructed, construction
 
 
 class Leaf(Recorded):
@@ -19,9 +22,33 @@ class Leaf(Recorded):
         self.size, self.name = size, name
 
 
+class Oak(Leaf):
+    """Hands on what it does not know."""
+
+    def __init__(self, age: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**{"size": 7, **kwargs})
+        self.age = age
+
+
+class Bush(Recorded):
+    def __init__(self, *leaves: Leaf) -> None:
+        self.leaves = leaves
+
+
+@dataclasses.dataclass
+class Branch:
+    width: int
+
+
 class Tree(Recorded):
-    def __init__(self, *leaves: Leaf, depth: int = 1) -> None:
-        self.leaves, self.depth = leaves, depth
+    def __init__(
+        self,
+        branches: list[Branch] | None = None,
+        leaves: tuple[Leaf, ...] = (),
+        size: tuple[int, float] = (1, 1.0),
+        limit: float | None = None,
+    ) -> None:
+        self.branches, self.leaves, self.size, self.limit = branches, leaves, size, limit
 
 
 def test_plain_values_stay():
@@ -76,3 +103,44 @@ def test_partial_and_class():
 def test_what_cannot_be_written_is_named(value):
     with pytest.raises(ValueError, match=r"optimizer.*cannot be written into a checkpoint"):
         construction({"optimizer": value}, "model")
+
+
+def read_again(value: Any) -> Any:
+    return constructed(construction(value), packages=[__name__.split(".")[0], "fewshot"])
+
+
+def test_options_that_are_handed_on_are_recorded_and_read_by_their_names():
+    assert construction(Oak(2.0, name="old"))["init_args"] == {"age": 2.0, "name": "old"}
+    again = read_again(Oak(2.0, size=3, name="old"))
+    assert (again.age, again.size, again.name) == (2.0, 3, "old")
+    assert read_again(Oak()).size == 7
+    with pytest.raises(ValueError, match="Oak has no option 'colour'"):
+        constructed({"class_path": f"{__name__}.Oak", "init_args": {"colour": 1}}, packages=[__name__.split(".")[0]])
+
+
+def test_options_without_a_name_are_refused_when_they_are_given():
+    with pytest.raises(TypeError, match=r"Bush is given .* as \*leaves; give options by name"):
+        Bush(Leaf(1))
+    assert construction(Bush())["init_args"] == {}
+
+
+def test_lists_of_dataclasses_and_objects_and_tuples_of_several_types_are_read():
+    again = read_again(Tree([Branch(2), Branch(3)], (Leaf(1), Leaf(4)), (2, 0.25)))
+    assert again.branches == [Branch(2), Branch(3)]
+    assert [leaf.size for leaf in again.leaves] == [1, 4] and isinstance(again.leaves, tuple)
+    assert again.size == (2, 0.25)
+    described = construction(Tree(size=(2, 0.25)))
+    for wrong in ([0.25, 2.5], [1], [1, 2.0, 3]):
+        described["init_args"]["size"] = wrong
+        with pytest.raises(ValueError, match=r"size=.* is not of the type tuple"):
+            constructed(described, packages=[__name__.split(".")[0]])
+    described = construction(Tree([Branch(2)]))
+    described["init_args"]["branches"][0]["width"] = "wide"
+    with pytest.raises(ValueError, match=r"branches\.0\.width='wide' is not of the type int"):
+        constructed(described, packages=[__name__.split(".")[0]])
+
+
+@pytest.mark.parametrize("limit", [math.inf, math.nan])
+def test_numbers_that_no_checkpoint_gives_back_are_refused_when_it_would_be_written(limit):
+    with pytest.raises(ValueError, match=r"value\.limit=(inf|nan) cannot be read from a checkpoint again"):
+        construction(Tree(limit=limit))

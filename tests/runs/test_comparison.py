@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from pytorch_lightning import Trainer
 
 from fewshot.commands import main
-from fewshot.methods import PTMAP, NearestClassMean
+from fewshot.methods import PTMAP, SIB, MLPGradient, NearestClassMean
 from fewshot.runs.comparison import Contestant
 
 CONFIG = """
@@ -114,6 +115,27 @@ def test_a_method_of_ones_own_joins_the_others(work, monkeypatch):
     rows = {row["method"]: row for row in comparison["rows"]}
     assert rows.keys() == {"nearest", "PT-MAP", "mine"}
     assert rows["mine"]["accuracy"] > 1 / 3
+
+
+def test_weights_that_nothing_gives_are_those_of_the_seed(work):
+    method = {"class_path": "SIB", "init_args": {"n_steps": 2, "step_size": 0.5}}
+    method["init_args"]["gradient"] = {"class_path": "MLPGradient", "init_args": {"n_way": 3}}
+    config = {**yaml.safe_load(Path("side.yaml").read_text()), "methods": {"sib": {"method": method}}}
+    Path("sib.yaml").write_text(yaml.safe_dump(config))
+    found = []
+    for seed in ("4", "4", "5"):
+        torch.rand(1)  # what else is random goes on
+        _, comparison = compared("--seed_everything", seed, "--dirichlet", "null", config="sib.yaml")
+        found.append(comparison["rows"][0]["accuracy"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_variants_of_a_method_share_no_part():
+    contestant = Contestant(SIB(gradient=MLPGradient(n_way=3), n_steps=1))
+    one, other = (contestant.variant({"step_size": size}, "sib") for size in (0.1, 0.2))
+    assert one.gradient is not other.gradient
+    assert one.gradient.state_dict().keys() == other.gradient.state_dict().keys()
+    assert all(value.equal(other.gradient.state_dict()[name]) for name, value in one.gradient.state_dict().items())
 
 
 class Failing(PTMAP):

@@ -17,7 +17,7 @@ def test_small_batches_are_counted_together_and_say_the_same(fits_temperature, m
         monkeypatch.setattr("fewshot.training.evaluation.COUNTED_TOGETHER", together)
         evaluation = Evaluation(2, nearest_mean=True, fits_temperature=fits_temperature)
         evaluation.update(logits, labels, nearest=nearest, numbers=numbers, temperature=1.0, counted=9)
-        evaluation.reset()
+        evaluation.reset(2)
         for part in batches:
             evaluation.update(
                 logits[:, part],

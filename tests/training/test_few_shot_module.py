@@ -171,6 +171,15 @@ def test_steps_at_test_may_differ_from_training():
     assert "val/accuracy_step_4" in fitting.callback_metrics
 
 
+def test_steps_may_be_set_anew_between_two_tests():
+    module = FewShotModule(sib(n_steps=1), CONV4)
+    testing = trainer()
+    for steps in (1, 3, 0):
+        module.method.test_steps = steps
+        testing.test(module, data(), verbose=False)
+        assert len(module.results["test"]["accuracy_per_step"]) == steps + 1
+
+
 def test_extra_losses_are_logged_and_added():
     module = FewShotModule(sib(matching_weight=0.5), CONV4, initial_loss_weight=0.25)
     fitting = trainer(log_every_n_steps=1)
