@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import functools
-import importlib.metadata
 import io
 import json
 import logging
 import math
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -47,6 +44,7 @@ def written_aside(folder: str | os.PathLike[str], *, overwrite: bool, known: Col
         raise ValueError(f"{target} cannot be made: {error.strerror}; name another folder") from error
     try:
         yield aside
+        check_replaceable(target, overwrite=overwrite, known=known)  # something may have come meanwhile
         _rename(aside, target)
     except OSError as error:
         if error.errno not in NO_ROOM:
@@ -63,6 +61,8 @@ def check_replaceable(target: Path, *, overwrite: bool, known: Collection[str]) 
         return
     if not target.is_dir():
         raise ValueError(f"{target} is a file; name a folder")
+    if target.is_mount():
+        raise ValueError(f"{target} is a mounted volume, which no folder can take the place of; name a folder in it")
     found = sorted(os.listdir(target))
     if found and not overwrite:
         raise ValueError(
@@ -108,33 +108,12 @@ def _rename(aside: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-PACKAGES = (
-    *("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "jsonargparse", "omegaconf"),
-    *("safetensors", "numpy", "pillow", "wandb"),
-)
-
-
 def relative(path: str) -> str:
     """The path as seen from the working directory, where it lies below it."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd()))
     except ValueError:
         return path
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    found = {package: installed_version(package) for package in PACKAGES}
-    return {"python": platform.python_version(), **{name: number for name, number in found.items() if number}}
-
-
-@functools.cache
-def installed_version(package: str) -> str | None:
-    """That of an installed package; read once, for a dozen take longer than a small model is saved in."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 class WholeFile:

@@ -57,6 +57,28 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mounted_volume_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "volume").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+    with pytest.raises(ValueError, match=r"volume is a mounted volume, .* name a folder in it"):
+        with written_aside(tmp_path / "volume", overwrite=True, known=()):
+            pytest.fail("nothing is to be written")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_comes_while_a_folder_is_written_is_not_replaced(overwrite: bool, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"is there already|holds mine\.txt, which nothing here wrote"):
+        with written_aside(target, overwrite=overwrite, known=("a.txt",)) as folder:
+            (folder / "a.txt").write_text("later")
+            target.mkdir()
+            (target / "mine.txt").write_text("mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (target / "mine.txt").read_text() == "mine"
+
+
 def test_home_and_variables_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RUN", "three")

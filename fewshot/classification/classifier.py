@@ -147,7 +147,9 @@ class FewShotClassifier(PreparedEstimator):
             ValueError: what does not go together, one class alone, more than the method serves, a broken picture.
         """
         self.prepare()
-        return self.fit_features(self._features(X, None, y), y, class_embeddings)
+        self.fit_features(self._features(X, None, y), y, class_embeddings)
+        self.check_feature_names(column_names(X), fits=True)
+        return self
 
     def fit_features(self, features: Tensor, y: Any, class_embeddings: Any = None) -> FewShotClassifier:
         """`fit` on features [n, D], which are kept as they are for `partial_fit`; arguments and errors as there."""
@@ -171,9 +173,10 @@ class FewShotClassifier(PreparedEstimator):
         Raises:
             ValueError: as of `fit`, and where this was loaded without its rows; what was fitted before stays.
         """
-        self.prepare()
         if not hasattr(self, "_adapted"):
             return self.fit(X, y, class_embeddings)
+        self._check_fitted()
+        self.prepare()
         if self.given_ is None:
             raise ValueError("this classifier was saved without its rows; save it by save(folder, rows=True)")
         features = self._features(X, self.n_features_in_)
@@ -195,7 +198,7 @@ class FewShotClassifier(PreparedEstimator):
             device=self._device,
             weight=self.class_embedding_weight,
             chunk_size=self.chunk_size,
-            temperature=self._model.temperature if self.temperature is None else self.temperature,
+            temperature=self._model.temperature if self.temperature is None else float(self.temperature),
             check=self.check_refinement,
         )
         self.given_ = given
@@ -213,7 +216,7 @@ class FewShotClassifier(PreparedEstimator):
         self.transduction_proba_ = adapted.probabilities.cpu().numpy()
         self.held_out_ = adapted.held_out
         self.strangers_ = None if adapted.strangers is None else adapted.strangers.numpy()
-        self._adapted = moved(adapted, self._device)
+        self._adapted, self._fitted_with = moved(adapted, self._device), self._asked()
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities [n, N] of pictures or feature rows, each by itself, columns in the order of `classes_`."""
@@ -292,5 +295,6 @@ class FewShotClassifier(PreparedEstimator):
         if encoder is not None:
             return encoder.encode(as_pictures(X)).features
         rows = check_rows(X, n_features, y)
-        self.check_feature_names(column_names(X), fits=n_features is None)
+        if n_features is not None:
+            self.check_feature_names(column_names(X), fits=False)
         return rows

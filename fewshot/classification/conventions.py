@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot.functional.features import check_magnitude
+
 Made = TypeVar("Made", bound="Estimator")
 
 
@@ -261,6 +263,8 @@ def check_rows(given: Any, n_features: int | None, y: Any = None) -> Tensor:
     if isinstance(given, Tensor):
         given = given.detach().cpu()
         given = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+    if np.ma.is_masked(given):
+        raise ValueError("X is masked: some of its numbers are said not to count; leave those rows out, or fill them")
     rows = np.asarray(given)
     if rows.dtype.kind == "c":
         raise ValueError("Complex data not supported: features are real numbers")
@@ -287,6 +291,7 @@ def check_rows(given: Any, n_features: int | None, y: Any = None) -> Tensor:
         found = np.array(rows, dtype=np.float32)
     if not np.isfinite(found).all():
         raise ValueError("Input X contains NaN or infinity, or numbers beyond float32; features are finite numbers")
+    check_magnitude(found, "X")
     if n_features is not None and rows.shape[1] != n_features:
         raise ValueError(
             f"X has {rows.shape[1]} features, but FewShotClassifier is expecting {n_features} features as input"

@@ -15,6 +15,7 @@ from fewshot.classification.feature_files import READERS, Table, column_names, r
 from fewshot.classification.label_files import NO_LABEL, GivenLabels, check_labels, label_of, read_labels
 from fewshot.classification.task import Task
 from fewshot.data.picture_files import LeftOut, files_below
+from fewshot.functional.features import check_magnitude
 
 SHOWN = 500
 """Characters of a text that a report shows."""
@@ -222,6 +223,7 @@ def _check_rows(file: Path, table: Table, first: Path, of_first: Table) -> None:
     if wrong:
         row = wrong[0] + int((~np.isfinite(features[wrong[0] : wrong[0] + 4096]).all(1)).argmax())
         raise ValueError(f"{file}: row {row}, counted from 0, holds a number that is missing, infinite or too large")
+    check_magnitude(features, str(file))
 
 
 def _unique(names: Sequence[str | None], place: Path) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from fewshot.classification.adaptation import Adapted, adapt
 from fewshot.classification.class_embeddings import ClassEmbeddings, support_of
 from fewshot.classification.conventions import numbered
 from fewshot.classification.model import LoadedModel, takes_task_mean
+from fewshot.methods import Method
 from fewshot.methods.base_classes import of_own_pictures
 
 
@@ -75,19 +77,34 @@ def fitted(
     method = model.method
     method.build(task.rows.shape[1])
     method.to(device)
-    if takes_task_mean(method):
-        method.prepare(of_own_pictures(task.rows))
-    adapted = adapt(
-        method,
-        task.features,
-        task.labels,
-        task.unlabelled,
-        len(classes),
-        chunk_size=chunk_size,
-        temperature=temperature,
-        n_embeddings=task.n_embeddings,
-        embeddings_without=task.embeddings_without,
-        check=check,
-    )
+    with _told_of_task(method, task.rows):
+        adapted = adapt(
+            method,
+            task.features,
+            task.labels,
+            task.unlabelled,
+            len(classes),
+            chunk_size=chunk_size,
+            temperature=temperature,
+            n_embeddings=task.n_embeddings,
+            embeddings_without=task.embeddings_without,
+            check=check,
+        )
     transduced[transduced < 0] = adapted.probabilities.argmax(1)
     return Fitted(classes, adapted._replace(centre=task.centre), transduced.cpu().numpy())
+
+
+@contextmanager
+def _told_of_task(method: Method, rows: Tensor) -> Iterator[None]:
+    """Tell a method that asks for it the mean of the rows [n, D]; where what follows fails, it knows what it knew."""
+    if not takes_task_mean(method):
+        yield
+        return
+    known = method.base if method.is_prepared else None
+    method.prepare(of_own_pictures(rows))
+    try:
+        yield
+    except BaseException:
+        if known is not None:
+            method.prepare(known)
+        raise

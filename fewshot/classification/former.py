@@ -12,11 +12,12 @@ from fewshot.classification.feature_files import read_table
 MAX_BYTES = 2**31
 
 
-def former_answer(folder: Path) -> dict[str, str]:
+def former_answer(folder: Path, option: str = "previous") -> dict[str, str]:
     """The class that every query of an earlier run was given, by the query's name.
 
     Args:
         folder: its output, with predictions.csv.
+        option: by which it was named.
 
     Raises:
         FileNotFoundError: no such file.
@@ -24,9 +25,9 @@ def former_answer(folder: Path) -> dict[str, str]:
     """
     file = folder / "predictions.csv"
     if not file.is_file():
-        raise FileNotFoundError(f"previous: {folder} holds no predictions.csv; name the output of an earlier classify")
+        raise FileNotFoundError(f"{option}: {folder} holds no predictions.csv; name the output of an earlier classify")
     if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"previous: {file} has {file.stat().st_size:,} bytes, and {MAX_BYTES:,} are read at most")
+        raise ValueError(f"{option}: {file} has {file.stat().st_size:,} bytes, and {MAX_BYTES:,} are read at most")
     try:
         columns = read_table(file, ["path", "predicted"], features=None).columns
     except ValueError as error:

@@ -96,12 +96,14 @@ def read_labels(
 def label_of(cell: str | None) -> str | None:
     """The label of a row in a cell: without blanks around it, and a whole number as such, as which arrays give it too.
 
-    pandas writes whole numbers as `2.0` where a column has empty cells.
+    pandas writes whole numbers as `2.0` where a column has empty cells, numpy.savetxt as `2.000000000000000000e+00`.
     """
     if cell is None:
         return None
     text = cell.strip()
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", text) or None
+    if re.fullmatch(r"-?\d+\.\d*([eE][-+]?\d{1,2})?", text) and float(text).is_integer():
+        return str(int(float(text)))
+    return text or None
 
 
 def labels_of_pictures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def of_answer(classified: Classified, share: float | None) -> Iterator[str]:
         share: of the queries that was to be flagged; None where the labelled ones were asked.
     """
     n, things = len(classified.query), classified.things[1]
+    for one, other in _alike(classified.class_names):
+        yield f"the classes {one!r} and {other!r} differ in upper and lower case, or in how accents are written, alone"
     held = classified.held_out
     if held is not None and held.hurts:
         yield (
@@ -92,3 +95,12 @@ def _seen(paths: Sequence[Path]) -> Iterator[tuple[float, int]]:
         except (ValueError, OSError):
             continue
         yield float((small.max(-1) - small.min(-1)).mean()), min(picture.size)
+
+
+def _alike(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of names that a person would read as one."""
+    known: dict[str, str] = {}
+    for name in names:
+        before = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if before != name:
+            yield before, name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,6 +26,7 @@ class PreparedEstimator(Estimator):
     _model: LoadedModel
     _device: torch.device
     _adapted: Adapted
+    _fitted_with: dict[str, Any]
 
     def prepare(self: Made) -> Made:
         """Load backbone and method now rather than in `fit`, which does nothing again that was done here.
@@ -37,7 +38,7 @@ class PreparedEstimator(Estimator):
             ValueError: options that do not go together, or a model that cannot be built.
         """
         device = device_of(self.device)
-        asked = {name: getattr(self, name) for name in MODEL_OPTIONS}
+        asked = self._asked()
         model = self._model if getattr(self, "_loaded_for", None) == asked else loaded_model(**asked)
         self._model = model.placed(device, **{name: getattr(self, name) for name in ENCODER_OPTIONS})
         self._loaded_for = asked
@@ -45,6 +46,16 @@ class PreparedEstimator(Estimator):
             self._adapted = moved(self._adapted, device)
         self._device = device
         return self
+
+    def _asked(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in MODEL_OPTIONS}
+
+    def _check_fitted(self) -> None:
+        super()._check_fitted()
+        asked = self._asked()
+        if changed := [name for name in MODEL_OPTIONS if asked[name] != self._fitted_with[name]]:
+            was = ", ".join(f"{name}={self._fitted_with[name]!r}" for name in changed)
+            raise ValueError(f"this {type(self).__name__} was fitted with {was}, which was changed since; fit it again")
 
     @property
     def encoder(self) -> PictureEncoder | None:

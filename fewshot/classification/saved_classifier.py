@@ -108,7 +108,7 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
         "classes": fitted.classes,
         "temperature": adapted.temperature,
         "power": None if adapted.head is None else adapted.head.power,
-        "options": fitted.options,
+        "options": {name: _plain_option(value) for name, value in fitted.options.items()},
         "method": construction(fitted.method, "method") if fitted.module is None else None,
         "feature_names": fitted.feature_names,
     }
@@ -169,6 +169,13 @@ def read_classifier(folder: str | os.PathLike[str], packages: Sequence[str] = ()
         given,
         about.get("feature_names"),
     )
+
+
+def _plain_option(value: Any) -> Any:
+    """An option of the constructor as JSON holds it: a number of NumPy as Python's, a device by its name."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, torch.device) else value
 
 
 def _are_names(names: Any, tensors: Mapping[str, Tensor]) -> bool:

@@ -20,7 +20,8 @@ from fewshot.commands.classify_options import parser
 from fewshot.commands.inputs import Inputs, inputs_of, roots_of, shown
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.files import check_replaceable, expanded, full_path, relative, versions, write_json, written_aside
+from fewshot.files import check_replaceable, expanded, full_path, relative, write_json, written_aside
+from fewshot.versions import versions
 
 __all__ = ["parser", "run"]
 
@@ -112,9 +113,9 @@ def former_of(options: Any, output: Path) -> dict[str, str] | None:
         FileNotFoundError: the run that is named holds none.
         ValueError: it cannot be read; one that is replaced is then left alone.
     """
-    named = options.previous or options.get("continue")
-    if named is not None:
-        return former_answer(expanded(named))
+    for option in ("previous", "continue"):
+        if options.get(option) is not None:
+            return former_answer(expanded(options.get(option)), option)
     try:
         return former_answer(output)
     except (FileNotFoundError, ValueError):

@@ -13,7 +13,7 @@ import numpy as np
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.classifier import FewShotClassifier
 from fewshot.classification.clip import Clip, clip
-from fewshot.classification.continued import Earlier, earlier_run, joined
+from fewshot.classification.continued import Earlier, earlier_run
 from fewshot.classification.conventions import check_numbered
 from fewshot.classification.decided import of_preprocessing
 from fewshot.classification.feature_rows import (
@@ -24,6 +24,7 @@ from fewshot.classification.feature_rows import (
     labels_of_rows,
 )
 from fewshot.classification.folders import check_alike, check_apart, encoded_folders, query_folder, support_folder
+from fewshot.classification.joined_rows import joined
 from fewshot.classification.label_files import GivenLabels, labels_of_pictures
 from fewshot.classification.notes import of_pictures, trained_on
 from fewshot.classification.task import Task, with_class_embeddings, with_labels

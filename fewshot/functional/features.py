@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +29,20 @@ def signed_power(features: Tensor, exponent: float | None) -> Tensor:
 def centred(features: Tensor) -> Tensor:
     """The features [T, n, D] of every task less their own mean."""
     return features - features.mean(1, keepdim=True)
+
+
+SMALLEST, LARGEST = 1e-9, 1e15
+"""What the largest number of a task may be, so that lengths and their squares are numbers of float32."""
+
+
+def check_magnitude(rows: np.ndarray, source: str) -> None:
+    """Raise ValueError where all numbers of features [n, D] are so small, or some so large, that lengths are lost."""
+    largest = max(float(rows.max()), -float(rows.min()))
+    if largest and not SMALLEST <= largest <= LARGEST:
+        raise ValueError(
+            f"{source}: the largest number is {largest:.3g}, and lengths are computed where it lies between "
+            f"{SMALLEST:g} and {LARGEST:g}; multiply all features by one factor, here and later"
+        )
 
 
 def normalized(vectors: Tensor) -> Tensor:

@@ -180,6 +180,7 @@ def test_methods_that_need_no_training_take_the_mean_of_the_tasks_own_rows(name,
         (np.zeros((4, 3)), ["a", "b", None, None], {"chunk_size": 0}, "chunk_size=0; give 1 or more"),
         (np.zeros((4, 3)), ["a", "b", None, None], {"method": "SIB"}, "'SIB' has to be trained first"),
         (np.zeros((4, 3)), ["a", "b", None, None], {"method": "Nearest"}, "no class of fewshot.methods; choose one of"),
+        (np.ma.masked_equal(np.eye(4, 3), 1), ["a", "b", None, None], {}, "X is masked"),
         (np.full((4, 3), np.nan), ["a", "b", None, None], {}, "NaN or infinity"),
         (np.full((4, 3), 1e39), ["a", "b", None, None], {}, "or numbers beyond float32"),
         (np.zeros((4, 3)), ["a", "b", None, None], {"precision": "fp16"}, "precision='fp16'; choose one of"),
@@ -213,6 +214,62 @@ def picture(colour, seed=0):
 
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
+
+
+def test_a_model_that_was_changed_since_the_fit_is_not_predicted_by(tmp_path):
+    rows, labels, _ = blobs(2, 10)
+    fitted = FewShotClassifier(method="LogisticRegression").fit(rows, labels)
+    before = fitted.predict_proba(rows)
+    fitted.set_params(method="PTMAP")
+    for use in (lambda: fitted.predict(rows), lambda: fitted.partial_fit(rows), lambda: fitted.save(tmp_path / "it")):
+        with pytest.raises(ValueError, match="fitted with method='LogisticRegression', which was changed since"):
+            use()
+    assert np.array_equal(fitted.set_params(method="LogisticRegression").predict_proba(rows), before)
+    assert fitted.set_params(method="PTMAP").fit(rows, labels).predict(rows).shape == (len(rows),)
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted():
+    rows, labels, _ = blobs(2, 10)
+    fitted = FewShotClassifier(method="SimpleShot").fit(rows, labels)
+    before = fitted.predict_proba(rows)
+    for failing in (fitted.fit, fitted.partial_fit):
+        fitted.set_params(chunk_size=0)
+        with pytest.raises(ValueError, match="chunk_size=0"):
+            failing(rows + 7, labels)
+        assert np.array_equal(fitted.set_params(chunk_size=None).predict_proba(rows), before)
+
+
+class Named(np.ndarray):
+    """Rows of a table whose columns have names."""
+
+    columns = ("a", "b", "c")
+
+
+def test_names_of_columns_are_taken_over_with_the_fit_alone():
+    rows = np.random.default_rng(0).normal(size=(8, 3)).view(Named)
+    fitted = FewShotClassifier(method="NearestClassMean").fit(rows, [0, 1] * 2 + [-1] * 4)
+    other = rows.copy()
+    other.columns = ("x", "y", "z")  # type: ignore[misc]
+    with pytest.raises(ValueError, match="one class"):
+        fitted.fit(other, [0] * 4 + [-1] * 4)
+    assert list(fitted.feature_names_in_) == ["a", "b", "c"]
+    fitted.predict(rows)
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(12, 5))
+    options = {"chunk_size": np.int64(50), "temperature": np.float32(2), "check_refinement": np.bool_(False)}
+    fitted = FewShotClassifier(method="SimpleShot", device=torch.device("cpu"), **options)
+    fitted.fit(rows, [0, 1] * 3 + [-1] * 6).save(tmp_path / "it")
+    loaded = FewShotClassifier.load(tmp_path / "it")
+    assert loaded.get_params()["chunk_size"] == 50 and loaded.temperature == 2.0 and loaded.device == "cpu"
+
+
+@pytest.mark.parametrize("factor", [1e-15, 1e18])
+def test_numbers_whose_lengths_are_lost_are_refused(factor):
+    rows = np.random.default_rng(0).normal(size=(12, 5)) * factor
+    with pytest.raises(ValueError, match=r"X: the largest number is .* multiply all features by one factor"):
+        FewShotClassifier().fit(rows, [0, 1] * 3 + [-1] * 6)
 
 
 def test_a_model_whose_head_comes_trained_keeps_its_temperature(tmp_path):

@@ -188,8 +188,10 @@ def test_what_pandas_writes_is_read_as_it_is_meant(tmp_path):
     (tmp_path / "labels.csv").write_text("id,label\n0, 2.0\n1,-1.0\n2,2\n3,cat \n4,2.50\n5,\n")
     found = feature_rows(tmp_path / "named.csv", labels=tmp_path / "labels.csv")
     assert found.labels == ("2", None, "2", "cat", "2.50", None)
-    beside = write_csv(tmp_path / "beside.csv", {"label": ["1.0", "-1.0", "", "1", "x", "-1"]})
-    assert feature_rows(beside, label_column="label").labels == ("1", None, None, "1", "x", None)
+    beside = write_csv(
+        tmp_path / "beside.csv", {"label": ["1.000e+00", "-1.0", "", "1.", "1e5", "-1.000000000000000000e+00"]}
+    )
+    assert feature_rows(beside, label_column="label").labels == ("1", None, None, "1", "1e5", None)
     for name in ("", "Unnamed: 0"):
         index = write_csv(tmp_path / "index.csv", {name: list("012345")})
         with pytest.raises(ValueError, match="as pandas writes an index, no feature; write the table with index=False"):

@@ -79,6 +79,14 @@ def test_refinement_that_moves_half_and_flags_beyond_a_fifth_are_noted(pictures)
     assert list(of_answer(answer(pictures, 0, 10), 0.99)) == []  # as many as were asked for
 
 
+@pytest.mark.parametrize(
+    ("names", "noted"), [(("Cat", "cat"), True), (("Mu\u0308ller", "M\u00fcller"), True), (("a", "b"), False)]
+)
+def test_classes_that_a_person_reads_as_one_are_noted(names, noted, pictures):
+    found = list(of_answer(dataclasses.replace(answer(pictures, 0, 0), class_names=names), None))
+    assert [f"the classes {names[0]!r} and {names[1]!r} differ in upper" in note for note in found] == [True] * noted
+
+
 def test_notes_stand_in_the_terminal_the_record_and_the_report(pictures, tmp_path: Path):
     noted = dataclasses.replace(answer(pictures, 0, 0), notes=("less <b>sure</b>",))
     assert "note: less <b>sure</b>" in summary(noted, False)

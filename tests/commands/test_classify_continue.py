@@ -74,6 +74,52 @@ def test_pictures_and_classes_come_later(work, capsys):  # noqa: F811
     assert "do not go together" in refused(capsys, "--continue", "out", "--query", "query")
 
 
+def test_a_picture_that_was_moved_counts_once_as_of_its_new_folder(work, capsys):  # noqa: F811
+    both = ("--support", "support", "--query", "query", "--ckpt_path", "model")
+    _, before = classified(*both, "--keep_classifier")
+    Path("query/blue 3.png").rename("support/blue/moved.png")
+    Path("support/red/0.png").rename("support/blue/not_red.png")
+    picture(Path("support/red/9.png"), (200, 40, 40), 90)
+    capsys.readouterr()
+    rows, record = classified("--continue", "out", "--support", "support", "--query", "query", output="second")
+    assert (record["n_support"], record["n_query"]) == (before["n_support"] + 2, before["n_query"] - 1)
+    assert "blue 3.png" not in {row["path"] for row in rows} and record["n_labels_corrected"] == 1
+
+
+@pytest.mark.parametrize(("label", "none", "said"), [("red", "false", "'red'"), ("", "true", "none of these")])
+def test_a_label_that_a_table_gave_is_not_undone_by_the_folder(work, capsys, label, none, said):  # noqa: F811
+    picture(Path("support/blue/9.png"), (40, 40, 200), 90)
+    classified("--support", "support", "--query", "query", "--ckpt_path", "model", "--keep_classifier")
+    Path("labels.csv").write_text(f"path,label,none_of_these\nsupport/blue/0.png,{label},{none}\n")
+    classified("--continue", "out", "--labels", "labels.csv", "--keep_classifier", output="told")
+    message = refused(capsys, "--continue", "told", "--support", "support", "--query", "query")
+    assert f"support/blue/0.png was said to be {said} in the earlier run, and lies in the folder of 'blue'" in message
+    # the table can give it its class back, also where it was none of these
+    Path("labels.csv").write_text("path,label\nsupport/blue/0.png,blue\n")
+    _, record = classified("--continue", "told", "--labels", "labels.csv", output="back")
+    assert record["none_of_these"] == [] and record["n_labels_corrected"] == 1 and record["n_support"] == 3
+
+
+def test_other_rows_with_a_large_offset_in_common_are_other_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    options = ("--label_column", "labels", "--method", "SimpleShot")
+    for name in ("one", "other"):
+        labels = np.repeat([0, 1], 10)
+        rows = rng.normal(size=(20, 32)) * 0.3 + labels[:, None] - 400
+        np.savez(f"{name}.npz", features=rows.astype(np.float32), labels=np.where(np.arange(20) % 10 < 3, labels, -1))
+    _, first = classified("--features", "one.npz", *options, "--keep_classifier")
+    rows, record = classified("--continue", "out", "--features", "other.npz", "--label_column", "labels", output="more")
+    assert (record["n_support"], record["n_query"]) == (2 * first["n_support"], 2 * first["n_query"])
+    rows, record = classified("--continue", "out", "--features", "one.npz", "--label_column", "labels", output="same")
+    assert (record["n_support"], record["n_query"]) == (first["n_support"], first["n_query"])
+
+
+def test_a_run_that_there_is_not_is_named_by_the_option_that_was_given(work, capsys):  # noqa: F811
+    message = refused(capsys, "--continue", "nowhere", "--query", "query")
+    assert message.startswith("error: continue: nowhere holds no predictions.csv")
+
+
 def test_damaged_names_of_rows_are_named(tmp_path):
     FewShotClassifier(method="SimpleShot").fit(np.eye(4, 6), [0, 1, -1, -1]).save(tmp_path / "classifier", rows=True)
     whole = {"rows": [f"query/{n}" for n in range(4)], "none_of_these": ["n"], "none_features": [[1.0] * 6]}
