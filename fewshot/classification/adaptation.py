@@ -91,7 +91,7 @@ def adapt(
             "or a method that needs none"
         )
     method.check_ways(n_way)
-    if chunk_size is not None and chunk_size < 1:
+    if chunk_size is not None and (chunk_size < 1 or chunk_size != int(chunk_size)):
         raise ValueError(f"chunk_size={chunk_size}; give 1 or more pictures, or None for all together")
     check_temperature(temperature)
     bounds = [bound for bound in (chunk_size, method.most_together) if bound is not None]

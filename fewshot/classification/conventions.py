@@ -141,8 +141,8 @@ def labels_of(y: Any, expected: int) -> list[Hashable]:
                 raise ValueError("y contains NaN or infinity; an unlabelled row has the label -1 or None")
             if (y != np.round(y)).any():
                 raise ValueError("Unknown label type: continuous numbers; labels are classes, not amounts")
-        if y.dtype.kind == "c":
-            raise ValueError("Complex data not supported as labels")
+        if y.dtype.kind in "cmM":
+            raise ValueError(f"{'Complex data' if y.dtype.kind == 'c' else 'Times'} not supported as labels")
     labels = [label.item() if isinstance(label, np.generic) else label for label in y]
     if any(_is_nan(label) for label in labels):
         raise ValueError("y contains NaN; an unlabelled row has the label -1 or None")

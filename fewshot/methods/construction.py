@@ -8,6 +8,7 @@ import importlib
 import inspect
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, get_origin, get_type_hints
 
@@ -88,6 +89,21 @@ def construction(value: Any, name: str = "value") -> Any:
         f"{name}={value!r} cannot be written into a checkpoint; give a class, a functools.partial of a class with "
         "keyword arguments, or an object whose class derives from fewshot.methods.construction.Recorded"
     )
+
+
+def warn_of_changes(value: Recorded) -> None:
+    """Warn of options that were set to another number, text or truth value since: what is recorded is the former."""
+    parameters = inspect.signature(type(value).__init__).parameters  # type: ignore[misc]
+    made_with = {name: one.default for name, one in parameters.items()} | value._arguments
+    for name, before in made_with.items():
+        now = vars(value).get(name, before)
+        plain = all(isinstance(one, (bool, int, float, str)) for one in (before, now))
+        if plain and now != before:
+            warnings.warn(
+                f"{name} of {type(value).__name__} was set to {now!r}, and what is saved has {before!r}, which it was "
+                "made with; make it anew with the other value",
+                stacklevel=2,
+            )
 
 
 def constructed(

@@ -15,6 +15,7 @@ from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.cosine import logit_gradient
 from fewshot.methods.base import Method, Refinement, encoded, known_cross_entropy
+from fewshot.methods.construction import warn_of_changes
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.methods.options import check_at_least
 from fewshot.training.base import BackboneModule, prediction
@@ -215,6 +216,7 @@ class FewShotModule(BackboneModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the temperature of calibrated probabilities to what every module's checkpoint holds."""
         super().on_save_checkpoint(checkpoint)
+        warn_of_changes(self.method)
         checkpoint["temperature"] = self.temperature
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

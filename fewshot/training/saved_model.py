@@ -21,7 +21,7 @@ from torch import Tensor
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, resolve_weights, written_aside
-from fewshot.methods.construction import constructed
+from fewshot.methods.construction import constructed, warn_of_changes
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.from_file import (
     BACKBONE_KEYS,
@@ -167,6 +167,7 @@ def read_described(
 
 def described_model(module: FewShotModule) -> dict[str, Any]:
     """The module's class_path and init_args, without options of training and without where weights came from."""
+    warn_of_changes(module.method)
     recorded = dict(module.hparams)
     arguments = {key: value for key, value in recorded.items() if not key.startswith("_") and key not in DROPPED}
     backbone = {key: arguments["backbone"].get(key) for key in BACKBONE_KEYS}

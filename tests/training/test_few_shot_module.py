@@ -248,6 +248,17 @@ def saved(module: FewShotModule, folder: Path) -> Path:
     return folder / "module.ckpt"
 
 
+def test_an_option_that_was_set_anew_is_said_to_be_left_out_of_what_is_saved(tmp_path):
+    module = FewShotModule(sib(), CONV4)
+    path = saved(module, tmp_path)  # nothing is said
+    module.method.step_size, module.method.reduction = 0.5, "mean"
+    fitting = trainer()
+    fitting.fit(module, data())
+    with pytest.warns(UserWarning, match=r"(step_size|reduction) of SIB was set to .*, and what is saved has") as said:
+        fitting.save_checkpoint(path)
+    assert len(said) == 2
+
+
 def test_a_module_built_in_python_saves_plain_values_and_loads(tmp_path):
     optimizer = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9)
     scheduler = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1)
