@@ -291,8 +291,9 @@ def check_rows(given: Any, n_features: int | None, y: Any = None) -> Tensor:
         found = np.array(rows, dtype=np.float32)
     if not np.isfinite(found).all():
         raise ValueError("Input X contains NaN or infinity, or numbers beyond float32; features are finite numbers")
-    check_magnitude(found, "X")
-    if n_features is not None and rows.shape[1] != n_features:
+    if n_features is None:
+        check_magnitude(found, "X")
+    elif rows.shape[1] != n_features:
         raise ValueError(
             f"X has {rows.shape[1]} features, but FewShotClassifier is expecting {n_features} features as input"
         )

@@ -121,7 +121,7 @@ def _same(earlier: Earlier, now: Mapping[str, int], features: Tensor) -> dict[st
     places = [place for place, name in enumerate(earlier.names) if name in now]
     names = [earlier.names[place] for place in places]
     before, after = earlier.features[places], features[[now[name] for name in names]]
-    spread = (earlier.features - earlier.features.mean(0)).pow(2).sum(1).mean().sqrt()
+    spread = earlier.features.var(0, correction=0).sum().sqrt()
     rounding = torch.finfo(before.dtype).eps * before.norm(dim=1)
     return dict(zip(names, ((after - before).norm(dim=1) <= SAME * spread + 10 * rounding).tolist(), strict=True))
 

@@ -101,8 +101,8 @@ def label_of(cell: str | None) -> str | None:
     if cell is None:
         return None
     text = cell.strip()
-    if re.fullmatch(r"-?\d+\.\d*([eE][-+]?\d{1,2})?", text) and float(text).is_integer():
-        return str(int(float(text)))
+    if re.fullmatch(r"-?\d+\.\d*([eE][-+]?\d{1,2})?", text) and (number := float(text)).is_integer():
+        return str(int(number))
     return text or None
 
 

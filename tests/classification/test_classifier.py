@@ -270,6 +270,8 @@ def test_numbers_whose_lengths_are_lost_are_refused(factor):
     rows = np.random.default_rng(0).normal(size=(12, 5)) * factor
     with pytest.raises(ValueError, match=r"X: the largest number is .* multiply all features by one factor"):
         FewShotClassifier().fit(rows, [0, 1] * 3 + [-1] * 6)
+    rows, labels, _ = blobs(2, 10)
+    assert FewShotClassifier().fit(rows, labels).predict(rows[:1] * 1e-15).shape == (1,)  # one among others may be
 
 
 def test_a_model_whose_head_comes_trained_keeps_its_temperature(tmp_path):
