@@ -1,6 +1,7 @@
 """classify --continue: pictures and classes added to an earlier run, whose own are not read again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,20 +75,28 @@ def test_pictures_and_classes_come_later(work, capsys):  # noqa: F811
     assert "do not go together" in refused(capsys, "--continue", "out", "--query", "query")
 
 
-def test_a_picture_that_was_moved_counts_once_as_of_its_new_folder(work, capsys):  # noqa: F811
+@pytest.fixture
+def own(pictures, tmp_path, monkeypatch):  # noqa: F811
+    """As `work`, with pictures that a test may move."""
+    for name in ("support", "query"):
+        shutil.copytree(pictures / name, tmp_path / name)
+    Path(tmp_path, "model").symlink_to(pictures / "model")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_picture_that_was_moved_counts_once_as_of_its_new_folder(own):
     both = ("--support", "support", "--query", "query", "--ckpt_path", "model")
     _, before = classified(*both, "--keep_classifier")
     Path("query/blue 3.png").rename("support/blue/moved.png")
     Path("support/red/0.png").rename("support/blue/not_red.png")
     picture(Path("support/red/9.png"), (200, 40, 40), 90)
-    capsys.readouterr()
     rows, record = classified("--continue", "out", "--support", "support", "--query", "query", output="second")
     assert (record["n_support"], record["n_query"]) == (before["n_support"] + 2, before["n_query"] - 1)
     assert "blue 3.png" not in {row["path"] for row in rows} and record["n_labels_corrected"] == 1
 
 
 @pytest.mark.parametrize(("label", "none", "said"), [("red", "false", "'red'"), ("", "true", "none of these")])
-def test_a_label_that_a_table_gave_is_not_undone_by_the_folder(work, capsys, label, none, said):  # noqa: F811
+def test_a_label_that_a_table_gave_is_not_undone_by_the_folder(own, capsys, label, none, said):
     picture(Path("support/blue/9.png"), (40, 40, 200), 90)
     classified("--support", "support", "--query", "query", "--ckpt_path", "model", "--keep_classifier")
     Path("labels.csv").write_text(f"path,label,none_of_these\nsupport/blue/0.png,{label},{none}\n")
