@@ -47,6 +47,7 @@ def test_freed_memory_is_kept(variables, large, size, is_kept):
     assert (int(done[1]) < 100) == is_kept  # 4 times 256 pages of every MiB otherwise
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there are no pipes of bash")
 def test_work_goes_on_when_nobody_reads():
     code = "\n".join(
