@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -91,7 +92,7 @@ def adapt(
             "or a method that needs none"
         )
     method.check_ways(n_way)
-    if chunk_size is not None and (chunk_size < 1 or chunk_size != int(chunk_size)):
+    if chunk_size is not None and (not isinstance(chunk_size, numbers.Integral) or chunk_size < 1):
         raise ValueError(f"chunk_size={chunk_size}; give 1 or more pictures, or None for all together")
     check_temperature(temperature)
     bounds = [bound for bound in (chunk_size, method.most_together) if bound is not None]

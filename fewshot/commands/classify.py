@@ -20,8 +20,7 @@ from fewshot.commands.classify_options import parser
 from fewshot.commands.inputs import Inputs, inputs_of, roots_of, shown
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.files import check_replaceable, expanded, full_path, relative, write_json, written_aside
-from fewshot.versions import versions
+from fewshot.files import check_replaceable, expanded, full_path, relative, versions, write_json, written_aside
 
 __all__ = ["parser", "run"]
 

@@ -91,17 +91,20 @@ def construction(value: Any, name: str = "value") -> Any:
     )
 
 
-def warn_of_changes(value: Recorded) -> None:
-    """Warn of options that were set to another number, text or truth value since: what is recorded is the former."""
-    parameters = inspect.signature(type(value).__init__).parameters  # type: ignore[misc]
-    made_with = {name: one.default for name, one in parameters.items()} | value._arguments
-    for name, before in made_with.items():
-        now = vars(value).get(name, before)
-        plain = all(isinstance(one, (bool, int, float, str)) for one in (before, now))
-        if plain and now != before:
+def plain_options(value: Recorded) -> dict[str, Any]:
+    """Attributes that are numbers, text or truth values and have the names of the constructor's options."""
+    names = inspect.signature(type(value).__init__).parameters  # type: ignore[misc]
+    found = {name: vars(value).get(name) for name in names}
+    return {name: one for name, one in found.items() if isinstance(one, (bool, int, float, str))}
+
+
+def warn_of_changes(value: Recorded, before: Mapping[str, Any]) -> None:
+    """Warn of attributes that were set anew since `plain_options` gave these; what is recorded is of before."""
+    for name, now in plain_options(value).items():
+        if name in before and now != before[name]:
             warnings.warn(
-                f"{name} of {type(value).__name__} was set to {now!r}, and what is saved has {before!r}, which it was "
-                "made with; make it anew with the other value",
+                f"{name} of {type(value).__name__} was set to {now!r}, and what is saved has what it was made with; "
+                "make it anew with the other value",
                 stacklevel=2,
             )
 

@@ -15,7 +15,7 @@ from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.episode import STRANGER, Episode
 from fewshot.functional.cosine import logit_gradient
 from fewshot.methods.base import Method, Refinement, encoded, known_cross_entropy
-from fewshot.methods.construction import warn_of_changes
+from fewshot.methods.construction import plain_options, warn_of_changes
 from fewshot.methods.nearest_mean import NearestClassMean
 from fewshot.methods.options import check_at_least
 from fewshot.training.base import BackboneModule, prediction
@@ -89,6 +89,7 @@ class FewShotModule(BackboneModule):
         self.initial_loss_weight = initial_loss_weight
         self.save_bad_episodes = save_bad_episodes
         self.yardstick = NearestClassMean()
+        self.made_with = plain_options(method)
         steps, on_features = method.evaluation_steps, method.on_features
         self.evaluations = nn.ModuleDict(
             {split: Evaluation(steps, nearest_mean=on_features, fits_temperature=split == "val") for split in SPLITS}
@@ -216,7 +217,7 @@ class FewShotModule(BackboneModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the temperature of calibrated probabilities to what every module's checkpoint holds."""
         super().on_save_checkpoint(checkpoint)
-        warn_of_changes(self.method)
+        warn_of_changes(self.method, self.made_with)
         checkpoint["temperature"] = self.temperature
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

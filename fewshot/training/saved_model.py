@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import full_path, resolve_weights, written_aside
+from fewshot.files import full_path, resolve_weights, versions, written_aside
 from fewshot.methods.construction import constructed, warn_of_changes
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.from_file import (
@@ -34,7 +34,6 @@ from fewshot.training.from_file import (
     module_from_description,
 )
 from fewshot.training.model_card import model_card
-from fewshot.versions import versions
 
 FORMAT = 1
 """Of what is saved; raised whenever an older reader would misunderstand it."""
@@ -167,7 +166,7 @@ def read_described(
 
 def described_model(module: FewShotModule) -> dict[str, Any]:
     """The module's class_path and init_args, without options of training and without where weights came from."""
-    warn_of_changes(module.method)
+    warn_of_changes(module.method, module.made_with)
     recorded = dict(module.hparams)
     arguments = {key: value for key, value in recorded.items() if not key.startswith("_") and key not in DROPPED}
     backbone = {key: arguments["backbone"].get(key) for key in BACKBONE_KEYS}

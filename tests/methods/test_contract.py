@@ -48,7 +48,6 @@ from fewshot.methods import (
     TransportSIB,
     UniversalSIB,
 )
-from fewshot.methods.construction import warn_of_changes
 
 N_FEATURES, N_WAY, N_SHOT, N_QUERY, N_TASKS = 12, 4, 3, 5, 3
 
@@ -372,7 +371,3 @@ def test_logits_of_another_shape_are_refused(task):
     needed = [*query.shape[:2], N_WAY]
     with pytest.raises(ValueError, match=re.escape(f"Transposed gives logits {[needed[0], needed[2], needed[1]]}")):
         Transposed()(torch.nn.Identity(), episode)
-
-
-def test_no_option_differs_from_the_attribute_of_its_name(method):
-    warn_of_changes(method)  # a warning is an error

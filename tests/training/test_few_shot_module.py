@@ -249,12 +249,20 @@ def saved(module: FewShotModule, folder: Path) -> Path:
 
 
 def test_an_option_that_was_set_anew_is_said_to_be_left_out_of_what_is_saved(tmp_path):
+    class Halved(ProtoNet):
+        def __init__(self, scale: float = 4.0) -> None:
+            super().__init__()
+            self.scale = scale / 2
+
+    saved(FewShotModule(Halved(), CONV4, freeze_backbone=False), tmp_path)  # nothing is said
     module = FewShotModule(sib(), CONV4)
-    path = saved(module, tmp_path)  # nothing is said
+    path = saved(module, tmp_path)
     module.method.step_size, module.method.reduction = 0.5, "mean"
     fitting = trainer()
     fitting.fit(module, data())
-    with pytest.warns(UserWarning, match=r"(step_size|reduction) of SIB was set to .*, and what is saved has") as said:
+    with pytest.warns(
+        UserWarning, match=r"(step_size|reduction) of SIB was set to .*, and what is saved has what"
+    ) as said:
         fitting.save_checkpoint(path)
     assert len(said) == 2
 
