@@ -176,7 +176,7 @@ def test_testing_the_checkpoint_gives_the_same_accuracy(fitted, in_folder, capsy
 
 
 AVERAGING = {
-    "EMAWeightAveraging": ["--trainer.callbacks.init_args.decay", "0.5"],
+    "EMAWeightAveraging": ["--trainer.callbacks.init_args.decay", "0.9"],
     "StochasticWeightAveraging": ["--trainer.callbacks.init_args.swa_lrs", "0.01"],
 }
 
@@ -187,10 +187,11 @@ def test_averaged_weights_are_tested_after_fit_as_by_test(callback, in_folder):
     if not hasattr(pytorch_lightning.callbacks, callback):
         pytest.skip(f"this Lightning has no {callback}")
     options = ["--trainer.callbacks.class_path", f"pytorch_lightning.callbacks.{callback}", *AVERAGING[callback]]
+    options += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "5.0", "--model.method.step_size", "1.0"]
     main(["fit", "--config", "tiny.yaml", "--experiment", callback, "--trainer.max_epochs", "3", *options])
     run = newest(in_folder / "runs" / callback)
     best = run / "checkpoints" / "best.ckpt"
-    main(["test", "--config", "tiny.yaml", "--experiment", f"{callback}_again", "--ckpt_path", str(best)])
+    main(["test", "--config", "tiny.yaml", "--experiment", f"{callback}_again", "--ckpt_path", str(best), *options[-2:]])
     again = newest(in_folder / "runs" / f"{callback}_again")
     assert (run / "episodes.csv").read_text() == (again / "episodes.csv").read_text()
     assert results(run)["ece"] == results(again)["ece"]
