@@ -187,11 +187,13 @@ def test_averaged_weights_are_tested_after_fit_as_by_test(callback, in_folder):
     if not hasattr(pytorch_lightning.callbacks, callback):
         pytest.skip(f"this Lightning has no {callback}")
     options = ["--trainer.callbacks.class_path", f"pytorch_lightning.callbacks.{callback}", *AVERAGING[callback]]
-    options += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "5.0", "--model.method.step_size", "1.0"]
+    options += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "5.0"]
+    options += ["--model.method.step_size", "1.0"]  # so that every weight shows
     main(["fit", "--config", "tiny.yaml", "--experiment", callback, "--trainer.max_epochs", "3", *options])
     run = newest(in_folder / "runs" / callback)
     best = run / "checkpoints" / "best.ckpt"
-    main(["test", "--config", "tiny.yaml", "--experiment", f"{callback}_again", "--ckpt_path", str(best), *options[-2:]])
+    again = ["--experiment", f"{callback}_again", "--ckpt_path", str(best), *options[-2:]]
+    main(["test", "--config", "tiny.yaml", *again])
     again = newest(in_folder / "runs" / f"{callback}_again")
     assert (run / "episodes.csv").read_text() == (again / "episodes.csv").read_text()
     assert results(run)["ece"] == results(again)["ece"]
