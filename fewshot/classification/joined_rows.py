@@ -41,20 +41,9 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path], told: Mappin
     now = {name: place for place, name in enumerate([*row_names(task, roots), *none_names])}
     features = torch.cat([task.support_features, task.query_features, of_nones])
     same = _same(earlier, now, features)
-    by_table = earlier.by_table()
-    said = {by_table[name]: label for name, label in told.items() if same.get(by_table.get(name, ""), name in by_table)}
-    corrected, earlier = earlier.n_corrected(said), earlier.relabelled(said)
+    earlier, kept, said, corrected = _agreed(task, earlier, now, same, told)
     labels = dict(zip(earlier.names, earlier.labels, strict=True))
     first, end = len(task.support), len(task.support) + len(task.query)
-    if task.texts is None:
-        lies = {
-            name: task.class_names[task.support_labels[now[name]]] for name in same if same[name] and now[name] < first
-        }
-        _check_folders(lies, labels)
-    kept = [place for place, name in enumerate(earlier.names) if not same.get(name, False)]
-    moved = _moved(task, earlier, kept)
-    corrected += sum(labels[name] != label for name, label in moved.items() if labels[name] or name in earlier.nones)
-    kept = [place for place in kept if earlier.names[place] not in moved]
     old = [place for place in kept if earlier.labels[place] is not None]
     strange = [place for place in kept if earlier.names[place] in earlier.nones]
     new = sorted({*kept} - {*old, *strange})
@@ -78,10 +67,6 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path], told: Mappin
     remembered = _shown(names, new)
     embeddings = {places[name]: row for name, row in earlier.class_embeddings.items()}
     embeddings |= {places[task.class_names[label]]: row for label, row in task.class_embeddings.items()}
-    texts = None
-    if task.texts is not None:
-        of_texts = [*_shown(names, old), *task.texts[0], *(task.texts[1][place] for place in again)]
-        texts = (tuple(of_texts[place] for place in order), (*remembered, *(task.texts[1][place] for place in left)))
     none_now = [*(in_table(names[place]) for place in strange), *(task.query_names[place] for place in aside)]
     return task._replace(
         class_names=classes,
@@ -91,13 +76,65 @@ def joined(task: Task, earlier: Earlier, roots: Mapping[str, Path], told: Mappin
         query=(*_shown(names, new, all_of_it=not is_rows), *(task.query[place] for place in left)),
         query_names=(*remembered, *(task.query_names[place] for place in left)),
         query_features=torch.cat([earlier.features[new], task.query_features[left]]),
-        texts=texts,
+        texts=_texts(task, _shown(names, old), remembered, list(again), left, order),
         class_embeddings=embeddings,
         given_labels=_given_labels(task, said, none_now),
         nones=(*task.nones, *_shown(names, strange, all_of_it=not is_rows), *(task.query[place] for place in aside)),
         none_features=torch.cat([of_nones, earlier.features[strange], task.query_features[aside]]),
         corrected=corrected,
     )
+
+
+def _agreed(
+    task: Task, earlier: Earlier, now: Mapping[str, int], same: Mapping[str, bool], told: Mapping[str, str | None]
+) -> tuple[Earlier, list[int], dict[str, str | None], int]:
+    """The earlier rows as a person sees them now.
+
+    Args:
+        task: what was read now.
+        earlier: what was there.
+        now: places in the task, by name.
+        same: as `_same` gives it.
+        told: as of `joined`.
+
+    Returns:
+        The earlier rows with the labels of now, the places of those that are not there again, what the table says of
+        them by their names, and how many were corrected.
+    """
+    by_table = earlier.by_table()
+    said = {by_table[name]: label for name, label in told.items() if same.get(by_table.get(name, ""), name in by_table)}
+    corrected, earlier = earlier.n_corrected(said), earlier.relabelled(said)
+    labels = dict(zip(earlier.names, earlier.labels, strict=True))
+    if task.texts is None:
+        lies = {
+            name: task.class_names[task.support_labels[now[name]]]
+            for name in same
+            if same[name] and now[name] < len(task.support)
+        }
+        _check_folders(lies, labels)
+    kept = [place for place, name in enumerate(earlier.names) if not same.get(name, False)]
+    moved = _moved(task, earlier, kept)
+    corrected += sum(labels[name] != label for name, label in moved.items() if labels[name] or name in earlier.nones)
+    return earlier, [place for place in kept if earlier.names[place] not in moved], said, corrected
+
+
+def _texts(
+    task: Task, old: Sequence[str], new: Sequence[str], again: Sequence[int], left: np.ndarray, order: np.ndarray
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """What is shown of labelled rows and of the others; None of pictures.
+
+    Args:
+        task: what was read now.
+        old: what is shown of earlier rows that are labelled.
+        new: what is shown of the other earlier ones.
+        again: places of queries that had a label before.
+        left: places of the other queries.
+        order: in which the labelled rows are given.
+    """
+    if task.texts is None:
+        return None
+    labelled = [*old, *task.texts[0], *(task.texts[1][place] for place in again)]
+    return tuple(labelled[place] for place in order), (*new, *(task.texts[1][place] for place in left))
 
 
 def _given_labels(
