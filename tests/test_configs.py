@@ -221,17 +221,8 @@ def predicted_accuracy(run: Path) -> tuple[int, float]:
     return len(rows), float(np.mean([row["label"] == row["predicted"] for row in rows]))
 
 
-BY_DEFAULT = {"quickstart"}
-"""The others are run by the slow tests."""
-
-
-def in_turn(config: Path) -> Any:
-    """Slow unless it is one of those that are run by default."""
-    marks = [] if experiment_of(config) in BY_DEFAULT else [pytest.mark.slow]
-    return pytest.param(config, marks=marks, id=experiment_of(config))
-
-
-@pytest.mark.parametrize("config", [in_turn(config) for config in CONFIGS if not trains(config)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [config for config in CONFIGS if not trains(config)], ids=experiment_of)
 def test_a_config_without_training_is_tested_and_predicts(
     config: Path,
     workplace: Path,
@@ -257,7 +248,8 @@ def test_a_config_without_training_is_tested_and_predicts(
     assert accuracy == pytest.approx(tested["accuracy"])
 
 
-@pytest.mark.parametrize("config", [in_turn(config) for config in CONFIGS if trains(config)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [config for config in CONFIGS if trains(config)], ids=experiment_of)
 def test_a_config_is_fitted_tested_and_predicts(
     config: Path,
     workplace: Path,

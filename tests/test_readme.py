@@ -148,6 +148,7 @@ def test_one_command_for_each_thing() -> None:
 # Commands.
 
 
+@pytest.mark.slow
 @of("fit", "test", "predict", "show")
 def test_what_is_given_a_config_is_understood(
     command: Command, examples: Path, capsys: pytest.CaptureFixture[str]
@@ -160,6 +161,7 @@ def test_what_is_given_a_config_is_understood(
     assert "class_path: fewshot." in printed.out
 
 
+@pytest.mark.slow
 @of("compare", "classify", "suggest", "export", "convert", "results")
 def test_options_of_a_tool_are_understood(command: Command, examples: Path) -> None:
     tool, *arguments = command.arguments

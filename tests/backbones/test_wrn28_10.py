@@ -25,6 +25,7 @@ def test_strides_can_be_said() -> None:
     assert small.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 8, 8)
 
 
+@pytest.mark.slow
 def test_wrn28_10_is_28_deep_and_10_wide() -> None:
     backbone = create_backbone("wrn28_10", image_size=32, in_chans=1)
     assert (backbone.num_features, backbone.image_size) == (640, 32)

@@ -61,6 +61,7 @@ def test_all_labelled_rows_are_among_those_that_are_looked_at(monkeypatch):
     assert sum(changes) == 20 and all(changes[place] for place in range(11, 96, 12))
 
 
+@pytest.mark.slow
 def test_the_label_of_a_row_that_is_held_out_tells_nothing():
     random, held_out = np.random.default_rng(0), []
     for _ in range(10):

@@ -211,6 +211,7 @@ def test_an_index_in_parquet_is_no_feature(tmp_path):
     assert feature_rows(tmp_path / "rows.parquet", id_column="name").ids == tuple("531024")
 
 
+@pytest.mark.slow
 def test_text_of_arrays_takes_no_more_memory_than_they_do(tmp_path):
     packed(tmp_path / "empty.npz", features=header((2, 2)) + bytes(16), label=header((10**7,), "<U0"))
     with pytest.raises(ValueError, match="label has 10000000 entries for the 2 rows of features"):

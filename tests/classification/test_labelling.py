@@ -261,6 +261,7 @@ def test_a_label_that_the_others_contradict_is_corrected_where_it_is_shown(brows
     assert browser.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["s2.png", "query/n7", "support/class 3/n7"])
 def test_a_contradicted_label_that_no_table_gave_says_how_it_is_corrected(
     browser: Browser, tmp_path: Path, name: str

@@ -181,6 +181,7 @@ AVERAGING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*WeightAveraging.*")
 @pytest.mark.parametrize("callback", AVERAGING)
 def test_averaged_weights_are_tested_after_fit_as_by_test(callback, in_folder):
@@ -208,6 +209,7 @@ def test_options_given_here_win_over_the_checkpoints(fitted, in_folder):
     assert (found["n_shot"], found["n_episodes"]) == (2, 3)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_needs_no_weights_of_pretraining(fitted, in_folder):
     weights = in_folder / "pretrained.ckpt"
     shutil.copy(fitted / "checkpoints" / "best.ckpt", weights)
@@ -328,6 +330,7 @@ def test_without_checkpoints_the_trained_module_itself_is_tested(in_folder, caps
     assert "next:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_pretraining_then_meta_training_from_its_folder(in_folder):
     (in_folder / "pretrain.yaml").write_text(PRETRAINING)
     main(["fit", "--config", "pretrain.yaml"])

@@ -106,6 +106,7 @@ def unwritten(monkeypatch):
 # What it writes.
 
 
+@pytest.mark.slow
 def test_a_config_alone_is_shown(capsys):
     assert show() == sorted([*SHEETS, *COUNTS, "features.png"])
     printed = capsys.readouterr().out
@@ -116,6 +117,7 @@ def test_a_config_alone_is_shown(capsys):
     assert not list(Path().glob(".out*"))
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_with_the_predictions_of_predict(maps, monkeypatch):
     found = show("--ckpt_path", "runs/shown/version_0", "--episodes", 0, config="runs/shown/version_0/config.yaml")
     assert found == sorted([*COUNTS, *STEPS, "features.png"])
@@ -256,6 +258,7 @@ def test_an_interrupted_show_leaves_nothing(output, monkeypatch):
 # What is refused.
 
 
+@pytest.mark.slow
 def test_bad_options_are_refused_by_one_line(capsys, tmp_path):
     assert "splits: there is no split 'tset'; choose among train, val, test" in refused(capsys, "--splits", "[tset]")
     assert "splits: none to show" in refused(capsys, "--splits", "[]")

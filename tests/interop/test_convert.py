@@ -167,6 +167,7 @@ def test_the_original_programs_own_figures() -> None:
     np.testing.assert_allclose(cifar.std, [0.26749, 0.25659, 0.27631], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_a_person_can_mend_is_one_line(original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*arguments: Any) -> str:
         capsys.readouterr()

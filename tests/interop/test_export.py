@@ -101,6 +101,7 @@ def pictures_of(data_root: Path | None, n_classes: int, per_class: int) -> list[
     return [Image.fromarray(one) for one in (noise + colours).astype(np.uint8)]
 
 
+@pytest.mark.slow
 def test_the_manifest_tells_all_that_the_files_need(exported: Path) -> None:
     manifest = manifest_of(exported)
     written = {"README.md", "config.json", "model.safetensors", "backbone.onnx", "backbone.pt2", "head.onnx"}
@@ -120,6 +121,7 @@ def test_the_manifest_tells_all_that_the_files_need(exported: Path) -> None:
     assert [one.name for one in session.get_outputs()] == list(manifest["head"]["output"])
 
 
+@pytest.mark.slow
 def test_no_file_names_folders_of_this_machine(exported: Path) -> None:
     for file in exported.iterdir():
         content = file.read_bytes()
@@ -128,11 +130,13 @@ def test_no_file_names_folders_of_this_machine(exported: Path) -> None:
         assert file.stat().st_mode & 0o777 == (exported / "config.json").stat().st_mode & 0o777
 
 
+@pytest.mark.slow
 def test_the_folder_is_a_saved_model(exported: Path) -> None:
     found = load_trained(exported)
     assert found.preprocessing == PREPROCESSING and found.module.temperature == 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["generated", "cifar_fs"])
 def test_pictures_give_the_features_and_probabilities_of_pytorch(
     source: str, exported: Path, request: pytest.FixtureRequest
@@ -169,6 +173,7 @@ def test_pictures_give_the_features_and_probabilities_of_pytorch(
 SMALLER = replace(PREPROCESSING, stored_size=44, interpolation="bicubic", invert=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", [PREPROCESSING, SMALLER], ids=["whole", "middle"])
 def test_the_lines_of_the_readme_classify_pictures(
     preprocessing: Preprocessing, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -224,6 +229,7 @@ def readme_lines() -> list[str]:
     return [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in text]
 
 
+@pytest.mark.slow
 def test_a_single_query_is_not_refined_by_the_published_network(exported: Path) -> None:
     support, labels, query = (one.numpy() for one in graphs.example_task(N_WAY, 128, n_support=5, n_query=1))
     after, before = graphs.onnx_session(exported / "head.onnx")(support=support, support_labels=labels, query=query)
@@ -317,6 +323,7 @@ def test_a_graph_that_says_something_else_is_no_graph() -> None:
         graphs.check_backbone(backbone, lambda x: torch.zeros(len(x), 128), image_size=32, what="backbone.onnx")
 
 
+@pytest.mark.slow
 def test_a_compiled_backbone_is_exported_as_it_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", sys.executable)  # anything that is there: nothing is compiled
     module = FewShotModule(ProtoNet(), BackboneConfig("conv4_32", image_size=32, compile=True)).eval()

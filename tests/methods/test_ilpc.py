@@ -89,7 +89,14 @@ def by_loop(
     return result, rounds
 
 
-@pytest.mark.parametrize(("prior", "power"), [("uniform", 0.5), ([0.2, 0.5, 0.3], 0.5), ("uniform", None)])
+@pytest.mark.parametrize(
+    ("prior", "power"),
+    [
+        ("uniform", 0.5),
+        pytest.param([0.2, 0.5, 0.3], 0.5, marks=pytest.mark.slow),
+        pytest.param("uniform", None, marks=pytest.mark.slow),
+    ],
+)
 def test_it_is_the_published_loop(prior: str | list[float], power: float | None) -> None:
     support, labels, query = episode()
     method = ILPC(power, n_neighbours=NEIGHBOURS, n_head_steps=STEPS, prior=prior)

@@ -187,6 +187,7 @@ def test_under_mixed_precision_the_steps_are_those_of_float32(statistics: Any, d
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in backbone.parameters())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_called_with_other_weights_is_refused() -> None:
     episode, method = drawn(dtype=torch.float32), built().float()
     compiled = create_backbone("conv4_32", image_size=32)

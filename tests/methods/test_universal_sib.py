@@ -38,6 +38,7 @@ def task(n_query=20, n_features=16, n_shot=2, seed=1):
     return *draw(N_WAY * n_shot), *draw(n_query)
 
 
+@pytest.mark.slow
 def test_one_query_alone_gets_the_inductive_answer():
     support, labels, query, _ = task()
     together = head().refine(support, labels, query, N_WAY).logits
@@ -140,6 +141,7 @@ def test_proportions_are_kept_to_as_strictly_as_so_many_queries_can():
     assert absent.isfinite().all() and (absent.argmax(-1) < 2).float().mean() > 0.9
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_balanced_queries_gain_by_being_told_or_taken_for_balanced():
     right = {"taken": 0.0, "told": 0.0, "neither": 0.0}

@@ -117,6 +117,7 @@ def test_a_method_of_ones_own_joins_the_others(work, monkeypatch):
     assert rows["mine"]["accuracy"] > 1 / 3
 
 
+@pytest.mark.slow
 def test_weights_that_nothing_gives_are_those_of_the_seed(work):
     method = {"class_path": "SIB", "init_args": {"n_steps": 2, "step_size": 0.5}}
     method["init_args"]["gradient"] = {"class_path": "MLPGradient", "init_args": {"n_way": 3}}
@@ -185,6 +186,7 @@ def test_options_are_chosen_on_validation_episodes(work, monkeypatch):
     assert "dirichlet_accuracy" not in row
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_its_own_weights(work):
     base = ["--model", "FewShotModule", "--model.method", "SIB", "--model.method.gradient", "EquivariantGradient"]
     base += [
@@ -212,6 +214,7 @@ def test_a_checkpoint_brings_its_own_weights(work):
         main(["compare", "--config", "with_sib.yaml"])
 
 
+@pytest.mark.slow
 def test_shots_and_queries_make_plots(work):
     folder, comparison = compared(
         "--shots", "[1,2]", "--queries", "[2,4]", "--dirichlet", "null", "--data.test_episodes", "4"
@@ -277,6 +280,7 @@ def joined_refused(capsys, folders):
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_comparisons_on_several_backbones_are_drawn_together(work, capsys):
     folder, content = compared("--experiment", "conv4_32", "--long_tail", "3", "--data.test_episodes", "4")
     Path("runs/conv4/version_0").mkdir(parents=True)

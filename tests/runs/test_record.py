@@ -64,6 +64,7 @@ def commands(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: written("tiny", i) for i, name in enumerate(("fit", "validate", "test", "predict"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "splits"),
     [("fit", {"train", "val", "test"}), ("validate", {"val"}), ("test", {"test"}), ("predict", {"test"})],
@@ -89,6 +90,7 @@ def test_every_command_leaves_its_record_and_its_config(command, splits, command
     assert not list(folder.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_the_record_names_the_episodes_that_were_measured(commands):
     results = json.loads(Path("runs/tiny/version_0/results.json").read_text())
     episodes = commands["fit"]["episodes"]

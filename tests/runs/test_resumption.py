@@ -124,6 +124,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(moment: str, whole: Path, k
     assert list(run.rglob("*.partial")) == []
 
 
+@pytest.mark.slow
 def test_nothing_to_continue_is_an_error_and_no_fresh_start(ended: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for runs, reason in (("ended", "version_0 is finished or no training"), ("nowhere", "no versions at all")):
         with pytest.raises(SystemExit) as stop:

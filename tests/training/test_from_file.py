@@ -66,6 +66,7 @@ def test_a_class_of_elsewhere_is_refused_before_it_is_imported(
     assert nothing_happened(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_way_of_reading_has_the_wall(route: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = checkpoint()
