@@ -10,9 +10,9 @@ import torch
 from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor
 
-from fewshot.classification.class_embeddings import centred
 from fewshot.classification.held_out import EmbeddingsWithout, HeldOut, held_out_logits
 from fewshot.classification.refinement import refined
+from fewshot.classification.row_view import RowView
 from fewshot.methods.base import Method
 from fewshot.methods.frozen_head import FrozenHead
 from fewshot.training.metrics import BOUND, LEAST_TEMPERATURE, MOST_TEMPERATURE, is_bound
@@ -43,8 +43,8 @@ class Adapted(NamedTuple):
     """What became of labelled ones held out; None where that was not asked for."""
     strangers: Tensor | None = None
     """[Q] probabilities that an unlabelled one is of none of the classes, from methods that tell; on the CPU."""
-    centre: Tensor | None = None
-    """[D], what later pictures are centred by before they are classified; None where they are taken as they are."""
+    view: RowView | None = None
+    """How later pictures are seen before they are classified; None where they are taken as they are."""
 
 
 def adapt(
@@ -139,9 +139,9 @@ def check_temperature(temperature: float | None) -> None:
 
 def moved(adapted: Adapted, device: torch.device) -> Adapted:
     """The same task with what later pictures are classified by on a device; probabilities stay where they are."""
-    of_task = (adapted.support, adapted.support_labels, adapted.head, adapted.centre)
-    support, labels, head, centre = move_data_to_device(of_task, device)
-    return adapted._replace(support=support, support_labels=labels, head=head, centre=centre)
+    of_task = (adapted.support, adapted.support_labels, adapted.head, adapted.view)
+    support, labels, head, view = move_data_to_device(of_task, device)
+    return adapted._replace(support=support, support_labels=labels, head=head, view=view)
 
 
 def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def later(method: Method, adapted: Adapted, query: Tensor) -> Tensor:
     with torch.inference_mode():
         for first in range(0, len(query), AT_ONCE):
             part = query[first : first + AT_ONCE]
-            part = part if adapted.centre is None else centred(part, adapted.centre)
+            part = part if adapted.view is None else adapted.view.of(part)
             if adapted.head is not None:
                 logits = adapted.head.logits(part.unsqueeze(0))
             else:

@@ -5,7 +5,8 @@ brought to unit length, centred by its own mean, and brought to unit length agai
 given, class embeddings by theirs. What comes later is centred by the mean of those rows.
 
 A row is centred less by the mean the fewer rows there are, since it is part of it. Where every class has an embedding,
-they are drawn towards the rows of their classes, see `fewshot.classification.drawn_embeddings`.
+they are drawn towards the rows of their classes, and both may be whitened, see
+`fewshot.classification.drawn_embeddings`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from fewshot.classification.conventions import is_none
-from fewshot.classification.drawn_embeddings import drawn
+from fewshot.classification.drawn_embeddings import DrawnEmbeddings
+from fewshot.classification.row_view import RowView
 from fewshot.functional.features import normalized
 
 
@@ -79,8 +81,8 @@ class Support(NamedTuple):
     """[n - S, D] of the rows; without a copy where they are the last ones."""
     n_embeddings: int = 0
     """E, the last ones of them."""
-    centre: Tensor | None = None
-    """[D], what the rows were centred by; None where there are no embeddings."""
+    view: RowView | None = None
+    """How the rows are seen; None where there are no embeddings."""
     embeddings_without: Callable[[Tensor], Tensor] | None = None
     """[E, D] as they would be if some of the labelled rows, by their places [H] among these, had no label."""
 
@@ -108,25 +110,26 @@ def support_of(
     numbers = torch.tensor([classes.index(name) for name in given.class_names], device=rows.device)
     centre = normalized(rows).mean(0) * len(rows) / (len(rows) + len(classes))
     of_classes = given.features.to(rows)[numbers.argsort()]
+    among = DrawnEmbeddings(rows, of_classes, places, centre) if len(of_classes) == len(classes) else None
+    view = RowView(centre) if among is None else among.view
 
     def embeddings(places: Tensor) -> Tensor:
-        if len(of_classes) < len(classes):
-            return centred(of_classes, normalized(of_classes).mean(0)).repeat(weight, 1)
-        return drawn(rows, of_classes, places, centre).repeat(weight, 1)
+        found = RowView(normalized(of_classes).mean(0)).of(of_classes) if among is None else among.drawn(places)
+        return found.repeat(weight, 1)
 
     def without(held: Tensor) -> Tensor:
         fewer = places.clone()
         fewer[known.nonzero().flatten()[held]] = -1
         return embeddings(fewer)
 
-    centred_rows, labels = centred(rows, centre), numbers.sort().values.repeat(weight)
+    seen, labels = view.of(rows), numbers.sort().values.repeat(weight)
     return Support(
-        centred_rows,
-        torch.cat([centred_rows[known], embeddings(places)]),
+        seen,
+        torch.cat([seen[known], embeddings(places)]),
         torch.cat([places[known], labels]),
-        _unlabelled(centred_rows, known),
+        _unlabelled(seen, known),
         len(labels),
-        centre,
+        view,
         without,
     )
 
@@ -134,8 +137,3 @@ def support_of(
 def _unlabelled(rows: Tensor, known: Tensor) -> Tensor:
     first = int(known.sum())
     return rows[~known] if bool(known[first:].any()) else rows[first:]
-
-
-def centred(rows: Tensor, centre: Tensor) -> Tensor:
-    """Rows [n, D] at unit length about a centre [D], at unit length again."""
-    return normalized(normalized(rows) - centre)

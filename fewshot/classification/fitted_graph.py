@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewshot.classification.class_embeddings import centred
+from fewshot.classification.row_view import RowView
 from fewshot.classification.saved_classifier import FittedClassifier
 from fewshot.data.transforms import evaluation_transform
 from fewshot.methods.frozen_head import FrozenHead
@@ -21,6 +21,7 @@ class FittedGraph(nn.Module):
     """
 
     centre: Tensor | None
+    whitening: Tensor | None
     support: Tensor
     support_labels: Tensor
     head_weights: Tensor
@@ -36,7 +37,9 @@ class FittedGraph(nn.Module):
         self.method = fitted.method if head is None else None
         self.n_way, self.temperature = adapted.n_way, adapted.temperature
         self.power = 1.0 if head is None else head.power
-        kept: dict[str, Any] = {"centre": adapted.centre}
+        kept: dict[str, Any] = {"centre": None, "whitening": None}
+        if adapted.view is not None:
+            kept = adapted.view._asdict()
         if head is None:
             kept |= {"support": adapted.support, "support_labels": adapted.support_labels}
         else:
@@ -49,7 +52,7 @@ class FittedGraph(nn.Module):
         if self.preprocessing is not None:
             rows = self.backbone(evaluation_transform(rows, self.preprocessing)).float()
         if self.centre is not None:
-            rows = centred(rows, self.centre)
+            rows = RowView(self.centre, self.whitening).of(rows)
         if self.method is not None:
             logits = self.method.classify(self.support, self.support_labels, rows.unsqueeze(0), self.n_way)
         else:

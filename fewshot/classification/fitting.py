@@ -91,7 +91,7 @@ def fitted(
             check=check,
         )
     transduced[transduced < 0] = adapted.probabilities.argmax(1)
-    return Fitted(classes, adapted._replace(centre=task.centre), transduced.cpu().numpy())
+    return Fitted(classes, adapted._replace(view=task.view), transduced.cpu().numpy())
 
 
 @contextmanager

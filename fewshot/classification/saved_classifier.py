@@ -22,6 +22,7 @@ from fewshot.classification.adaptation import Adapted
 from fewshot.classification.class_embeddings import ClassEmbeddings
 from fewshot.classification.encoder import PRECISIONS
 from fewshot.classification.fitting import Given
+from fewshot.classification.row_view import RowView
 from fewshot.data.transforms import Preprocessing
 from fewshot.files import full_path, written_aside
 from fewshot.methods import Method
@@ -97,8 +98,8 @@ def write_classifier(fitted: FittedClassifier, folder: str | os.PathLike[str], *
     tensors = {name: getattr(adapted, name) for name in OF_TASK} | {"transduced": torch.from_numpy(fitted.transduced)}
     if adapted.strangers is not None:
         tensors["strangers"] = adapted.strangers
-    if adapted.centre is not None:
-        tensors["centre"] = adapted.centre
+    if adapted.view is not None:
+        tensors |= {name: value for name, value in adapted.view._asdict().items() if value is not None}
     if adapted.head is not None:
         tensors |= {HEAD + name: getattr(adapted.head, name) for name in OF_HEAD}
     if fitted.module is None:
@@ -265,7 +266,7 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         before,
         probabilities,
         strangers=tensors.get("strangers"),
-        centre=tensors.get("centre"),
+        view=RowView(tensors["centre"], tensors.get("whitening")) if "centre" in tensors else None,
     )
     labels = (task.support_labels, tensors["transduced"])
     if (
@@ -279,7 +280,7 @@ def _adapted(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Adapted
         or task.probabilities.shape[1:] != (n_way,)
         or task.before.shape != task.probabilities.shape
         or (task.strangers is not None and task.strangers.shape != task.probabilities.shape[:1])
-        or (task.centre is not None and task.centre.shape != (width,))
+        or (task.view is not None and not task.view.fits(width))
         or (head is not None and [part.shape for part in head[:4]] != [(1, n_way, width), (1,), (1, n_way), (1, width)])
         or any(value_fault(value, torch.float32) for name, value in tensors.items() if name not in LABELS)
         or bool(((task.probabilities < 0) | (task.probabilities > 1)).any())

@@ -117,9 +117,12 @@ def test_the_lines_of_the_readme_classify_pictures(
 
 
 @pytest.mark.slow
-def test_rows_of_features_and_a_method_that_keeps_its_support(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_labelled", [0, 2])
+def test_rows_of_features_and_a_method_that_keeps_its_support(n_labelled: int, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
-    classifier = FewShotClassifier(method="SimpleShot").fit(rows, [0, 1, *[None] * 10], {0: rows[2], 1: rows[3]})
+    labels = [*range(n_labelled), *[None] * (12 - n_labelled)]
+    classifier = FewShotClassifier(method="SimpleShot").fit(rows, labels, {0: rows[2], 1: rows[3]})
+    assert classifier._adapted.view is not None and classifier._adapted.view.whitening is not None
     classifier.save(tmp_path / "classifier")
     export("--ckpt_path", tmp_path / "classifier", "--output", tmp_path / "out")
     found = graphs.onnx_session(tmp_path / "out" / "classifier.onnx")(features=rows)[0]
