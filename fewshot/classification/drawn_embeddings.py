@@ -71,6 +71,7 @@ class DrawnEmbeddings:
             shares = _shares(self.centred, self.words, places)
         return shares, nearly_all
 
+    @torch.no_grad()
     def _by_head(self, shares: Tensor, places: Tensor) -> Tensor:
         """How far each row is of each class, [n, N], from embeddings that are drawn by what StatA found of it."""
         known, n_way = places >= 0, len(self.words)

@@ -95,6 +95,7 @@ def test_rows_are_whitened_where_nearly_all_classes_have_some_and_without_their_
             assert [view.whitening for view in views] == [None, None]
         else:
             torch.testing.assert_close(views[0].whitening, views[1].whitening)
+            assert not views[0].whitening.requires_grad  # which would keep all that the head computed
 
 
 def test_whitening_is_the_shrunk_inverse_root_of_the_scatter_within_classes():
