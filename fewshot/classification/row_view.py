@@ -28,6 +28,9 @@ class RowView(NamedTuple):
         centred = normalized(normalized(rows) - self.centre)
         return centred if self.whitening is None else normalized(centred @ self.whitening)
 
+    def __str__(self) -> str:
+        return "about their mean" + ("" if self.whitening is None else ", whitened by their scatter within classes")
+
     def fits(self, width: int) -> bool:
         """Whether it is for so many features."""
         whitening = self.whitening

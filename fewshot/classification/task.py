@@ -169,6 +169,7 @@ def classified_task(
             "temperature": f"{classifier.temperature_:.3g} ({classifier.temperature_from_})",
             "each classified alone afterwards": f"agrees on {100 * agreement:.1f} % of them",
             "none of these": "not asked" if limit is None else f"{measure} above {limit:.3g}",
+            **({} if (view := classifier._adapted.view) is None else {"features are seen": str(view)}),
         },
         texts=task.texts,
         class_embeddings=len(task.class_embeddings),

@@ -77,6 +77,8 @@ def test_class_embeddings_in_the_place_of_labels_and_beside_them(work, capsys):
     assert "30 rows classified after 0 labelled ones and 3 class embeddings of 3 classes" in capsys.readouterr().out
     assert [row["predicted"] for row in rows] == list("pqr" * 10) and record["n_class_embeddings"] == 3
     assert "3 class embeddings" in report
+    seen = "about their mean, whitened by their scatter within classes"
+    assert record["settings"]["features are seen"] == seen and seen in report
     both, record, _ = classified(
         *NAMED, "--class_embeddings", "sides.npz", "--class_embedding_weight", "2", "--overwrite"
     )
