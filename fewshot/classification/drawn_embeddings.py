@@ -47,9 +47,10 @@ class DrawnEmbeddings:
         self.of_classes = RowView(self.embeddings.mean(0))
         self.centred, self.words = self.view.of(self.rows), self.of_classes.of(self.embeddings)
         unlabelled = torch.full_like(places[self.looked_at], -1)
-        shares, self.nearly_all = self._by_stat_a(unlabelled)
+        self.unlabelled_shares, self.nearly_all = self._by_stat_a(unlabelled)
         if self.nearly_all:
-            whitening = whitening_of(self.centred, self._by_head(shares, unlabelled))
+            self.unlabelled_shares = self._by_head(self.unlabelled_shares, unlabelled)
+            whitening = whitening_of(self.centred, self.unlabelled_shares)
             self.view, self.of_classes = (seen._replace(whitening=whitening) for seen in (self.view, self.of_classes))
 
     def drawn(self, places: Tensor) -> Tensor:
@@ -59,9 +60,10 @@ class DrawnEmbeddings:
             places: [n] int64, the class of each row, -1 for none or one that is held out.
         """
         places = places[self.looked_at]
-        shares, _ = self._by_stat_a(places)
-        if self.nearly_all:
-            shares = self._by_head(shares, places)
+        shares = self.unlabelled_shares
+        if bool((places >= 0).any()):
+            shares, _ = self._by_stat_a(places)
+            shares = self._by_head(shares, places) if self.nearly_all else shares
         return _towards(shares, self.view.of(self.rows), self.of_classes.of(self.embeddings))
 
     def _by_stat_a(self, places: Tensor) -> tuple[Tensor, bool]:
