@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import functools
-import importlib.metadata
 import io
 import json
 import logging
 import math
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -109,27 +106,6 @@ def _rename(aside: Path, target: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-PACKAGES = (
-    *("fewshot", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "jsonargparse", "omegaconf"),
-    *("safetensors", "numpy", "pillow", "wandb"),
-)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    found = {package: installed_version(package) for package in PACKAGES}
-    return {"python": platform.python_version(), **{name: number for name, number in found.items() if number}}
-
-
-@functools.cache
-def installed_version(package: str) -> str | None:
-    """That of an installed package; read once, for a dozen take longer than a small model is saved in."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def relative(path: str) -> str:

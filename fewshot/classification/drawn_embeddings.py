@@ -21,6 +21,8 @@ COUNTS_AS = 20
 """As how many of the rows that it is drawn towards an embedding counts."""
 NEARLY_ALL = 0.85
 """Share of the classes that have rows."""
+MOST_FEATURES = 2048
+"""Of rows that are whitened; time and memory grow with the cube and the square of their number."""
 LOOKED_AT = 5000
 """Rows, at most; of more, labelled ones and a draw of the others by a fixed seed."""
 
@@ -47,8 +49,9 @@ class DrawnEmbeddings:
         self.of_classes = RowView(self.embeddings.mean(0))
         self.centred, self.words = self.view.of(self.rows), self.of_classes.of(self.embeddings)
         unlabelled = torch.full_like(places[self.looked_at], -1)
-        self.unlabelled_shares, self.nearly_all = self._by_stat_a(unlabelled)
-        if self.nearly_all:
+        self.unlabelled_shares, nearly_all = self._by_stat_a(unlabelled)
+        self.whitens = nearly_all and rows.shape[1] <= MOST_FEATURES
+        if self.whitens:
             self.unlabelled_shares = self._by_head(self.unlabelled_shares, unlabelled)
             whitening = whitening_of(self.centred, self.unlabelled_shares)
             self.view, self.of_classes = (seen._replace(whitening=whitening) for seen in (self.view, self.of_classes))
@@ -63,7 +66,7 @@ class DrawnEmbeddings:
         shares = self.unlabelled_shares
         if bool((places >= 0).any()):
             shares, _ = self._by_stat_a(places)
-            shares = self._by_head(shares, places) if self.nearly_all else shares
+            shares = self._by_head(shares, places) if self.whitens else shares
         return _towards(shares, self.view.of(self.rows), self.of_classes.of(self.embeddings))
 
     def _by_stat_a(self, places: Tensor) -> tuple[Tensor, bool]:

@@ -20,7 +20,8 @@ from fewshot.commands.classify_options import parser
 from fewshot.commands.inputs import Inputs, inputs_of, roots_of, shown
 from fewshot.commands.parser import check_configs
 from fewshot.commands.process import quietened, say
-from fewshot.files import check_replaceable, expanded, full_path, relative, versions, write_json, written_aside
+from fewshot.files import check_replaceable, expanded, full_path, relative, write_json, written_aside
+from fewshot.training.versions import versions
 
 __all__ = ["parser", "run"]
 

@@ -20,11 +20,12 @@ from fewshot.commands.process import quietened, say
 from fewshot.commands.run_options import check_experiment, check_seed
 from fewshot.data.episodic_datamodule import EpisodicDataModule
 from fewshot.drawings.comparison import KINDS, Row, plot_of_backbones, plot_of_methods, plot_of_sizes
-from fewshot.files import WholeFile, expanded, versions, write_json
+from fewshot.files import WholeFile, expanded, write_json
 from fewshot.runs.comparison import Comparison, Contestant, Measured, Setting, rows
 from fewshot.runs.folder import new_run_folder, remove_unless_begun
 from fewshot.runs.joined_comparisons import joined
 from fewshot.runs.tables import csv_table, markdown_table, per_cent, text_table
+from fewshot.training.versions import versions
 
 
 def parser(*, joining: bool = False) -> Parser:

@@ -12,9 +12,9 @@ import yaml
 
 from fewshot.data.pictures import LARGER
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import versions
 from fewshot.interop import graphs
 from fewshot.training.saved_model import Trained, plain_backbone
+from fewshot.training.versions import versions
 
 PROGRAM, BACKBONE, HEAD, MANIFEST = "backbone.pt2", "backbone.onnx", "head.onnx", "manifest.json"
 MANIFEST_FORMAT = 1

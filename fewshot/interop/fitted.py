@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import versions
 from fewshot.interop import graphs
 from fewshot.interop.export import MANIFEST, MANIFEST_FORMAT, sha256, steps
+from fewshot.training.versions import versions
 
 CLASSIFIER, PAGE = "classifier.onnx", "index.html"
 FITTED_FILES = (CLASSIFIER, PAGE, MANIFEST)

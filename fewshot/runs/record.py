@@ -26,8 +26,9 @@ from fewshot.data.class_datamodule import ClassDataModule
 from fewshot.data.datasets.base import Split
 from fewshot.data.interface import PictureData, data_of
 from fewshot.data.picture_datamodule import PictureDataModule
-from fewshot.files import relative, versions, write_json
+from fewshot.files import relative, write_json
 from fewshot.runs.folder import RECORD, check_there
+from fewshot.training.versions import versions
 
 PACKAGE = Path(__file__).resolve().parent.parent
 GIT_SECONDS = 10

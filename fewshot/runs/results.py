@@ -10,9 +10,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fewshot.data.interface import data_of
 from fewshot.data.picture_datamodule import PictureDataModule
-from fewshot.files import WholeFile, csv_line, relative, versions, write_json
+from fewshot.files import WholeFile, csv_line, relative, write_json
 from fewshot.runs.tables import per_cent
 from fewshot.training.metrics import BOUND, is_bound
+from fewshot.training.versions import versions
 
 KEYS = {
     "accuracy": "mean accuracy over the episodes after the last refinement step, a fraction of one",

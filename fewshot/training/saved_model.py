@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fewshot.backbones.checkpoint_file import read_checkpoint
 from fewshot.data.transforms import Preprocessing
-from fewshot.files import full_path, resolve_weights, versions, written_aside
+from fewshot.files import full_path, resolve_weights, written_aside
 from fewshot.methods.construction import constructed, warn_of_changes
 from fewshot.training.few_shot_module import FewShotModule
 from fewshot.training.from_file import (
@@ -34,6 +34,7 @@ from fewshot.training.from_file import (
     module_from_description,
 )
 from fewshot.training.model_card import model_card
+from fewshot.training.versions import versions
 
 FORMAT = 1
 """Of what is saved; raised whenever an older reader would misunderstand it."""
